@@ -1,0 +1,27 @@
+// Measures the centre and mean magnitude of a model's own queries (before RoPE) on a text.
+#pragma once
+
+#include "stats.h"
+
+#include "llama.h"
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+namespace triattn {
+
+struct CalibrationOptions {
+    int32_t n_ctx     = 2048;  // the text is read in pieces of this many tokens, each from position 0
+    int32_t n_ubatch  = 512;
+    int32_t n_threads = 1;
+    std::function<void(int64_t done, int64_t total)> progress;  // after each step; may throw
+    std::function<bool()> interrupted;                          // polled while computing
+};
+
+// Reads `tokens` with a context of its own and observes the queries that reach each KV cache with full attention.
+// Sums are kept in double. Layers that read another layer's cache count as more query heads of its owner.
+// Throws UnsupportedModelError, InterruptedError, DecodeError, ContextError.
+Stats calibrate(llama_model * model, const std::vector<llama_token> & tokens, const CalibrationOptions & options);
+
+}  // namespace triattn

@@ -1,0 +1,141 @@
+#include "controller.h"
+
+#include "errors.h"
+
+#include "llama.h"
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+#include <utility>
+
+namespace triattn {
+namespace {
+
+class Stopwatch {
+public:
+    explicit Stopwatch(double & total) : total_(total) {}
+    ~Stopwatch() { total_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+    Stopwatch(const Stopwatch &) = delete;
+    Stopwatch & operator=(const Stopwatch &) = delete;
+
+private:
+    double & total_;
+    std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+std::vector<ggml_tensor *> tensors_of(const KvView & view) {
+    std::vector<ggml_tensor *> tensors;
+    for (const KvLayer & layer : view.layers()) {
+        tensors.push_back(layer.k);
+        if (layer.v != nullptr) {
+            tensors.push_back(layer.v);
+        }
+    }
+    return tensors;
+}
+
+}  // namespace
+
+void check(const EvictionConfig & config) {
+    if (config.interval < 1) {
+        throw BudgetError("interval is " + std::to_string(config.interval) + ", it must be at least 1");
+    }
+    if (config.window < 1) {
+        throw BudgetError("window is " + std::to_string(config.window) + ", it must be at least 1: the newest key must stay");
+    }
+    if (config.n_sink < 0) {
+        throw BudgetError("n_sink is " + std::to_string(config.n_sink) + ", it must not be negative");
+    }
+    const int64_t least = static_cast<int64_t>(config.n_sink) + config.window + 1;
+    if (config.budget < least) {
+        throw BudgetError("budget is " + std::to_string(config.budget) + ", but n_sink (" + std::to_string(config.n_sink) + ") + window (" +
+                          std::to_string(config.window) + ") + 1 need at least " + std::to_string(least) + "; raise the budget or lower window");
+    }
+}
+
+Controller::Controller(llama_context * ctx, const EvictionConfig & config, Stats stats, int n_threads)
+    : ctx_(ctx), config_(config), stats_(std::move(stats)), view_(ctx), graph_(tensors_of(view_), n_threads) {
+    check(config_);
+    if (moves_rows(config_.mode) && view_.v_transposed()) {
+        throw BudgetError("mode moves values between cells, which needs flash attention, and this context has none; "
+                          "use flash_attn=True or mode='global'");
+    }
+    if (needs_scores(config_.mode)) {
+        scorer_ = std::make_unique<Scorer>(view_, stats_, config_.score, graph_);
+        for (const LayerStats & layer : stats_.layers) {
+            shapes_.push_back({layer.n_head, layer.n_head_kv});
+        }
+    } else {
+        for (const KvLayer & layer : view_.layers()) {
+            shapes_.push_back({layer.n_head_kv, layer.n_head_kv});
+        }
+    }
+}
+
+bool Controller::due(int32_t seq) const {
+    return view_.n_used(seq) >= static_cast<uint32_t>(config_.budget + config_.interval);
+}
+
+OriginMap & Controller::origins(int32_t seq) {
+    return origins_.try_emplace(seq, view_.n_cells(), view_.layers()).first->second;
+}
+
+void Controller::evict(int32_t seq, int32_t n_protected) {
+    const std::vector<KvCell> cells = view_.cells(seq);
+    const size_t n = cells.size();
+    const size_t budget = static_cast<size_t>(config_.budget);
+    if (n <= budget) {
+        return;
+    }
+    const int32_t first_free = std::max(config_.n_sink, n_protected);
+    std::vector<uint8_t> is_protected(n, 0);
+    for (size_t i = 0; i < n; ++i) {
+        // Below first_free nothing is ever evicted, so there positions are still those of the keys.
+        is_protected[i] = cells[i].pos < first_free || i + config_.window >= n ? 1 : 0;
+    }
+    OriginMap & origin = origins(seq);
+    origin.sync(cells);
+
+    llama_synchronize(ctx_);  // our graphs run on backends of their own
+    const uint32_t stream = view_.stream_of(seq);
+    Scores scores;
+    if (scorer_) {
+        const Stopwatch watch(counters_.scoring_s);
+        scores = scorer_->score(stream, cells, cells.back().pos + 1);
+    }
+    CompactionPlan plan;
+    {
+        const Stopwatch watch(counters_.selection_s);
+        const uint64_t seed = config_.seed + 0x9E3779B97F4A7C15ULL * static_cast<uint64_t>(++n_evictions_of_[seq]);
+        plan = plan_compaction(select(config_.mode, scores, shapes_, is_protected, budget, seed), cells);
+    }
+    {
+        const Stopwatch watch(counters_.compaction_s);
+        move_rows(view_, stream, plan, graph_);
+        origin.apply(plan);
+        std::vector<int32_t> freed;
+        for (size_t i = 0; i < n; ++i) {
+            if (plan.freed[i]) {
+                freed.push_back(cells[i].pos);
+            }
+        }
+        view_.remove(seq, freed);
+    }
+    ++counters_.n_evictions;
+    counters_.n_tokens_evicted += static_cast<int64_t>(n - budget);
+}
+
+void Controller::forget(int32_t seq) {
+    origins_.erase(seq);
+    n_evictions_of_.erase(seq);
+}
+
+std::vector<int32_t> Controller::kept_positions(int32_t seq, size_t layer, size_t kv_head) {
+    const std::vector<KvCell> cells = view_.cells(seq);
+    OriginMap & origin = origins(seq);
+    origin.sync(cells);
+    return origin.kept(layer, kv_head, cells);
+}
+
+}  // namespace triattn

@@ -1,0 +1,74 @@
+// Runs score -> select -> compact on a sequence of a context and keeps the books.
+#pragma once
+
+#include "compactor.h"
+#include "device_graph.h"
+#include "kv_view.h"
+#include "origin_map.h"
+#include "scorer.h"
+#include "selector.h"
+#include "stats.h"
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+struct llama_context;
+
+namespace triattn {
+
+struct EvictionConfig {
+    Mode     mode     = Mode::per_layer_head;
+    int32_t  budget   = 0;    // keys kept per layer and KV head
+    int32_t  interval = 128;  // tokens between evictions
+    int32_t  window   = 64;   // most recent keys, never evicted
+    int32_t  n_sink   = 4;    // first keys, never evicted
+    uint64_t seed     = 0;    // Mode::random
+    ScoreOptions score;
+};
+
+// Throws BudgetError naming the value at fault.
+void check(const EvictionConfig & config);
+
+struct EvictionCounters {
+    int64_t n_evictions = 0;       // times the cache was pruned
+    int64_t n_tokens_evicted = 0;  // keys evicted per head, summed over evictions
+    double  scoring_s = 0, selection_s = 0, compaction_s = 0;
+};
+
+class Controller {
+public:
+    // Throws StatsError if the mode needs statistics that are missing or of another shape, BudgetError if it needs flash
+    // attention and the context has none.
+    Controller(llama_context * ctx, const EvictionConfig & config, Stats stats, int n_threads);
+
+    // Whether decoding has filled the sequence's cache by `interval` beyond the budget.
+    bool due(int32_t seq) const;
+
+    // Prunes the sequence's cache to the budget, if it holds more. The first `n_protected` positions stay (at least n_sink).
+    void evict(int32_t seq, int32_t n_protected);
+
+    void forget(int32_t seq);  // the sequence was cleared
+
+    std::vector<int32_t> kept_positions(int32_t seq, size_t layer, size_t kv_head);
+    const EvictionCounters & counters() const { return counters_; }
+    const EvictionConfig & config() const { return config_; }
+    const KvView & view() const { return view_; }
+
+private:
+    OriginMap & origins(int32_t seq);
+
+    llama_context * ctx_;
+    EvictionConfig config_;
+    Stats stats_;
+    KvView view_;
+    DeviceGraph graph_;
+    std::unique_ptr<Scorer> scorer_;
+    std::vector<LayerShape> shapes_;
+    std::map<int32_t, OriginMap> origins_;
+    std::map<int32_t, int64_t> n_evictions_of_;  // per sequence: what `random` draws depend on
+    EvictionCounters counters_;
+};
+
+}  // namespace triattn

@@ -1,0 +1,340 @@
+#include "decoder.h"
+
+#include "errors.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <utility>
+
+namespace triattn {
+namespace {
+
+constexpr int64_t CELL_PADDING = 256;  // llama.cpp rounds a context's cells up to this
+
+int64_t pad(int64_t n) { return (n + CELL_PADDING - 1) / CELL_PADDING * CELL_PADDING; }
+
+llama_flash_attn_type to_llama(FlashAttention setting) {
+    switch (setting) {
+        case FlashAttention::on:  return LLAMA_FLASH_ATTN_TYPE_ENABLED;
+        case FlashAttention::off: return LLAMA_FLASH_ATTN_TYPE_DISABLED;
+        default:                  return LLAMA_FLASH_ATTN_TYPE_AUTO;
+    }
+}
+
+class Batch {
+public:
+    explicit Batch(int32_t n) : batch_(llama_batch_init(n, 0, 1)) {}
+    ~Batch() { llama_batch_free(batch_); }
+    Batch(const Batch &) = delete;
+    Batch & operator=(const Batch &) = delete;
+    void add(llama_token token, llama_pos pos, llama_seq_id seq, bool logits) {
+        const int32_t i = batch_.n_tokens++;
+        batch_.token[i]     = token;
+        batch_.pos[i]       = pos;
+        batch_.n_seq_id[i]  = 1;
+        batch_.seq_id[i][0] = seq;
+        batch_.logits[i]    = logits ? 1 : 0;
+    }
+    const llama_batch & get() const { return batch_; }
+
+private:
+    llama_batch batch_;
+};
+
+}  // namespace
+
+CacheSize cache_size(const DecoderParams & params) {
+    const int64_t whole = pad(params.n_ctx);
+    if (whole > std::numeric_limits<int32_t>::max()) {
+        throw ContextError("n_ctx " + std::to_string(params.n_ctx) + " is too large");
+    }
+    if (!params.eviction || params.full_prefill) {
+        return {static_cast<int32_t>(whole), static_cast<int32_t>(std::min<int64_t>(params.n_batch, whole))};
+    }
+    // Room for a step of prefill beyond the budget: at least an interval, at most a quarter of the budget, so that small
+    // budgets are not drowned by large batches.
+    const int64_t budget = params.eviction->budget, interval = params.eviction->interval;
+    const int64_t room = std::max(interval, std::min<int64_t>(params.n_ubatch, budget / 4));
+    const int64_t cells = std::min(pad(budget + room), whole);
+    const int64_t chunk = cells > budget ? std::min<int64_t>(params.n_ubatch, cells - budget) : params.n_ubatch;
+    return {static_cast<int32_t>(cells), static_cast<int32_t>(std::min({chunk, cells, static_cast<int64_t>(params.n_batch)}))};
+}
+
+Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
+    : params_(params), n_past_(params.n_seq_max, 0), n_protected_(params.n_seq_max, 0) {
+    if (params_.n_ctx < 1 || params_.n_batch < 1 || params_.n_ubatch < 1 || params_.n_seq_max < 1 || params_.n_threads < 1) {
+        throw ContextError("n_ctx, n_batch, n_ubatch, n_seq_max and n_threads must be at least 1");
+    }
+    if (params_.eviction) {
+        check(*params_.eviction);
+    }
+    cache_ = cache_size(params_);
+
+    llama_context_params p = llama_context_default_params();
+    const int64_t n_cells = static_cast<int64_t>(cache_.n_cells) * params_.n_seq_max;
+    if (n_cells > std::numeric_limits<int32_t>::max()) {
+        throw ContextError("n_ctx times n_seq_max is too large");
+    }
+    p.n_ctx           = static_cast<uint32_t>(n_cells);
+    p.n_batch         = static_cast<uint32_t>(std::max({cache_.chunk, std::min(params_.n_batch, cache_.n_cells), params_.n_seq_max}));
+    p.n_ubatch        = std::min(static_cast<uint32_t>(params_.n_ubatch), p.n_batch);
+    p.n_seq_max       = static_cast<uint32_t>(params_.n_seq_max);
+    p.kv_unified      = params_.kv_unified;
+    p.n_threads       = params_.n_threads;
+    p.n_threads_batch = params_.n_threads;
+    p.type_k          = params_.type_k;
+    p.type_v          = params_.type_v;
+    p.flash_attn_type = to_llama(params_.flash_attn);
+    p.no_perf         = true;
+    p.abort_callback      = [](void * self) {
+        auto & decoder = *static_cast<Decoder *>(self);
+        decoder.was_interrupted_ = decoder.was_interrupted_ || (decoder.params_.interrupted && decoder.params_.interrupted());
+        return decoder.was_interrupted_;
+    };
+    p.abort_callback_data = this;
+    ctx_.reset(llama_init_from_model(model, p));
+    if (!ctx_) {
+        throw ContextError("llama.cpp could not make a context with " + std::to_string(n_cells) + " cells");
+    }
+    n_vocab_ = llama_vocab_n_tokens(llama_model_get_vocab(model));
+    if (params_.eviction) {
+        controller_ = std::make_unique<Controller>(ctx_.get(), *params_.eviction, std::move(stats), params_.n_threads);
+    }
+    try {
+        view_ = std::make_unique<KvView>(ctx_.get());
+    } catch (const UnsupportedModelError &) {
+        // without a budget any model will do; there is only less to tell about its memory
+    }
+}
+
+void Decoder::check_tokens(const std::vector<llama_token> & tokens) const {
+    if (tokens.empty()) {
+        throw InvalidTokenError("there are no tokens to read: the prompt is empty");
+    }
+    for (size_t i = 0; i < tokens.size(); ++i) {
+        if (tokens[i] < 0 || tokens[i] >= n_vocab_) {
+            throw InvalidTokenError("token " + std::to_string(tokens[i]) + " at index " + std::to_string(i) +
+                                    " is not in the vocabulary of " + std::to_string(n_vocab_));
+        }
+    }
+}
+
+void Decoder::check_room(int32_t seq, size_t n) const {
+    if (seq < 0 || seq >= params_.n_seq_max) {
+        throw ContextError("sequence " + std::to_string(seq) + " does not exist; n_seq_max is " + std::to_string(params_.n_seq_max));
+    }
+    const int64_t total = n_past_[static_cast<size_t>(seq)] + static_cast<int64_t>(n);
+    if (total > params_.n_ctx) {
+        throw ContextFullError(std::to_string(total) + " tokens are more than n_ctx " + std::to_string(params_.n_ctx) +
+                               "; raise n_ctx (under a budget it allocates nothing) or shorten the text");
+    }
+}
+
+void Decoder::guarded(const std::function<void()> & work) {
+    was_interrupted_ = false;
+    n_rows_ = 0;
+    try {
+        work();
+    } catch (...) {
+        clear_all();
+        throw;
+    }
+}
+
+void Decoder::decode(const std::vector<Row> & rows) {
+    const auto start = std::chrono::steady_clock::now();
+    Batch batch(static_cast<int32_t>(rows.size()));
+    std::vector<int64_t> position = n_past_;
+    int32_t n_rows = 0;
+    for (const Row & row : rows) {
+        batch.add(row.token, static_cast<llama_pos>(position[static_cast<size_t>(row.seq)]++), row.seq, row.logits);
+        n_rows += row.logits ? 1 : 0;
+    }
+    const int status = llama_decode(ctx_.get(), batch.get());
+    llama_synchronize(ctx_.get());
+    counters_.decoding_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    // devices other than the CPU do not poll while they compute
+    if (was_interrupted_ || (params_.interrupted && params_.interrupted())) {
+        throw InterruptedError("decoding was interrupted; the context has been cleared");
+    }
+    if (status != 0) {
+        throw DecodeError(status == 1 ? "llama.cpp found no room in the KV cache; the context has been cleared"
+                                      : "llama.cpp could not decode (status " + std::to_string(status) + "); the context has been cleared");
+    }
+    n_past_ = std::move(position);
+    n_rows_ = n_rows;
+    counters_.n_decoded += static_cast<int64_t>(rows.size());
+}
+
+void Decoder::make_room(int32_t seq, int32_t n) {
+    if (controller_ && controller_->view().n_used(seq) + static_cast<uint32_t>(n) > static_cast<uint32_t>(cache_.n_cells)) {
+        controller_->evict(seq, n_protected_[static_cast<size_t>(seq)]);
+    }
+}
+
+void Decoder::evict_if_due(int32_t seq) {
+    if (controller_ && controller_->due(seq)) {
+        controller_->evict(seq, n_protected_[static_cast<size_t>(seq)]);
+    }
+}
+
+void Decoder::read(int32_t seq, const std::vector<llama_token> & tokens, int32_t n_protected, const RowSink & sink) {
+    check_tokens(tokens);
+    check_room(seq, tokens.size());
+    if (controller_) {
+        const EvictionConfig & config = controller_->config();
+        if (n_protected > 0 && static_cast<int64_t>(n_protected) + config.window + 1 > config.budget) {
+            throw BudgetError("a protected prompt of " + std::to_string(n_protected) + " tokens and a window of " + std::to_string(config.window) +
+                              " do not fit the budget of " + std::to_string(config.budget) + "; raise the budget or use protect_prompt=False");
+        }
+    }
+    guarded([&] {
+        n_protected_[static_cast<size_t>(seq)] = n_protected;
+        for (size_t done = 0; done < tokens.size();) {
+            const size_t n = std::min<size_t>(static_cast<size_t>(cache_.chunk), tokens.size() - done);
+            make_room(seq, static_cast<int32_t>(n));
+            std::vector<Row> rows;
+            for (size_t i = done; i < done + n; ++i) {
+                rows.push_back({tokens[i], seq, sink || i + 1 == tokens.size()});
+            }
+            decode(rows);
+            for (size_t i = 0; sink && i < n; ++i) {
+                sink(done + i, logits(static_cast<int32_t>(i)));
+            }
+            done += n;
+            if (!params_.full_prefill || done == tokens.size()) {
+                evict_if_due(seq);
+            }
+        }
+    });
+}
+
+void Decoder::step(const std::vector<int32_t> & seqs, const std::vector<llama_token> & tokens) {
+    check_tokens(tokens);
+    if (seqs.size() != tokens.size()) {
+        throw InvalidTokenError("step needs one token for each sequence");
+    }
+    std::vector<int32_t> sorted = seqs;
+    std::sort(sorted.begin(), sorted.end());
+    if (std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end()) {
+        throw ContextError("a sequence may appear once in a step");
+    }
+    for (int32_t seq : seqs) {
+        check_room(seq, 1);
+    }
+    guarded([&] {
+        std::vector<Row> rows;
+        for (size_t i = 0; i < seqs.size(); ++i) {
+            make_room(seqs[i], 1);
+            rows.push_back({tokens[i], seqs[i], true});
+        }
+        decode(rows);
+        for (int32_t seq : seqs) {
+            evict_if_due(seq);
+        }
+    });
+}
+
+std::vector<float> Decoder::logprobs(const std::vector<llama_token> & tokens) {
+    check_tokens(tokens);
+    if (static_cast<int64_t>(tokens.size()) > params_.n_ctx) {
+        throw ContextFullError(std::to_string(tokens.size()) + " tokens are more than n_ctx " + std::to_string(params_.n_ctx));
+    }
+    clear(0);
+    const int32_t interval = params_.eviction ? params_.eviction->interval : EvictionConfig().interval;
+    std::vector<float> result;
+    result.reserve(tokens.size());
+    guarded([&] {
+        n_protected_[0] = 0;
+        for (size_t done = 0; done < tokens.size();) {
+            int64_t n = std::min<int64_t>({interval, cache_.n_cells, params_.n_batch, static_cast<int64_t>(tokens.size() - done)});
+            make_room(0, 1);
+            if (controller_) {
+                // end the step where decoding would evict
+                const int64_t used = controller_->view().n_used(0);
+                n = std::min({n, params_.eviction->budget + interval - used, cache_.n_cells - used});
+            }
+            std::vector<Row> rows;
+            for (int64_t i = 0; i < n; ++i) {
+                rows.push_back({tokens[done + static_cast<size_t>(i)], 0, true});
+            }
+            decode(rows);
+            for (int64_t i = 0; i < n && done + static_cast<size_t>(i) + 1 < tokens.size(); ++i) {
+                result.push_back(logprob(logits(static_cast<int32_t>(i)), tokens[done + static_cast<size_t>(i) + 1]));
+            }
+            done += static_cast<size_t>(n);
+            evict_if_due(0);
+        }
+    });
+    return result;
+}
+
+float Decoder::logprob(const float * logits, llama_token token) const {
+    const float maximum = *std::max_element(logits, logits + n_vocab_);
+    double sum = 0;
+    for (int32_t i = 0; i < n_vocab_; ++i) {
+        sum += std::exp(logits[i] - maximum);
+    }
+    return static_cast<float>(logits[token] - maximum - std::log(sum));
+}
+
+const float * Decoder::logits(int32_t row) const {
+    if (row < 0 || row >= n_rows_) {
+        throw ContextError("there are logits for " + std::to_string(n_rows_) + " rows, not for row " + std::to_string(row));
+    }
+    const float * values = llama_get_logits_ith(ctx_.get(), row - n_rows_);
+    if (values == nullptr) {
+        throw DecodeError("llama.cpp gave no logits");
+    }
+    return values;
+}
+
+void Decoder::clear(int32_t seq) {
+    if (params_.n_seq_max == 1) {
+        clear_all();
+        return;
+    }
+    check_room(seq, 0);
+    llama_memory_seq_rm(llama_get_memory(ctx_.get()), seq, -1, -1);
+    n_past_[static_cast<size_t>(seq)] = 0;
+    if (controller_) {
+        controller_->forget(seq);
+    }
+}
+
+void Decoder::clear_all() {
+    llama_memory_clear(llama_get_memory(ctx_.get()), /*data*/ false);
+    std::fill(n_past_.begin(), n_past_.end(), 0);
+    n_rows_ = 0;
+    for (int32_t seq = 0; controller_ && seq < params_.n_seq_max; ++seq) {
+        controller_->forget(seq);
+    }
+}
+
+std::vector<int32_t> Decoder::kept_positions(int32_t seq, int32_t layer, int32_t kv_head) {
+    if (!view_) {
+        throw UnsupportedModelError("this model keeps no KV cache whose positions could be listed");
+    }
+    check_room(seq, 0);
+    const std::vector<KvLayer> & layers = view_->layers();
+    const auto found = std::find_if(layers.begin(), layers.end(), [&](const KvLayer & l) { return l.il == layer; });
+    if (found == layers.end()) {
+        throw ContextError("layer " + std::to_string(layer) + " has no full-attention cache of its own");
+    }
+    if (kv_head < 0 || kv_head >= found->n_head_kv) {
+        throw ContextError("layer " + std::to_string(layer) + " has " + std::to_string(found->n_head_kv) + " KV heads, not a head " + std::to_string(kv_head));
+    }
+    if (controller_) {
+        return controller_->kept_positions(seq, static_cast<size_t>(found - layers.begin()), static_cast<size_t>(kv_head));
+    }
+    std::vector<int32_t> result;
+    for (const KvCell & cell : view_->cells(seq)) {
+        result.push_back(cell.pos);
+    }
+    return result;
+}
+
+}  // namespace triattn

@@ -1,0 +1,117 @@
+// A context that reads text and decodes token by token, with eviction where a budget is set.
+#pragma once
+
+#include "controller.h"
+#include "stats.h"
+
+#include "llama-cpp.h"
+#include "llama.h"
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace triattn {
+
+enum class FlashAttention { automatic, on, off };
+
+struct DecoderParams {
+    int64_t n_ctx     = 0;      // largest number of positions per sequence; not an allocation when there is a budget
+    int32_t n_batch   = 2048;
+    int32_t n_ubatch  = 512;
+    int32_t n_threads = 1;
+    int32_t n_seq_max = 1;
+    bool    kv_unified = false; // sequences share one pool of cells, else each has its own
+    ggml_type type_k  = GGML_TYPE_F16;
+    ggml_type type_v  = GGML_TYPE_F16;
+    FlashAttention flash_attn = FlashAttention::automatic;
+    std::optional<EvictionConfig> eviction;
+    bool    full_prefill = false;        // read a prompt in full, then prune once; else prune while reading
+    std::function<bool()> interrupted;   // polled while computing
+};
+
+// What a sequence's cache needs, and how much of a prompt may be read at once without exceeding it.
+struct CacheSize {
+    int32_t n_cells;  // per sequence, a multiple of 256
+    int32_t chunk;    // tokens
+};
+CacheSize cache_size(const DecoderParams & params);
+
+struct DecoderCounters {
+    double  decoding_s = 0;
+    int64_t n_decoded  = 0;  // tokens
+};
+
+// Every method that computes throws DecodeError or InterruptedError; then all sequences have been cleared.
+class Decoder {
+public:
+    Decoder(llama_model * model, const DecoderParams & params, Stats stats);
+
+    // Called with the index of a token and the logits [n_vocab] that follow it.
+    using RowSink = std::function<void(size_t index, const float * logits)>;
+
+    // Appends tokens to a sequence; logits() then has the row of the last one. The first n_protected positions are never
+    // evicted. `sink`, if given, gets the logits of every token. Throws InvalidTokenError, ContextFullError, BudgetError
+    // before anything changes.
+    void read(int32_t seq, const std::vector<llama_token> & tokens, int32_t n_protected, const RowSink & sink = {});
+
+    // Appends one token to each of these (different) sequences; logits() has their rows in the same order.
+    void step(const std::vector<int32_t> & seqs, const std::vector<llama_token> & tokens);
+
+    // Clears sequence 0 and reads `tokens` in steps of the eviction interval, evicting exactly where decoding would.
+    // Returns ln p(tokens[i+1] | tokens[..i]) for every i: [tokens.size() - 1].
+    std::vector<float> logprobs(const std::vector<llama_token> & tokens);
+
+    // ln p(token) under these logits.
+    float logprob(const float * logits, llama_token token) const;
+
+    // Logits [n_vocab] of a row of the last read or step. Valid until the next one.
+    const float * logits(int32_t row) const;
+    int32_t n_rows() const { return n_rows_; }
+
+    void clear(int32_t seq);
+    void clear_all();
+
+    int64_t n_tokens(int32_t seq) const { return n_past_.at(static_cast<size_t>(seq)); }
+    std::vector<int32_t> kept_positions(int32_t seq, int32_t layer, int32_t kv_head);
+
+    const DecoderParams & params() const { return params_; }
+    CacheSize cache() const { return cache_; }
+    const KvView * view() const { return view_.get(); }  // null: nothing that could be viewed
+    const Controller * controller() const { return controller_.get(); }
+    Controller * controller() { return controller_.get(); }
+    const DecoderCounters & counters() const { return counters_; }
+    llama_context * context() { return ctx_.get(); }
+    int32_t n_vocab() const { return n_vocab_; }
+
+private:
+    struct Row {
+        llama_token token;
+        int32_t seq;
+        bool logits;
+    };
+    void check_tokens(const std::vector<llama_token> & tokens) const;
+    void check_room(int32_t seq, size_t n) const;
+    void make_room(int32_t seq, int32_t n);
+    void decode(const std::vector<Row> & rows);
+    void evict_if_due(int32_t seq);
+
+    // Runs `work`; after an error the state of the cache is unknown, so all of it is cleared.
+    void guarded(const std::function<void()> & work);
+
+    DecoderParams params_;
+    CacheSize cache_;
+    bool was_interrupted_ = false;
+    llama_context_ptr ctx_;
+    int32_t n_vocab_ = 0;
+    std::unique_ptr<KvView> view_;
+    std::unique_ptr<Controller> controller_;
+    std::vector<int64_t> n_past_;        // [n_seq_max]
+    std::vector<int32_t> n_protected_;   // [n_seq_max]
+    int32_t n_rows_ = 0;
+    DecoderCounters counters_;
+};
+
+}  // namespace triattn

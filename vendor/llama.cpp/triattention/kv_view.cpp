@@ -1,0 +1,187 @@
+#include "kv_view.h"
+
+#include "errors.h"
+
+#include "ggml-alloc.h"
+#include "ggml-backend.h"
+#include "ggml-cpp.h"
+#include "llama.h"
+// private headers of the pinned llama.cpp
+#include "llama-kv-cache-iswa.h"
+#include "llama-kv-cache.h"
+#include "llama-memory-hybrid-iswa.h"
+#include "llama-memory-hybrid.h"
+#include "llama-memory-recurrent.h"
+#include "llama-model.h"
+
+#include <algorithm>
+#include <string>
+#include <typeinfo>
+
+namespace triattn {
+namespace {
+
+struct Parts {
+    llama_kv_cache         * full      = nullptr;
+    llama_kv_cache         * sliding   = nullptr;
+    llama_memory_recurrent * recurrent = nullptr;
+};
+
+Parts find_parts(llama_context * ctx) {
+    llama_memory_i * memory = llama_get_memory(ctx);
+    // Exact classes only: a class that merely derives from one of these may keep more state than we move.
+    if (memory != nullptr) {
+        const auto & type = typeid(*memory);
+        if (type == typeid(llama_kv_cache)) {
+            return {static_cast<llama_kv_cache *>(memory), nullptr, nullptr};
+        }
+        if (type == typeid(llama_kv_cache_iswa)) {
+            auto * iswa = static_cast<llama_kv_cache_iswa *>(memory);
+            return {iswa->get_base(), iswa->get_swa(), nullptr};
+        }
+        if (type == typeid(llama_memory_hybrid)) {
+            auto * hybrid = static_cast<llama_memory_hybrid *>(memory);
+            return {hybrid->get_mem_attn(), nullptr, hybrid->get_mem_recr()};
+        }
+        if (type == typeid(llama_memory_hybrid_iswa)) {
+            auto * hybrid = static_cast<llama_memory_hybrid_iswa *>(memory);
+            return {hybrid->get_mem_attn()->get_base(), hybrid->get_mem_attn()->get_swa(), hybrid->get_mem_recr()};
+        }
+    }
+    throw UnsupportedModelError(memory == nullptr
+        ? "this model keeps no KV cache; load it with budget=None"
+        : "this model's cache is neither a plain, a sliding-window nor a hybrid KV cache, so nothing can be evicted from it; "
+          "load it with budget=None");
+}
+
+ggml_context_ptr scratch_context(size_t n_tensors) {
+    ggml_context_ptr ctx(ggml_init({n_tensors * ggml_tensor_overhead(), nullptr, /*no_alloc*/ true}));
+    if (!ctx) {
+        throw Error("out of memory");
+    }
+    return ctx;
+}
+
+llama_kv_cache::slot_info first_stream() {
+    llama_kv_cache::slot_info info;
+    info.s0 = 0;
+    info.s1 = 0;
+    info.strm = {0};
+    info.idxs = {{0}};
+    return info;
+}
+
+size_t sum_bytes(const llama_memory_i & memory) {
+    size_t total = 0;
+    for (const auto & [type, bytes] : memory.memory_breakdown()) {
+        total += bytes;
+    }
+    return total;
+}
+
+// The layers of a cache. Multi-head latent attention (MLA) has no V of its own: it is a part of K.
+std::vector<KvLayer> read_layers(const llama_kv_cache & cache, bool has_v, KvBytes & bytes, bool & v_transposed) {
+    const auto slot_info = first_stream();
+    std::vector<KvLayer> layers;
+    for (uint32_t id : cache.get_layer_ids()) {
+        const ggml_context_ptr scratch = scratch_context(2);
+        KvLayer layer;
+        layer.il = static_cast<int>(id);
+        layer.k  = cache.get_k_storage(layer.il);
+        bytes.k += ggml_nbytes(layer.k);
+        const ggml_tensor * k = cache.get_k(scratch.get(), layer.il, cache.get_size(), slot_info);
+        layer.head_dim_k = static_cast<int>(k->ne[0]);
+        layer.n_head_kv  = static_cast<int>(k->ne[1]);
+        if (has_v) {
+            const ggml_tensor * v = cache.get_v(scratch.get(), layer.il, cache.get_size(), slot_info);
+            v_transposed = v->nb[1] > v->nb[2];
+            layer.head_dim_v = static_cast<int>(v_transposed ? v->ne[2] : v->ne[0]);
+            layer.v = v->view_src;
+            bytes.v += ggml_nbytes(layer.v);
+        }
+        layers.push_back(layer);
+    }
+    std::sort(layers.begin(), layers.end(), [](const KvLayer & a, const KvLayer & b) { return a.il < b.il; });
+    return layers;
+}
+
+}  // namespace
+
+KvView::KvView(llama_context * ctx) {
+    const Parts parts = find_parts(ctx);
+    kv_ = parts.full;
+
+    const bool has_v = !llama_get_model(ctx)->hparams.is_mla();
+    layers_ = read_layers(*kv_, has_v, bytes_, v_transposed_);
+    if (parts.sliding != nullptr) {
+        bool transposed = false;
+        read_layers(*parts.sliding, has_v, bytes_, transposed);
+    }
+    bytes_.recurrent = parts.recurrent != nullptr ? sum_bytes(*parts.recurrent) : 0;
+    if (layers_.empty()) {
+        throw UnsupportedModelError("no layer of this model has full attention, so there is nothing to evict; load it with budget=None");
+    }
+
+    const ggml_context_ptr scratch = scratch_context(2);
+    if (ggml_tensor * rotation = kv_->build_input_k_rot(scratch.get())) {
+        const ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors_from_buft(
+            scratch.get(), ggml_backend_dev_buffer_type(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU))));
+        if (!buffer) {
+            throw Error("out of memory");
+        }
+        kv_->set_input_k_rot(rotation);
+        k_rotation_size_ = static_cast<int>(rotation->ne[0]);
+        k_rotation_.resize(ggml_nelements(rotation));
+        ggml_backend_tensor_get(rotation, k_rotation_.data(), 0, ggml_nbytes(rotation));
+    }
+}
+
+KvView::~KvView() = default;
+
+uint32_t KvView::n_cells() const { return kv_->get_size(); }
+uint32_t KvView::n_stream() const { return kv_->get_n_stream(); }
+uint32_t KvView::stream_of(int32_t seq) const { return kv_->get_stream(seq); }
+
+std::vector<KvCell> KvView::cells(int32_t seq) const {
+    const llama_kv_cells & all = kv_->get_cells(seq);
+    std::vector<KvCell> result;
+    for (uint32_t i = 0; i < all.size(); ++i) {
+        if (all.is_empty(i) || !all.seq_has(i, seq)) {
+            continue;
+        }
+        if (all.seq_count(i) > 1) {
+            throw DecodeError("sequence " + std::to_string(seq) + " shares cache cells with another one; evicting them for one "
+                              "would change the other");
+        }
+        result.push_back({i, all.pos_get(i)});
+    }
+    std::sort(result.begin(), result.end(), [](const KvCell & a, const KvCell & b) { return a.pos < b.pos; });
+    return result;
+}
+
+uint32_t KvView::n_used(int32_t seq) const {
+    const llama_kv_cells & all = kv_->get_cells(seq);
+    if (kv_->get_n_seq_max() == 1 || kv_->get_n_stream() > 1) {
+        return all.get_used();
+    }
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < all.size(); ++i) {
+        n += !all.is_empty(i) && all.seq_has(i, seq) ? 1 : 0;
+    }
+    return n;
+}
+
+void KvView::remove(int32_t seq, const std::vector<int32_t> & positions) {
+    for (size_t i = 0; i < positions.size();) {
+        size_t j = i + 1;
+        while (j < positions.size() && positions[j] == positions[j - 1] + 1) {
+            ++j;
+        }
+        if (!kv_->seq_rm(seq, positions[i], positions[j - 1] + 1)) {
+            throw DecodeError("llama.cpp refused to remove positions from the cache");
+        }
+        i = j;
+    }
+}
+
+}  // namespace triattn

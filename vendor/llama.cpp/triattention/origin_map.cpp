@@ -1,0 +1,49 @@
+#include "origin_map.h"
+
+#include <algorithm>
+
+namespace triattn {
+
+OriginMap::OriginMap(size_t n_cells, const std::vector<KvLayer> & layers) {
+    for (const KvLayer & layer : layers) {
+        origin_.emplace_back(layer.n_head_kv, std::vector<int32_t>(n_cells, -1));
+    }
+}
+
+void OriginMap::sync(const std::vector<KvCell> & cells) {
+    const auto first = std::lower_bound(cells.begin(), cells.end(), next_pos_, [](const KvCell & cell, int32_t pos) { return cell.pos < pos; });
+    for (auto & layer : origin_) {
+        for (auto & head : layer) {
+            for (auto cell = first; cell != cells.end(); ++cell) {
+                head[cell->slot] = cell->pos;
+            }
+        }
+    }
+    if (!cells.empty()) {
+        next_pos_ = std::max(next_pos_, cells.back().pos + 1);
+    }
+}
+
+void OriginMap::apply(const CompactionPlan & plan) {
+    for (size_t l = 0; l < plan.moves.size(); ++l) {
+        for (size_t h = 0; h < plan.moves[l].size(); ++h) {
+            for (const Move & move : plan.moves[l][h]) {
+                origin_[l][h][move.to] = origin_[l][h][move.from];
+            }
+        }
+    }
+}
+
+void OriginMap::clear() { next_pos_ = 0; }
+
+std::vector<int32_t> OriginMap::kept(size_t layer, size_t kv_head, const std::vector<KvCell> & cells) const {
+    const auto & origin = origin_.at(layer).at(kv_head);
+    std::vector<int32_t> result;
+    for (const KvCell & cell : cells) {
+        result.push_back(origin[cell.slot]);
+    }
+    std::sort(result.begin(), result.end());
+    return result;
+}
+
+}  // namespace triattn

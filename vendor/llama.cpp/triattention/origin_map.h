@@ -1,0 +1,30 @@
+// Which token's key and value lie in which cell, per layer and KV head. After an eviction the cells' positions are labels.
+#pragma once
+
+#include "compactor.h"
+#include "kv_view.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace triattn {
+
+// For one sequence.
+class OriginMap {
+public:
+    OriginMap(size_t n_cells, const std::vector<KvLayer> & layers);
+
+    // Enters the cells that were filled since the last call (positions not seen yet).
+    void sync(const std::vector<KvCell> & cells);
+    void apply(const CompactionPlan & plan);
+    void clear();
+
+    // Token positions kept by a head, ascending. `layer` counts the view's layers.
+    std::vector<int32_t> kept(size_t layer, size_t kv_head, const std::vector<KvCell> & cells) const;
+
+private:
+    std::vector<std::vector<std::vector<int32_t>>> origin_;  // [layer][kv_head][slot]
+    int32_t next_pos_ = 0;
+};
+
+}  // namespace triattn

@@ -1,0 +1,221 @@
+#include "scorer.h"
+
+#include "errors.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+namespace triattn {
+namespace {
+
+constexpr size_t TENSORS_PER_LAYER = 32;
+
+bool counts(const LayerStats & layer, int band, const ScoreOptions & options) {
+    return options.use_unrotated || layer.rope.omega[band] != 0.0;
+}
+
+// |k_f| of every band. keys: [head_dim*n_head_kv, n] contiguous. Returns [n_bands*n_head_kv, n] contiguous.
+ggml_tensor * band_norms(ggml_context * ctx, DeviceGraph & graph, const RopeLayout & rope, int n_head_kv, ggml_tensor * keys) {
+    const int64_t d = rope.head_dim, n = keys->ne[1], n_heads = n_head_kv * n;
+    ggml_tensor * squares = ggml_sqr(ctx, keys);
+    if (rope.interleaved) {
+        // A small constant matrix adds neighbours: there is no strided sum that every backend does well.
+        int64_t block = 32;
+        while (d % block != 0) {
+            block /= 2;
+        }
+        std::vector<float> pairs(block * block / 2, 0.0f);
+        for (int64_t f = 0; f < block / 2; ++f) {
+            pairs[f * block + 2 * f] = pairs[f * block + 2 * f + 1] = 1.0f;
+        }
+        ggml_tensor * sums = ggml_mul_mat(ctx, graph.input_f32(pairs, block, block / 2),
+                                          ggml_reshape_2d(ctx, squares, block, d / block * n_heads));
+        return ggml_reshape_2d(ctx, ggml_sqrt(ctx, sums), d / 2 * n_head_kv, n);
+    }
+    const auto add_halves = [&](int64_t first, int64_t width) {
+        const size_t row = d * sizeof(float);
+        ggml_tensor * low  = ggml_view_2d(ctx, squares, width / 2, n_heads, row, first * sizeof(float));
+        ggml_tensor * high = ggml_view_2d(ctx, squares, width / 2, n_heads, row, (first + width / 2) * sizeof(float));
+        return ggml_add(ctx, ggml_cont(ctx, low), high);
+    };
+    ggml_tensor * sums = nullptr;
+    if (rope.n_rot > 0) {
+        sums = add_halves(0, rope.n_rot);
+    }
+    if (rope.n_rot < d) {
+        ggml_tensor * rest = add_halves(rope.n_rot, d - rope.n_rot);
+        sums = sums != nullptr ? ggml_concat(ctx, sums, rest, 0) : rest;
+    }
+    return ggml_reshape_2d(ctx, ggml_sqrt(ctx, sums), d / 2 * n_head_kv, n);
+}
+
+// rows [head_dim*n_head_kv, n] seen per head: [head_dim, n, n_head_kv]
+ggml_tensor * per_head(ggml_context * ctx, ggml_tensor * rows, int64_t width, int64_t n_head_kv) {
+    return ggml_view_3d(ctx, rows, width, rows->ne[1], n_head_kv, rows->nb[1], width * sizeof(float), 0);
+}
+
+// keys: [head_dim*n_head_kv, n] float32, contiguous, not Hadamard-rotated. Returns [n, n_head/n_head_kv, n_head_kv].
+ggml_tensor * layer_scores(ggml_context * ctx, DeviceGraph & graph, const LayerStats & layer, const ScoreOptions & options,
+                           const std::vector<float> & query, const std::vector<float> & weights, ggml_tensor * keys) {
+    const int64_t d = layer.rope.head_dim, group = layer.n_head / layer.n_head_kv;
+    ggml_tensor * scores = nullptr;
+    if (options.use_trig) {
+        scores = ggml_mul_mat(ctx, per_head(ctx, keys, d, layer.n_head_kv), graph.input_f32(query, d, group, layer.n_head_kv));
+    }
+    if (options.use_norm) {
+        ggml_tensor * norms = per_head(ctx, band_norms(ctx, graph, layer.rope, layer.n_head_kv, keys), d / 2, layer.n_head_kv);
+        ggml_tensor * term  = ggml_mul_mat(ctx, norms, graph.input_f32(weights, d / 2, group, layer.n_head_kv));
+        scores = scores != nullptr ? ggml_add(ctx, scores, term) : term;
+    }
+    return scores;
+}
+
+void check_options(const ScoreOptions & options) {
+    if (!options.use_trig && !options.use_norm) {
+        throw BudgetError("both parts of the score are switched off");
+    }
+    if (options.use_trig && options.offsets.empty()) {
+        throw BudgetError("the score needs at least one future offset");
+    }
+}
+
+void check_layer(const LayerStats & layer) {
+    check(layer.rope);
+    const std::string where = "layer " + std::to_string(layer.layer) + ": ";
+    if (layer.n_head_kv <= 0 || layer.n_head <= 0 || layer.n_head % layer.n_head_kv != 0) {
+        throw StatsError(where + std::to_string(layer.n_head) + " query heads do not divide over " + std::to_string(layer.n_head_kv) + " KV heads");
+    }
+    if (layer.centre.size() != static_cast<size_t>(layer.n_head) * layer.rope.head_dim ||
+        layer.magnitude.size() != static_cast<size_t>(layer.n_head) * layer.rope.n_bands()) {
+        throw StatsError(where + "centre or magnitude has the wrong size");
+    }
+    for (float x : layer.centre)    { if (!std::isfinite(x)) throw StatsError(where + "a centre is not finite"); }
+    for (float x : layer.magnitude) { if (!std::isfinite(x) || x < 0) throw StatsError(where + "a magnitude is negative or not finite"); }
+}
+
+}  // namespace
+
+std::vector<float> synthetic_query(const LayerStats & layer, int64_t position, const ScoreOptions & options) {
+    const RopeLayout & rope = layer.rope;
+    std::vector<float> query(layer.centre.size(), 0.0f);
+    for (int f = 0; f < rope.n_bands(); ++f) {
+        if (!counts(layer, f, options)) {
+            continue;
+        }
+        // The mean over offsets of a rotation is one complex factor per band, the same for all heads.
+        double c = 0, s = 0;
+        for (int32_t offset : options.offsets) {
+            const double angle = rope.omega[f] * static_cast<double>(position + offset);
+            c += std::cos(angle);
+            s += std::sin(angle);
+        }
+        const double factor = rope.band_scale(f) / static_cast<double>(options.offsets.size());
+        c *= factor;
+        s *= factor;
+        const auto [a, b] = rope.dims(f);
+        for (int h = 0; h < layer.n_head; ++h) {
+            const float * mu = layer.centre.data() + static_cast<size_t>(h) * rope.head_dim;
+            float * out = query.data() + static_cast<size_t>(h) * rope.head_dim;
+            out[a] = static_cast<float>(c * mu[a] - s * mu[b]);
+            out[b] = static_cast<float>(s * mu[a] + c * mu[b]);
+        }
+    }
+    return query;
+}
+
+std::vector<float> norm_weights(const LayerStats & layer, const ScoreOptions & options) {
+    const RopeLayout & rope = layer.rope;
+    std::vector<float> weights(layer.magnitude.size(), 0.0f);
+    for (int h = 0; h < layer.n_head; ++h) {
+        const float * mu = layer.centre.data() + static_cast<size_t>(h) * rope.head_dim;
+        for (int f = 0; f < rope.n_bands(); ++f) {
+            if (!counts(layer, f, options)) {
+                continue;
+            }
+            const auto [a, b] = rope.dims(f);
+            const size_t i = static_cast<size_t>(h) * rope.n_bands() + f;
+            const double centre = std::hypot(static_cast<double>(mu[a]), static_cast<double>(mu[b]));
+            // E|q| >= |E[q]|; rounding must not turn the difference negative
+            weights[i] = static_cast<float>(rope.band_scale(f) * std::max(0.0, layer.magnitude[i] - centre));
+        }
+    }
+    return weights;
+}
+
+Scorer::Scorer(const KvView & view, const Stats & stats, ScoreOptions options, DeviceGraph & graph)
+    : view_(view), stats_(stats), options_(std::move(options)), graph_(graph) {
+    check_options(options_);
+    if (stats.layers.size() != view.layers().size()) {
+        throw StatsError("the statistics have " + std::to_string(stats.layers.size()) + " layers, the model has " +
+                         std::to_string(view.layers().size()) + " layers with full attention");
+    }
+    for (size_t i = 0; i < stats.layers.size(); ++i) {
+        const LayerStats & have = stats.layers[i];
+        const KvLayer    & want = view.layers()[i];
+        check_layer(have);
+        if (have.layer != want.il || have.n_head_kv != want.n_head_kv || have.rope.head_dim != want.head_dim_k) {
+            throw StatsError("the statistics say layer " + std::to_string(have.layer) + " with " + std::to_string(have.n_head_kv) +
+                             " KV heads of " + std::to_string(have.rope.head_dim) + ", the model has layer " + std::to_string(want.il) +
+                             " with " + std::to_string(want.n_head_kv) + " of " + std::to_string(want.head_dim_k));
+        }
+        norm_weights_.push_back(norm_weights(have, options_));
+    }
+}
+
+Scores Scorer::score(uint32_t stream, const std::vector<KvCell> & cells, int64_t position) {
+    const int64_t n = static_cast<int64_t>(cells.size());
+    std::vector<int32_t> slots;
+    for (const KvCell & cell : cells) {
+        slots.push_back(static_cast<int32_t>(cell.slot));
+    }
+    ggml_context * ctx = graph_.begin(TENSORS_PER_LAYER * stats_.layers.size() + 8);
+    ggml_tensor * index = graph_.input(slots.data(), GGML_TYPE_I32, n);
+    ggml_tensor * rotation = nullptr;
+    if (view_.k_rotation_size() > 0) {
+        rotation = graph_.input_f32(view_.k_rotation(), view_.k_rotation_size(), view_.k_rotation_size());
+    }
+    std::vector<ggml_tensor *> outputs;
+    for (size_t i = 0; i < stats_.layers.size(); ++i) {
+        ggml_tensor * storage = view_.layers()[i].k;
+        ggml_tensor * plane = ggml_view_2d(ctx, storage, storage->ne[0], storage->ne[1], storage->nb[1], stream * storage->nb[2]);
+        ggml_tensor * keys = ggml_get_rows(ctx, plane, index);  // float32 whatever the cache's type
+        if (rotation != nullptr) {
+            // symmetric and orthonormal: rotating once more undoes it
+            ggml_tensor * blocks = ggml_reshape_2d(ctx, keys, rotation->ne[0], ggml_nelements(keys) / rotation->ne[0]);
+            keys = ggml_reshape_2d(ctx, ggml_mul_mat(ctx, rotation, blocks), storage->ne[0], n);
+        }
+        ggml_tensor * scores = layer_scores(ctx, graph_, stats_.layers[i], options_,
+                                            synthetic_query(stats_.layers[i], position, options_), norm_weights_[i], keys);
+        graph_.expand(scores, /*output*/ true);
+        outputs.push_back(scores);
+    }
+    graph_.run();
+    Scores result;
+    for (ggml_tensor * output : outputs) {
+        result.emplace_back(ggml_nelements(output));
+        ggml_backend_tensor_get(output, result.back().data(), 0, ggml_nbytes(output));
+    }
+    return result;
+}
+
+std::vector<float> score_keys(const LayerStats & layer, const std::vector<float> & keys, int64_t n_keys, int64_t position,
+                              const ScoreOptions & options) {
+    check_options(options);
+    check_layer(layer);
+    const int64_t width = static_cast<int64_t>(layer.n_head_kv) * layer.rope.head_dim;
+    if (n_keys <= 0 || static_cast<int64_t>(keys.size()) != n_keys * width) {
+        throw StatsError("keys must be [n_keys, " + std::to_string(layer.n_head_kv) + ", " + std::to_string(layer.rope.head_dim) + "] and not empty");
+    }
+    DeviceGraph graph({}, 1);
+    ggml_context * ctx = graph.begin(TENSORS_PER_LAYER + 8);
+    ggml_tensor * scores = layer_scores(ctx, graph, layer, options, synthetic_query(layer, position, options),
+                                        norm_weights(layer, options), graph.input_f32(keys, width, n_keys));
+    graph.expand(scores, /*output*/ true);
+    graph.run();
+    std::vector<float> result(ggml_nelements(scores));
+    ggml_backend_tensor_get(scores, result.data(), 0, ggml_nbytes(scores));
+    return result;
+}
+
+}  // namespace triattn
