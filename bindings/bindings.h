@@ -1,0 +1,87 @@
+// What the binding files share. One file a subject; module.cpp calls their add_* functions.
+#pragma once
+
+#include "errors.h"
+#include "rope.h"
+#include "stats.h"
+
+#include "llama-cpp.h"
+#include "llama.h"
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace pytriattn {
+
+namespace py = pybind11;
+
+template <typename T>
+using array = py::array_t<T, py::array::c_style | py::array::forcecast>;
+
+void add_errors(py::module_ & m);
+void add_log(py::module_ & m);
+void add_model(py::module_ & m);
+void add_stats(py::module_ & m);
+void add_engine(py::module_ & m);
+void add_context(py::module_ & m);
+void add_sampler(py::module_ & m);
+void add_reference_loop(py::module_ & m);
+
+struct ClosedError : triattn::Error { using triattn::Error::Error; };
+struct BusyError   : triattn::Error { using triattn::Error::Error; };
+
+// ": <what llama.cpp logged as errors since the last call>", or an empty string.
+std::string recent_errors();
+
+// A loaded model. Shared by contexts, so that it outlives them.
+struct Model {
+    std::string path;
+    llama_model_ptr model;
+    const llama_vocab * vocab() const { return llama_model_get_vocab(model.get()); }
+};
+
+// Marks an object as in use by one thread; contention is an error at once, not a queue and not a crash.
+class Use {
+public:
+    Use(std::atomic_flag & flag, const char * what) : flag_(flag) {
+        if (flag_.test_and_set()) {
+            throw BusyError(std::string(what) + " is in use by another thread; give each thread its own, or take turns");
+        }
+    }
+    ~Use() { flag_.clear(); }
+    Use(const Use &) = delete;
+    Use & operator=(const Use &) = delete;
+
+private:
+    std::atomic_flag & flag_;
+};
+
+// Lets Python's signal handlers run while the GIL is released: Ctrl-C raises in them, and the computation stops.
+class SignalPoll {
+public:
+    bool operator()();
+    // Raises the Python exception that a handler raised, if one did. Call with the GIL.
+    void rethrow();
+
+private:
+    std::unique_ptr<py::error_already_set> pending_;
+    int64_t last_ns_ = 0;
+};
+
+template <typename T>
+array<T> to_array(const std::vector<T> & values, std::vector<py::ssize_t> shape) {
+    return array<T>(std::move(shape), values.data());
+}
+
+template <typename T>
+std::vector<T> to_vector(const array<T> & values) {
+    return std::vector<T>(values.data(), values.data() + values.size());
+}
+
+}  // namespace pytriattn

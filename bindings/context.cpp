@@ -1,0 +1,274 @@
+// The decoding context. Every method that computes releases the GIL, polls for signals and refuses a second thread.
+#include "bindings.h"
+#include "sampler.h"
+
+#include "decoder.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace pytriattn {
+namespace {
+
+using triattn::Decoder;
+
+using TokenLogprob = std::pair<llama_token, float>;
+using Logprobs = std::pair<float, std::vector<TokenLogprob>>;  // of the chosen token, and of the best ones
+
+Logprobs logprobs_of(const Decoder & decoder, const float * logits, llama_token chosen, int n_top) {
+    std::vector<llama_token> order(static_cast<size_t>(decoder.n_vocab()));
+    std::iota(order.begin(), order.end(), 0);
+    const auto n = static_cast<std::ptrdiff_t>(std::clamp<int>(n_top, 0, decoder.n_vocab()));
+    std::partial_sort(order.begin(), order.begin() + n, order.end(), [&](llama_token a, llama_token b) { return logits[a] > logits[b]; });
+    const float of_chosen = decoder.logprob(logits, chosen);
+    std::vector<TokenLogprob> top;
+    for (std::ptrdiff_t i = 0; i < n; ++i) {
+        // the normalisation is the same for all tokens of a row
+        top.emplace_back(order[static_cast<size_t>(i)], of_chosen + (logits[order[static_cast<size_t>(i)]] - logits[chosen]));
+    }
+    return {of_chosen, std::move(top)};
+}
+
+class Context {
+public:
+    Context(std::shared_ptr<Model> model, triattn::DecoderParams params, triattn::Stats stats) : model_(std::move(model)) {
+        recent_errors();
+        params.interrupted = [this] { return poll_(); };
+        const py::gil_scoped_release release;
+        decoder_ = std::make_unique<Decoder>(model_->model.get(), params, std::move(stats));
+    }
+
+    // Runs `work` on the decoder without the GIL.
+    template <typename F>
+    auto compute(F && work) {
+        const Use use(busy_, "this context");
+        Decoder & decoder = open();
+        recent_errors();
+        try {
+            const py::gil_scoped_release release;
+            return work(decoder);
+        } catch (const triattn::InterruptedError &) {
+            poll_.rethrow();
+            throw;
+        }
+    }
+
+    // Runs `work` on the decoder with the GIL, for what is only looked up.
+    template <typename F>
+    auto look(F && work) {
+        const Use use(busy_, "this context");
+        return work(open());
+    }
+
+    void close() {
+        const Use use(busy_, "this context");
+        const py::gil_scoped_release release;
+        decoder_.reset();
+        model_.reset();
+    }
+
+    bool closed() const { return decoder_ == nullptr; }
+
+private:
+    Decoder & open() {
+        if (!decoder_) {
+            throw ClosedError("this context has been closed");
+        }
+        return *decoder_;
+    }
+
+    std::shared_ptr<Model> model_;
+    SignalPoll poll_;
+    std::unique_ptr<Decoder> decoder_;
+    std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
+};
+
+triattn::FlashAttention flash_attention(const std::string & name) {
+    if (name == "auto") return triattn::FlashAttention::automatic;
+    if (name == "on")   return triattn::FlashAttention::on;
+    if (name == "off")  return triattn::FlashAttention::off;
+    throw triattn::ContextError("flash_attn is '" + name + "', it must be 'auto', 'on' or 'off'");
+}
+
+ggml_type cache_type(const std::string & name) {
+    // the types that llama.cpp's own tools accept for a cache
+    for (ggml_type type : {GGML_TYPE_F32, GGML_TYPE_F16, GGML_TYPE_BF16, GGML_TYPE_Q8_0, GGML_TYPE_Q4_0, GGML_TYPE_Q4_1, GGML_TYPE_IQ4_NL, GGML_TYPE_Q5_0, GGML_TYPE_Q5_1}) {
+        if (name == ggml_type_name(type)) {
+            return type;
+        }
+    }
+    throw triattn::ContextError("cache type '" + name + "' is unknown; use one of f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0, q5_1");
+}
+
+std::unique_ptr<Context> make(std::shared_ptr<Model> model, int64_t n_ctx, int n_batch, int n_ubatch, int n_threads, int n_seq_max, bool kv_unified,
+                              const std::string & type_k, const std::string & type_v, const std::string & flash_attn,
+                              const std::optional<triattn::EvictionConfig> & eviction, bool full_prefill, const std::optional<triattn::Stats> & stats) {
+    triattn::DecoderParams params;
+    params.n_ctx        = n_ctx;
+    params.n_batch      = n_batch;
+    params.n_ubatch     = n_ubatch;
+    params.n_threads    = n_threads;
+    params.n_seq_max    = n_seq_max;
+    params.kv_unified   = kv_unified;
+    params.type_k       = cache_type(type_k);
+    params.type_v       = cache_type(type_v);
+    params.flash_attn   = flash_attention(flash_attn);
+    params.eviction     = eviction;
+    params.full_prefill = full_prefill;
+    return std::make_unique<Context>(std::move(model), params, stats.value_or(triattn::Stats{}));
+}
+
+py::dict counters(Context & self, int seq) {
+    return self.look([&](Decoder & d) {
+        py::dict r;
+        r["n_tokens"]   = d.n_tokens(seq);
+        r["n_decoded"]  = d.counters().n_decoded;
+        r["decoding_s"] = d.counters().decoding_s;
+        r["cells_allocated"] = d.view() ? static_cast<int64_t>(d.view()->n_cells()) * d.view()->n_stream() : 0;
+        r["cells_used"]      = d.view() ? d.view()->n_used(seq) : 0;
+        const triattn::KvBytes bytes = d.view() ? d.view()->bytes() : triattn::KvBytes{};
+        r["k_bytes"] = bytes.k;
+        r["v_bytes"] = bytes.v;
+        r["recurrent_bytes"] = bytes.recurrent;
+        const triattn::EvictionCounters none;
+        const triattn::EvictionCounters & e = d.controller() ? d.controller()->counters() : none;
+        r["n_evictions"]      = e.n_evictions;
+        r["n_tokens_evicted"] = e.n_tokens_evicted;
+        r["scoring_s"]    = e.scoring_s;
+        r["selection_s"]  = e.selection_s;
+        r["compaction_s"] = e.compaction_s;
+        return r;
+    });
+}
+
+// The stored rows of one tensor of the cache as bytes: for tests that compare caches bit for bit.
+py::bytes cache_rows(Context & self, int seq, int layer, bool value) {
+    return self.look([&](Decoder & d) {
+        if (!d.view()) {
+            throw triattn::UnsupportedModelError("this model keeps no KV cache");
+        }
+        for (const triattn::KvLayer & l : d.view()->layers()) {
+            if (l.il == layer) {
+                ggml_tensor * t = value ? l.v : l.k;
+                if (t == nullptr) {
+                    throw triattn::ContextError("layer " + std::to_string(layer) + " stores no values of its own");
+                }
+                std::string bytes(t->nb[2], '\0');
+                ggml_backend_tensor_get(t, bytes.data(), d.view()->stream_of(seq) * t->nb[2], bytes.size());
+                return py::bytes(bytes);
+            }
+        }
+        throw triattn::ContextError("layer " + std::to_string(layer) + " has no full-attention cache of its own");
+    });
+}
+
+}  // namespace
+
+void add_context(py::module_ & m) {
+    py::class_<triattn::EvictionConfig>(m, "EvictionConfig")
+        .def(py::init([](const std::string & mode, int budget, int interval, int window, int n_sink, uint64_t seed, const std::vector<int32_t> & offsets,
+                         bool use_trig, bool use_norm, bool use_unrotated) {
+            triattn::EvictionConfig config;
+            config.mode     = triattn::mode_from_name(mode);
+            config.budget   = budget;
+            config.interval = interval;
+            config.window   = window;
+            config.n_sink   = n_sink;
+            config.seed     = seed;
+            config.score.offsets       = offsets;
+            config.score.use_trig      = use_trig;
+            config.score.use_norm      = use_norm;
+            config.score.use_unrotated = use_unrotated;
+            triattn::check(config);
+            return config;
+        }), py::kw_only(), py::arg("mode"), py::arg("budget"), py::arg("interval") = 128, py::arg("window") = 64, py::arg("n_sink") = 4,
+            py::arg("seed") = 0, py::arg("offsets") = triattn::ScoreOptions().offsets, py::arg("use_trig") = true, py::arg("use_norm") = true,
+            py::arg("use_unrotated") = true)
+        .def_property_readonly("needs_scores", [](const triattn::EvictionConfig & c) { return triattn::needs_scores(c.mode); });
+
+    py::class_<Context>(m, "Context")
+        .def(py::init(&make), py::kw_only(), py::arg("model"), py::arg("n_ctx"), py::arg("n_batch") = 2048, py::arg("n_ubatch") = 512,
+             py::arg("n_threads") = 1, py::arg("n_seq_max") = 1, py::arg("kv_unified") = false, py::arg("type_k") = "f16", py::arg("type_v") = "f16",
+             py::arg("flash_attn") = "auto", py::arg("eviction") = py::none(), py::arg("full_prefill") = false, py::arg("stats") = py::none())
+        .def("read", [](Context & self, int seq, const array<llama_token> & tokens, int n_protected) {
+            const auto ids = to_vector(tokens);
+            self.compute([&](Decoder & d) { d.read(seq, ids, n_protected); });
+        }, py::arg("seq"), py::arg("tokens"), py::arg("n_protected") = 0)
+        .def("read_with_logprobs", [](Context & self, int seq, const array<llama_token> & tokens, int n_protected, int n_top) {
+            const auto ids = to_vector(tokens);
+            return self.compute([&](Decoder & d) {
+                std::vector<Logprobs> result;
+                d.read(seq, ids, n_protected, [&](size_t i, const float * logits) {
+                    if (i + 1 < ids.size()) {
+                        result.push_back(logprobs_of(d, logits, ids[i + 1], n_top));
+                    }
+                });
+                return result;
+            });
+        }, py::arg("seq"), py::arg("tokens"), py::arg("n_protected"), py::arg("n_top"))
+        .def("step", [](Context & self, const std::vector<int32_t> & seqs, const std::vector<llama_token> & tokens) {
+            self.compute([&](Decoder & d) { d.step(seqs, tokens); });
+        }, py::arg("seqs"), py::arg("tokens"))
+        .def("sample", [](Context & self, Sampler & sampler) {
+            return self.compute([&](Decoder & d) { return sampler.sample(d.context(), -1); });
+        }, py::arg("sampler"))
+        .def("step_and_sample", [](Context & self, llama_token token, Sampler & sampler) {
+            return self.compute([&](Decoder & d) {
+                d.step({0}, {token});
+                return sampler.sample(d.context(), -1);
+            });
+        }, py::arg("token"), py::arg("sampler"))
+        .def("logprobs", [](Context & self, const array<llama_token> & tokens) {
+            const auto ids = to_vector(tokens);
+            const auto values = self.compute([&](Decoder & d) { return d.logprobs(ids); });
+            return to_array(values, {static_cast<py::ssize_t>(values.size())});
+        }, py::arg("tokens"))
+        .def("row_logprobs", [](Context & self, int row, llama_token chosen, int n_top) {
+            return self.look([&](Decoder & d) { return logprobs_of(d, d.logits(row), chosen, n_top); });
+        }, py::arg("row"), py::arg("chosen"), py::arg("n_top"))
+        .def("logits", [](Context & self, int row) {
+            return self.look([&](Decoder & d) {
+                return array<float>(d.n_vocab(), d.logits(row));  // without a base object: a copy
+            });
+        }, py::arg("row") = 0)
+        .def("clear", [](Context & self, int seq) { self.look([&](Decoder & d) { d.clear(seq); }); }, py::arg("seq") = 0)
+        .def("evict", [](Context & self, int seq, int n_protected) {
+            self.compute([&](Decoder & d) {
+                if (d.controller() != nullptr) {
+                    d.controller()->evict(seq, n_protected);
+                }
+            });
+        }, py::arg("seq") = 0, py::arg("n_protected") = 0)
+        .def("n_tokens", [](Context & self, int seq) { return self.look([&](Decoder & d) { return d.n_tokens(seq); }); }, py::arg("seq") = 0)
+        .def("kept_positions", [](Context & self, int seq, int layer, int kv_head) {
+            const auto values = self.look([&](Decoder & d) { return d.kept_positions(seq, layer, kv_head); });
+            return to_array(values, {static_cast<py::ssize_t>(values.size())});
+        }, py::arg("seq"), py::arg("layer"), py::arg("kv_head"))
+        .def("cells", [](Context & self, int seq) {
+            std::vector<std::pair<uint32_t, int32_t>> result;
+            self.look([&](Decoder & d) {
+                for (const triattn::KvCell & cell : d.view()->cells(seq)) {
+                    result.emplace_back(cell.slot, cell.pos);
+                }
+            });
+            return result;
+        }, py::arg("seq") = 0)
+        .def("cache_rows", &cache_rows, py::arg("seq"), py::arg("layer"), py::arg("value"))
+        .def("counters", &counters, py::arg("seq") = 0)
+        .def_property_readonly("layers", [](Context & self) {
+            return self.look([](Decoder & d) {
+                std::vector<std::tuple<int, int, int, int>> result;
+                if (d.view()) {
+                    for (const triattn::KvLayer & l : d.view()->layers()) {
+                        result.emplace_back(l.il, l.n_head_kv, l.head_dim_k, l.head_dim_v);
+                    }
+                }
+                return result;
+            });
+        })
+        .def_property_readonly("chunk", [](Context & self) { return self.look([](Decoder & d) { return d.cache().chunk; }); })
+        .def("close", &Context::close)
+        .def_property_readonly("closed", &Context::closed);
+}
+
+}  // namespace pytriattn

@@ -1,0 +1,140 @@
+// Scoring, selection and the compaction plan on numpy arrays, through the code that decoding uses.
+#include "bindings.h"
+
+#include "compactor.h"
+#include "scorer.h"
+#include "selector.h"
+
+namespace pytriattn {
+namespace {
+
+using triattn::LayerStats;
+
+triattn::ScoreOptions score_options(const std::vector<int32_t> & offsets, bool use_trig, bool use_norm, bool use_unrotated) {
+    triattn::ScoreOptions options;
+    options.offsets       = offsets;
+    options.use_trig      = use_trig;
+    options.use_norm      = use_norm;
+    options.use_unrotated = use_unrotated;
+    return options;
+}
+
+array<float> score_keys(const LayerStats & layer, const array<float> & keys, int64_t position, const std::vector<int32_t> & offsets, bool use_trig,
+                        bool use_norm, bool use_unrotated) {
+    if (keys.ndim() != 3 || keys.shape(1) != layer.n_head_kv || keys.shape(2) != layer.rope.head_dim) {
+        throw triattn::StatsError("keys must have the shape [n_keys, " + std::to_string(layer.n_head_kv) + ", " + std::to_string(layer.rope.head_dim) + "]");
+    }
+    const auto options = score_options(offsets, use_trig, use_norm, use_unrotated);
+    const std::vector<float> values = to_vector(keys);
+    std::vector<float> scores;
+    {
+        const py::gil_scoped_release release;
+        scores = triattn::score_keys(layer, values, keys.shape(0), position, options);
+    }
+    return to_array(scores, {layer.n_head, keys.shape(0)});
+}
+
+std::vector<uint8_t> marks(const array<bool> & values) {
+    std::vector<uint8_t> result;
+    for (py::ssize_t i = 0; i < values.size(); ++i) {
+        result.push_back(values.data()[i] ? 1 : 0);
+    }
+    return result;
+}
+
+array<float> group_scores(const array<float> & scores, int n_head_kv, const array<bool> & is_protected) {
+    if (scores.ndim() != 2 || scores.shape(1) != is_protected.size() || n_head_kv < 1 || scores.shape(0) % n_head_kv != 0) {
+        throw triattn::StatsError("scores must be [n_head, n_keys], n_head a multiple of n_head_kv, protected [n_keys]");
+    }
+    const triattn::LayerShape shape{static_cast<int>(scores.shape(0)), n_head_kv};
+    return to_array(triattn::group_scores(to_vector(scores), shape, marks(is_protected)), {n_head_kv, scores.shape(1)});
+}
+
+array<bool> select(const std::string & mode, const array<float> & scores, int n_head_kv, const array<bool> & is_protected, int64_t n_keep, uint64_t seed) {
+    if (scores.ndim() != 3 || scores.shape(2) != is_protected.size() || n_head_kv < 1 || scores.shape(1) % n_head_kv != 0) {
+        throw triattn::StatsError("scores must be [n_layers, n_head, n_keys], n_head a multiple of n_head_kv, protected [n_keys]");
+    }
+    if (n_keep < 0) {
+        throw triattn::BudgetError("n_keep is negative");
+    }
+    triattn::Scores layers;
+    const py::ssize_t size = scores.shape(1) * scores.shape(2);
+    for (py::ssize_t l = 0; l < scores.shape(0); ++l) {
+        layers.emplace_back(scores.data() + l * size, scores.data() + (l + 1) * size);
+    }
+    const std::vector<triattn::LayerShape> shapes(static_cast<size_t>(scores.shape(0)), {static_cast<int>(scores.shape(1)), n_head_kv});
+    const triattn::Kept kept = triattn::select(triattn::mode_from_name(mode), layers, shapes, marks(is_protected), static_cast<size_t>(n_keep), seed);
+    array<bool> result({scores.shape(0), static_cast<py::ssize_t>(n_head_kv), scores.shape(2)});
+    bool * out = result.mutable_data();
+    for (const auto & layer : kept) {
+        for (const auto & head : layer) {
+            for (uint8_t keep : head) {
+                *out++ = keep != 0;
+            }
+        }
+    }
+    return result;
+}
+
+py::tuple plan_compaction(const array<bool> & kept, const array<uint32_t> & slots) {
+    if (kept.ndim() != 3 || kept.size() == 0 || kept.shape(2) != slots.size()) {
+        throw triattn::StatsError("kept must be [n_layers, n_head_kv, n_keys] and slots [n_keys]");
+    }
+    const std::vector<uint8_t> flat = marks(kept);
+    triattn::Kept layers;
+    auto next = flat.begin();
+    for (py::ssize_t l = 0; l < kept.shape(0); ++l) {
+        layers.emplace_back();
+        for (py::ssize_t h = 0; h < kept.shape(1); ++h, next += kept.shape(2)) {
+            layers.back().emplace_back(next, next + kept.shape(2));
+        }
+    }
+    std::vector<triattn::KvCell> cells;
+    for (py::ssize_t i = 0; i < slots.size(); ++i) {
+        cells.push_back({slots.data()[i], static_cast<int32_t>(i)});
+    }
+    const triattn::CompactionPlan plan = triattn::plan_compaction(layers, cells);
+    py::list freed;
+    for (size_t i = 0; i < plan.freed.size(); ++i) {
+        if (plan.freed[i]) {
+            freed.append(cells[i].slot);
+        }
+    }
+    py::list moves;
+    for (const auto & layer : plan.moves) {
+        py::list heads;
+        for (const auto & head : layer) {
+            py::list pairs;
+            for (const triattn::Move & move : head) {
+                pairs.append(py::make_tuple(move.from, move.to));
+            }
+            heads.append(pairs);
+        }
+        moves.append(heads);
+    }
+    return py::make_tuple(freed, moves);
+}
+
+}  // namespace
+
+void add_engine(py::module_ & m) {
+    m.attr("DEFAULT_OFFSETS") = triattn::ScoreOptions().offsets;
+    m.def("synthetic_query", [](const LayerStats & layer, int64_t position, const std::vector<int32_t> & offsets) {
+        return to_array(triattn::synthetic_query(layer, position, score_options(offsets, true, true, true)), {layer.n_head, layer.rope.head_dim});
+    }, py::arg("layer"), py::arg("position"), py::arg("offsets"));
+    m.def("rotate", [](const LayerStats & layer, const array<double> & x, double position) {
+        if (x.ndim() != 1 || x.size() != layer.rope.head_dim) {
+            throw triattn::StatsError("x must have head_dim elements");
+        }
+        std::vector<double> out(static_cast<size_t>(x.size()));
+        triattn::rotate(layer.rope, x.data(), position, out.data());
+        return to_array(out, {x.size()});
+    }, py::arg("layer"), py::arg("x"), py::arg("position"));
+    m.def("score_keys", &score_keys, py::arg("layer"), py::arg("keys"), py::arg("position"), py::arg("offsets"), py::arg("use_trig"),
+          py::arg("use_norm"), py::arg("use_unrotated"));
+    m.def("group_scores", &group_scores, py::arg("scores"), py::arg("n_head_kv"), py::arg("is_protected"));
+    m.def("select", &select, py::arg("mode"), py::arg("scores"), py::arg("n_head_kv"), py::arg("is_protected"), py::arg("n_keep"), py::arg("seed"));
+    m.def("plan_compaction", &plan_compaction, py::arg("kept"), py::arg("slots"));
+}
+
+}  // namespace pytriattn

@@ -1,0 +1,61 @@
+// C++ errors become the Python types of pytriattn/errors.py, with what llama.cpp logged about them.
+#include "bindings.h"
+
+#include <chrono>
+
+namespace pytriattn {
+namespace {
+
+void raise(const char * type, const std::string & message) {
+    const py::object cls = py::module_::import("pytriattn.errors").attr(type);
+    PyErr_SetString(cls.ptr(), message.c_str());
+}
+
+void translate(std::exception_ptr pointer) {
+    try {
+        if (pointer) {
+            std::rethrow_exception(pointer);
+        }
+    } catch (const triattn::ModelLoadError & e)        { raise("ModelLoadError", e.what() + recent_errors()); }
+    catch (const triattn::ContextError & e)            { raise("ContextError", e.what() + recent_errors()); }
+    catch (const triattn::DecodeError & e)             { raise("DecodeError", e.what() + recent_errors()); }
+    catch (const triattn::UnsupportedModelError & e)   { raise("UnsupportedModelError", e.what()); }
+    catch (const triattn::BudgetError & e)             { raise("BudgetError", e.what()); }
+    catch (const triattn::StatsError & e)              { raise("StatsError", e.what()); }
+    catch (const triattn::ContextFullError & e)        { raise("ContextFullError", e.what()); }
+    catch (const triattn::InvalidTokenError & e)       { raise("InvalidTokenError", e.what()); }
+    catch (const ClosedError & e)                      { raise("ClosedError", e.what()); }
+    catch (const BusyError & e)                        { raise("BusyError", e.what()); }
+    catch (const triattn::Error & e)                   { raise("TriAttnError", e.what() + recent_errors()); }
+}
+
+}  // namespace
+
+void add_errors(py::module_ &) { py::register_exception_translator(&translate); }
+
+bool SignalPoll::operator()() {
+    if (pending_) {
+        return true;
+    }
+    // Taking the GIL for every graph node would cost more than the nodes.
+    const int64_t now = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    if (now - last_ns_ < 50'000'000) {
+        return false;
+    }
+    last_ns_ = now;
+    const py::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() != 0) {
+        pending_ = std::make_unique<py::error_already_set>();
+        return true;
+    }
+    return false;
+}
+
+void SignalPoll::rethrow() {
+    if (pending_) {
+        const std::unique_ptr<py::error_already_set> error = std::move(pending_);
+        throw py::error_already_set(*error);
+    }
+}
+
+}  // namespace pytriattn

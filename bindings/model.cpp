@@ -1,0 +1,177 @@
+// Loading a model, its facts and its tokenizer.
+#include "bindings.h"
+
+#include "ggml-cpp.h"
+#include "gguf.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace pytriattn {
+namespace {
+
+using ModelPtr = std::shared_ptr<Model>;
+
+ModelPtr load(const std::string & path, int n_gpu_layers) {
+    recent_errors();
+    SignalPoll poll;
+    auto result = std::make_shared<Model>();
+    result->path = path;
+    {
+        const py::gil_scoped_release release;
+        llama_model_params params = llama_model_default_params();
+        params.n_gpu_layers = n_gpu_layers;
+        params.progress_callback = [](float, void * p) { return !(*static_cast<SignalPoll *>(p))(); };
+        params.progress_callback_user_data = &poll;
+        result->model.reset(llama_model_load_from_file(path.c_str(), params));
+    }
+    poll.rethrow();
+    if (!result->model) {
+        throw triattn::ModelLoadError("cannot load the model '" + path + "'");
+    }
+    if (llama_model_has_encoder(result->model.get()) || !llama_model_has_decoder(result->model.get())) {
+        throw triattn::UnsupportedModelError("'" + path + "' has an encoder; only decoder models can generate here");
+    }
+    return result;
+}
+
+std::string meta_text(const Model & model, int index, bool key) {
+    const auto get = key ? llama_model_meta_key_by_index : llama_model_meta_val_str_by_index;
+    const int n = get(model.model.get(), index, nullptr, 0);
+    if (n < 0) {
+        return {};
+    }
+    std::string text(static_cast<size_t>(n) + 1, '\0');
+    get(model.model.get(), index, text.data(), text.size());
+    text.resize(static_cast<size_t>(n));
+    return text;
+}
+
+py::dict metadata(const Model & model) {
+    py::dict result;
+    for (int i = 0; i < llama_model_meta_count(model.model.get()); ++i) {
+        const std::string value = meta_text(model, i, false);
+        result[py::str(meta_text(model, i, true))] = py::reinterpret_steal<py::str>(
+            PyUnicode_DecodeUTF8(value.data(), static_cast<Py_ssize_t>(value.size()), "replace"));
+    }
+    return result;
+}
+
+std::vector<llama_token> tokenize(const Model & model, const std::string & text, bool add_special, bool parse_special) {
+    const py::gil_scoped_release release;
+    if (text.size() > static_cast<size_t>(INT32_MAX) - 16) {
+        throw triattn::InvalidTokenError("the text is longer than 2 GiB; tokenize it in pieces");
+    }
+    const int32_t length = static_cast<int32_t>(text.size());
+    std::vector<llama_token> tokens(text.size() + 8);
+    int32_t n = llama_tokenize(model.vocab(), text.data(), length, tokens.data(), static_cast<int32_t>(tokens.size()), add_special, parse_special);
+    if (n < 0) {
+        tokens.resize(static_cast<size_t>(-static_cast<int64_t>(n)));
+        n = llama_tokenize(model.vocab(), text.data(), length, tokens.data(), static_cast<int32_t>(tokens.size()), add_special, parse_special);
+    }
+    if (n < 0) {
+        throw triattn::InvalidTokenError("this model's tokenizer could not tokenize the text");
+    }
+    tokens.resize(static_cast<size_t>(n));
+    return tokens;
+}
+
+py::bytes piece(const Model & model, llama_token token, bool special) {
+    if (token < 0 || token >= llama_vocab_n_tokens(model.vocab())) {
+        throw triattn::InvalidTokenError("token " + std::to_string(token) + " is not in the vocabulary of " +
+                                         std::to_string(llama_vocab_n_tokens(model.vocab())));
+    }
+    std::string text(32, '\0');
+    int32_t n = llama_token_to_piece(model.vocab(), token, text.data(), static_cast<int32_t>(text.size()), 0, special);
+    if (n < 0) {
+        text.resize(static_cast<size_t>(-n));
+        n = llama_token_to_piece(model.vocab(), token, text.data(), static_cast<int32_t>(text.size()), 0, special);
+    }
+    return {text.data(), static_cast<size_t>(std::max(n, 0))};
+}
+
+size_t width_of(gguf_type type) {
+    switch (type) {
+        case GGUF_TYPE_UINT8: case GGUF_TYPE_INT8: case GGUF_TYPE_BOOL:       return 1;
+        case GGUF_TYPE_UINT16: case GGUF_TYPE_INT16:                          return 2;
+        case GGUF_TYPE_UINT64: case GGUF_TYPE_INT64: case GGUF_TYPE_FLOAT64:  return 8;
+        default:                                                              return 4;
+    }
+}
+
+// A canonical description of a GGUF file without its weights: every key with its value, every tensor's name, type and
+// shape. Two files with equal descriptions hold the same model, up to the weights' values.
+py::bytes describe(const std::string & path) {
+    std::string out;
+    {
+        const py::gil_scoped_release release;
+        recent_errors();
+        struct Free { void operator()(gguf_context * g) const { gguf_free(g); } };
+        ggml_context * meta = nullptr;
+        const std::unique_ptr<gguf_context, Free> file(gguf_init_from_file(path.c_str(), {/*no_alloc*/ true, &meta}));
+        const ggml_context_ptr owner(meta);
+        if (!file) {
+            throw triattn::ModelLoadError("cannot read '" + path + "' as GGUF");
+        }
+        const auto add = [&](const void * data, size_t size) { out.append(static_cast<const char *>(data), size); };
+        const auto text = [&](const char * value) { add(value, std::strlen(value) + 1); };
+        for (int64_t i = 0; i < gguf_get_n_kv(file.get()); ++i) {
+            text(gguf_get_key(file.get(), i));
+            const gguf_type type = gguf_get_kv_type(file.get(), i);
+            text(gguf_type_name(type));
+            if (type == GGUF_TYPE_STRING) {
+                text(gguf_get_val_str(file.get(), i));
+            } else if (type == GGUF_TYPE_ARRAY) {
+                const size_t n = gguf_get_arr_n(file.get(), i);
+                const gguf_type item = gguf_get_arr_type(file.get(), i);
+                text(gguf_type_name(item));
+                add(&n, sizeof n);
+                if (item == GGUF_TYPE_STRING) {
+                    for (size_t j = 0; j < n; ++j) {
+                        text(gguf_get_arr_str(file.get(), i, j));
+                    }
+                } else {
+                    add(gguf_get_arr_data(file.get(), i), n * width_of(item));
+                }
+            } else {
+                add(gguf_get_val_data(file.get(), i), width_of(type));
+            }
+        }
+        for (ggml_tensor * t = ggml_get_first_tensor(meta); t != nullptr; t = ggml_get_next_tensor(meta, t)) {
+            text(t->name);
+            text(ggml_type_name(t->type));
+            add(t->ne, sizeof t->ne);
+        }
+    }
+    return out;
+}
+
+}  // namespace
+
+void add_model(py::module_ & m) {
+    py::class_<Model, ModelPtr>(m, "Model")
+        .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers") = -1)
+        .def_property_readonly("path", [](const Model & s) { return s.path; })
+        .def_property_readonly("metadata", &metadata)
+        .def_property_readonly("description", [](const Model & s) {
+            char text[256];
+            llama_model_desc(s.model.get(), text, sizeof text);
+            return std::string(text);
+        })
+        .def_property_readonly("n_vocab", [](const Model & s) { return llama_vocab_n_tokens(s.vocab()); })
+        .def_property_readonly("n_layer", [](const Model & s) { return llama_model_n_layer(s.model.get()); })
+        .def_property_readonly("n_embd", [](const Model & s) { return llama_model_n_embd(s.model.get()); })
+        .def_property_readonly("n_head", [](const Model & s) { return llama_model_n_head(s.model.get()); })
+        .def_property_readonly("n_head_kv", [](const Model & s) { return llama_model_n_head_kv(s.model.get()); })
+        .def_property_readonly("n_ctx_train", [](const Model & s) { return llama_model_n_ctx_train(s.model.get()); })
+        .def_property_readonly("bos", [](const Model & s) { return llama_vocab_bos(s.vocab()); })
+        .def_property_readonly("eos", [](const Model & s) { return llama_vocab_eos(s.vocab()); })
+        .def_property_readonly("add_bos", [](const Model & s) { return llama_vocab_get_add_bos(s.vocab()); })
+        .def_property_readonly("has_vocab", [](const Model & s) { return llama_vocab_type(s.vocab()) != LLAMA_VOCAB_TYPE_NONE; })
+        .def("is_end", [](const Model & s, llama_token token) { return llama_vocab_is_eog(s.vocab(), token); }, py::arg("token"))
+        .def("tokenize", &tokenize, py::arg("text"), py::arg("add_special"), py::arg("parse_special"))
+        .def("piece", &piece, py::arg("token"), py::arg("special"));
+    m.def("describe_gguf", &describe, py::arg("path"));
+}
+
+}  // namespace pytriattn
