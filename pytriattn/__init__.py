@@ -1,0 +1,50 @@
+"""Run GGUF language models on very long texts in bounded KV-cache memory: llama.cpp with TriAttention."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from pytriattn._native import core as _core_module
+from pytriattn.calibration import calibrate
+from pytriattn.errors import (
+    BudgetError,
+    BusyError,
+    ClosedError,
+    ContextError,
+    ContextFullError,
+    DecodeError,
+    InvalidTokenError,
+    ModelLoadError,
+    StatsError,
+    TriAttnError,
+    UnsupportedModelError,
+)
+from pytriattn.llama import KVStats, Llama
+from pytriattn.sampling import SamplingParams
+from pytriattn.stats import LayerStats, TriAttentionStats
+
+__all__ = [
+    "BudgetError",
+    "BusyError",
+    "ClosedError",
+    "ContextError",
+    "ContextFullError",
+    "DecodeError",
+    "InvalidTokenError",
+    "KVStats",
+    "LayerStats",
+    "Llama",
+    "ModelLoadError",
+    "SamplingParams",
+    "StatsError",
+    "TriAttentionStats",
+    "TriAttnError",
+    "UnsupportedModelError",
+    "__version__",
+    "calibrate",
+    "llama_cpp_commit",
+]
+
+__version__ = version("pytriattn")
+llama_cpp_commit: str = _core_module.LLAMA_CPP_COMMIT
+"""The commit of llama.cpp that is compiled in."""

@@ -1,0 +1,146 @@
+"""Measuring a model's query statistics on a text."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+
+from pytriattn._native import core
+from pytriattn.errors import StatsError
+from pytriattn.log import forward_llama_log, logger
+from pytriattn.model_file import ModelIdentity, check_model_file, model_identity
+from pytriattn.stats import LayerStats, TriAttentionStats
+from pytriattn.threads import usable_cpus
+
+if TYPE_CHECKING:
+    from pytriattn.llama import Llama
+
+__all__ = ["DEFAULT_TOKENS", "bundled_stats", "bundled_text", "calibrate", "calibrate_native"]
+
+DEFAULT_TOKENS = 4096
+MIN_TOKENS = 32
+BUNDLED_TOKENS = 512
+_CHARS_PER_TOKEN = 64  # more than any tokenizer needs on text; only a first guess
+
+Progress = Callable[[int, int], None]
+
+
+def _first_tokens(model: Any, text: str, n_tokens: int) -> list[int]:
+    """Return the first `n_tokens` tokens of `text` without tokenizing all of a huge one."""
+    length = n_tokens * _CHARS_PER_TOKEN
+    while True:
+        tokens: list[int] = model.tokenize(text[:length], True, False)
+        if len(tokens) >= n_tokens or length >= len(text):
+            return tokens[:n_tokens]
+        length *= 4
+
+
+def calibrate_native(model: Any, identity: ModelIdentity, text: str, *, n_tokens: int, n_ctx: int, n_threads: int | None,
+                     progress: Progress | None) -> TriAttentionStats:
+    """Measure the statistics of a loaded ``_core.Model``; see `calibrate`."""
+    if n_tokens < MIN_TOKENS:
+        raise StatsError(f"{n_tokens} tokens are too few to calibrate on; use at least {MIN_TOKENS}")
+    if n_ctx < MIN_TOKENS:
+        raise StatsError(f"a context of {n_ctx} tokens is too small to calibrate with; use at least {MIN_TOKENS}")
+    if not model.has_vocab:
+        raise StatsError("this model file has no tokenizer, so it cannot read a text")
+    tokens = _first_tokens(model, text, n_tokens)
+    if len(tokens) < MIN_TOKENS:
+        raise StatsError(f"the text has {len(tokens)} tokens; at least {MIN_TOKENS} are needed, some thousand are good")
+    if 0 < model.n_ctx_train < n_ctx:
+        n_ctx = model.n_ctx_train
+    try:
+        native = core.calibrate(model, tokens, n_ctx=min(n_ctx, len(tokens)), n_ubatch=512, n_threads=n_threads or usable_cpus(), progress=progress)
+    finally:
+        forward_llama_log()
+    return TriAttentionStats(
+        layers=tuple(LayerStats.from_native(layer) for layer in native.layers), model=identity, n_tokens=native.n_tokens,
+        corpus_sha256=hashlib.sha256(text.encode("utf-8")).hexdigest(),
+    )
+
+
+def calibrate(model: Llama | str | os.PathLike[str], text_or_path: str | os.PathLike[str], *, n_tokens: int = DEFAULT_TOKENS, n_ctx: int = 2048,
+              n_gpu_layers: int = -1, n_threads: int | None = None, progress: Progress | None = None) -> TriAttentionStats:
+    """Measure the centre and the mean magnitude of a model's queries on a text.
+
+    Args:
+        model: a loaded `Llama`, or the path of a GGUF file.
+        text_or_path: the text itself, or a ``pathlib.Path`` (or a string that names an existing file) to read it from.
+        n_tokens: how many tokens of the text to read; fewer if it is shorter.
+        n_ctx: the text is read in pieces of this many tokens.
+        n_gpu_layers: layers on the GPU when `model` is a path; -1: all.
+        n_threads: CPU threads; None: all that this process may use.
+        progress: called with (tokens read, tokens in all) after each step.
+
+    Raises:
+        ModelLoadError: the model cannot be loaded.
+        StatsError: the text is too short, or not UTF-8.
+        UnsupportedModelError: the model's queries cannot be observed.
+    """
+    text = _text_of(text_or_path)
+    if isinstance(model, (str, os.PathLike)):
+        path = check_model_file(model)
+        native = core.Model(str(path), n_gpu_layers)
+        identity = model_identity(path, native.metadata)
+    else:
+        native, identity = model.native_model, model.identity
+    return calibrate_native(native, identity, text, n_tokens=n_tokens, n_ctx=n_ctx, n_threads=n_threads, progress=progress)
+
+
+def _text_of(text_or_path: str | os.PathLike[str]) -> str:
+    if isinstance(text_or_path, str) and not _names_a_file(text_or_path):
+        return text_or_path
+    path = Path(text_or_path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise StatsError(f"the text '{path}' cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise StatsError(f"the text '{path}' is not UTF-8: {error}") from error
+
+
+def _names_a_file(text: str) -> bool:
+    if len(text) > 4096 or "\n" in text or "\0" in text:
+        return False
+    try:
+        return Path(text).is_file()
+    except OSError:
+        return False
+
+
+def bundled_text() -> str:
+    """Return the calibration text that ships with the package."""
+    return (resources.files("pytriattn") / "data" / "calibration.txt").read_text(encoding="utf-8")
+
+
+def cache_folder() -> Path:
+    """Return where statistics of the bundled text are kept: ``PYTRIATTN_CACHE_DIR`` or the user's cache folder."""
+    override = os.environ.get("PYTRIATTN_CACHE_DIR")
+    return Path(override) if override else Path(platformdirs.user_cache_dir("pytriattn"))
+
+
+def bundled_stats(model: Any, identity: ModelIdentity, n_threads: int | None) -> TriAttentionStats:
+    """Return statistics of a loaded ``_core.Model`` on the bundled text, from the user's cache folder if they are there."""
+    text = bundled_text()
+    text_id = hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
+    path = cache_folder() / f"{identity.sha256[:32]}-{text_id}-{BUNDLED_TOKENS}.triattention"
+    if path.is_file():
+        try:
+            stats = TriAttentionStats.load(path)
+            stats.check_model(identity, f"the statistics '{path}'")
+            return stats
+        except StatsError as error:
+            logger.warning("%s; measuring them again", error)
+    stats = calibrate_native(model, identity, text, n_tokens=BUNDLED_TOKENS, n_ctx=BUNDLED_TOKENS, n_threads=n_threads, progress=None)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stats.save(path)
+    except OSError as error:
+        logger.warning("the statistics could not be kept in '%s' (%s); they will be measured again at the next load", path, error)
+    return stats

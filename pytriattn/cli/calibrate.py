@@ -1,0 +1,100 @@
+"""``pytriattn-calibrate``: measure a model's query statistics on a text and write a ``.triattention`` file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pytriattn.calibration import DEFAULT_TOKENS, calibrate_native
+from pytriattn.errors import StatsError, TriAttnError
+from pytriattn.stats import TriAttentionStats
+
+__all__ = ["main"]
+
+EXIT_OK, EXIT_ERROR, EXIT_INTERRUPTED = 0, 1, 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pytriattn-calibrate",
+        description="Measure the query statistics of a GGUF model on a text and write them to a .triattention file.",
+        epilog="Exit codes: 0 done, 1 error, 2 wrong usage, 130 interrupted.",
+    )
+    parser.add_argument("corpus", nargs="+", metavar="CORPUS", help="text files (UTF-8), read in this order; '-' is standard input")
+    parser.add_argument("-m", "--model", required=True, type=Path, help="the GGUF model")
+    parser.add_argument("-o", "--output", type=Path, help="the file to write; default: the model's name with .triattention")
+    parser.add_argument("--tokens", type=int, default=DEFAULT_TOKENS, metavar="N", help="tokens to read at most (default: %(default)s)")
+    parser.add_argument("--ctx", type=int, default=2048, metavar="N", help="read the text in pieces of this many tokens (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=None, metavar="N", help="CPU threads (default: all usable)")
+    parser.add_argument("--n-gpu-layers", type=int, default=-1, metavar="N", help="layers on the GPU, -1: all (default: %(default)s)")
+    return parser
+
+
+def _read(name: str) -> str:
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise StatsError(f"the text '{name}' cannot be read: {error.strerror}") from error
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise StatsError(f"the text '{name}' is not UTF-8: {error}") from error
+
+
+def _summary(stats: TriAttentionStats, output: Path, seconds: float) -> str:
+    bands = sorted({len(layer.omega) for layer in stats.layers})
+    return "\n".join([
+        f"model          {stats.model}",
+        f"tokens         {stats.n_tokens}",
+        f"layers         {len(stats.layers)} with full attention",
+        f"bands          {'/'.join(map(str, bands))} per head",
+        f"concentration  {stats.mean_concentration():.3f} (mean of R; 1: all queries point the same way)",
+        f"seconds        {seconds:.1f}",
+        f"written        {output} ({output.stat().st_size} bytes)",
+    ])
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from pytriattn._native import core
+    from pytriattn.model_file import check_model_file, model_identity
+
+    text = "\n".join(_read(name) for name in arguments.corpus)
+    path = check_model_file(arguments.model)
+    output = arguments.output or path.with_suffix(".triattention")
+    if not output.parent.is_dir():
+        raise StatsError(f"the folder '{output.parent}' does not exist, so '{output}' cannot be written")
+    start = time.monotonic()
+    model = core.Model(str(path), arguments.n_gpu_layers)
+    with tqdm(total=arguments.tokens, unit="tok", desc="calibrating", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        stats = calibrate_native(model, model_identity(path, model.metadata), text, n_tokens=arguments.tokens, n_ctx=arguments.ctx,
+                                 n_threads=arguments.threads, progress=progress)
+    stats.save(output)
+    print(_summary(stats, output, time.monotonic() - start))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program with these arguments (default: the process's own) and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        _run(arguments)
+    except (TriAttnError, OSError) as error:
+        print(f"pytriattn-calibrate: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        print("pytriattn-calibrate: interrupted, nothing was written", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""The exceptions of pytriattn. Each also is the built-in type that a caller would expect in its place."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BudgetError",
+    "BusyError",
+    "ClosedError",
+    "ContextError",
+    "ContextFullError",
+    "DecodeError",
+    "InvalidTokenError",
+    "ModelLoadError",
+    "StatsError",
+    "TriAttnError",
+    "UnsupportedModelError",
+]
+
+
+class TriAttnError(Exception):
+    """Base of all errors that pytriattn raises."""
+
+
+class ModelLoadError(TriAttnError, ValueError):
+    """A model file is missing, damaged or of another kind."""
+
+
+class UnsupportedModelError(TriAttnError, ValueError):
+    """The model's cache cannot be evicted from; the message says why and what still works."""
+
+
+class StatsError(TriAttnError, ValueError):
+    """Statistics (a ``.triattention`` file) are damaged, of another version, or of another model."""
+
+
+class BudgetError(TriAttnError, ValueError):
+    """An eviction setting contradicts another setting or the context."""
+
+
+class ContextError(TriAttnError, ValueError):
+    """A context cannot be made or used as asked."""
+
+
+class ContextFullError(TriAttnError, ValueError):
+    """A text is longer than ``n_ctx``."""
+
+
+class InvalidTokenError(TriAttnError, ValueError):
+    """A token is not in the vocabulary, or there are no tokens at all."""
+
+
+class DecodeError(TriAttnError, RuntimeError):
+    """llama.cpp could not decode. The context has been cleared and can be used again."""
+
+
+class ClosedError(TriAttnError, RuntimeError):
+    """The object has been closed."""
+
+
+class BusyError(TriAttnError, RuntimeError):
+    """The object is in use by another thread, or by a later call."""

@@ -1,0 +1,470 @@
+"""The `Llama` class: a GGUF model that reads and generates text, within a KV-cache budget if one is set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from pytriattn._native import core
+from pytriattn.calibration import bundled_stats
+from pytriattn.completion import Completion, CompletionChunk, complete
+from pytriattn.errors import BudgetError, ClosedError, ContextError, ContextFullError, InvalidTokenError
+from pytriattn.generation import Generation
+from pytriattn.log import enable_verbose, forward_llama_log, logger
+from pytriattn.model_file import ModelIdentity, check_model_file, model_identity
+from pytriattn.sampling import SamplingParams
+from pytriattn.stats import TriAttentionStats
+from pytriattn.threads import usable_cpus
+
+__all__ = ["KVStats", "Llama"]
+
+_MODES_THAT_MOVE_ROWS = ("per_layer_head", "per_head", "per_layer")
+_QUANTIZED_V_NEEDS_FLASH_ATTENTION = ("q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+
+
+class KVStats(TypedDict):
+    """What `Llama.kv_stats` tells. Bytes are those allocated, for all attention layers; seconds and evictions are since load."""
+
+    tokens_seen: int
+    cells_used: int
+    cells_allocated: int
+    kv_bytes: int
+    k_bytes: int
+    v_bytes: int
+    recurrent_bytes: int
+    evictions: int
+    tokens_evicted: int
+    tokens_decoded: int
+    scoring_seconds: float
+    selection_seconds: float
+    compaction_seconds: float
+    decoding_seconds: float
+
+
+class Llama:
+    """A model with one context.
+
+    Use it from one thread at a time; a second thread gets `BusyError`. It is a context manager, and `close` frees its memory.
+
+    Args:
+        model_path: a GGUF file.
+        triattn_stats: a ``.triattention`` file or `TriAttentionStats`. None with a budget: the model is calibrated at load on a
+            short text that ships with the package, and the result is kept in the user's cache folder.
+        budget: keys kept per layer and KV head. None: the full cache of ``n_ctx`` tokens.
+        mode: what keeps its own set of keys: ``per_layer_head``, ``per_head``, ``per_layer`` or ``global``; or, to compare with,
+            ``recent`` (the newest keys) and ``random``.
+        interval: tokens between evictions.
+        window: the newest keys, never evicted. Counts towards the budget, as do the next two.
+        n_sink: the first keys, never evicted.
+        protect_prompt: never evict the prompt.
+        prefill: ``chunked`` reads a long prompt in pieces and evicts in between (bounded memory); ``full`` reads all of it
+            first and evicts once, which needs memory for all of ``n_ctx``.
+        scale_budget_by_attention: in models where only some layers have full attention, raise the kept fraction b of
+            ``n_ctx`` to 1 - (1 - b) * (their number) / (number of layers).
+        n_ctx: the largest number of positions; 0: what the model was trained for. Under a budget it allocates nothing.
+        n_batch: tokens given to llama.cpp at once.
+        n_ubatch: tokens computed at once.
+        n_threads: CPU threads; None: all that this process may use.
+        n_gpu_layers: layers on the GPU; -1: all.
+        type_k: type of cached keys: f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0, q5_1.
+        type_v: type of cached values.
+        flash_attn: ``auto``, or True / False (also ``on`` / ``off``).
+        seed: of sampling and of mode ``random``; None: a new one for each call (mode ``random``: 0).
+        verbose: show what llama.cpp logs.
+
+    Raises:
+        ModelLoadError: the model file is missing, damaged or of another kind.
+        UnsupportedModelError: nothing can be evicted from this model's cache, but a budget is set.
+        StatsError: the statistics are damaged or of another model.
+        BudgetError: budget, window, sinks, mode and the others do not fit together.
+        ContextError: a cache of this size or these types cannot be made.
+    """
+
+    def __init__(
+        self,
+        model_path: str | os.PathLike[str],
+        *,
+        triattn_stats: str | os.PathLike[str] | TriAttentionStats | None = None,
+        budget: int | None = None,
+        mode: str = "per_layer_head",
+        interval: int = 128,
+        window: int = 64,
+        n_sink: int = 4,
+        protect_prompt: bool = False,
+        prefill: str = "chunked",
+        scale_budget_by_attention: bool = False,
+        n_ctx: int = 0,
+        n_batch: int = 2048,
+        n_ubatch: int = 512,
+        n_threads: int | None = None,
+        n_gpu_layers: int = -1,
+        type_k: str = "f16",
+        type_v: str = "f16",
+        flash_attn: str | bool = "auto",
+        seed: int | None = None,
+        verbose: bool = False,
+    ) -> None:
+        """See the class."""
+        self._context: Any = None
+        self._model: Any = None
+        self._call = 0
+        if verbose:
+            enable_verbose()
+        flash = _flash_attention(flash_attn)
+        if prefill not in ("chunked", "full"):
+            raise ContextError(f"prefill is {prefill!r}, it must be 'chunked' or 'full'")
+        if n_ctx < 0:
+            raise ContextError(f"n_ctx is {n_ctx}, it must not be negative")
+        if type_v in _QUANTIZED_V_NEEDS_FLASH_ATTENTION and flash == "off":
+            raise ContextError(f"type_v={type_v!r} needs flash attention; use flash_attn=True or type_v='f16'")
+        # everything that can be refused is refused before the model is read
+        eviction: dict[str, Any] | None = None
+        if budget is not None:
+            eviction = {"mode": mode, "budget": int(budget), "interval": interval, "window": window, "n_sink": n_sink, "seed": seed or 0}
+            core.EvictionConfig(**eviction)
+            if mode in _MODES_THAT_MOVE_ROWS and flash == "off":
+                raise BudgetError(f"mode={mode!r} moves values between cells, which needs flash attention; use flash_attn=True or mode='global'")
+        stats = triattn_stats
+        source = "these statistics"
+        if stats is not None and not isinstance(stats, TriAttentionStats):
+            source = f"the statistics '{os.fspath(stats)}'"
+            stats = TriAttentionStats.load(stats)
+        path = check_model_file(model_path)
+
+        try:
+            self._model = core.Model(str(path), n_gpu_layers)
+            self._metadata: dict[str, str] = self._model.metadata
+            self._identity = model_identity(path, self._metadata)
+            if stats is not None:
+                stats.check_model(self._identity, source)
+            self._n_ctx = n_ctx or self._model.n_ctx_train
+            if 0 < self._model.n_ctx_train < self._n_ctx:
+                logger.warning("n_ctx %d is beyond the %d positions that this model was trained for", self._n_ctx, self._model.n_ctx_train)
+            self._n_threads = n_threads or usable_cpus()
+            options = {
+                "model": self._model, "n_ctx": self._n_ctx, "n_batch": n_batch, "n_ubatch": n_ubatch, "n_threads": self._n_threads,
+                "type_k": type_k, "type_v": type_v, "flash_attn": flash,
+            }
+            native_stats = None
+            config = None
+            if eviction is not None:
+                if scale_budget_by_attention:
+                    eviction["budget"] = self._scaled_budget(eviction["budget"])
+                config = core.EvictionConfig(**eviction)
+                if config.needs_scores:
+                    if stats is None:
+                        stats = bundled_stats(self._model, self._identity, self._n_threads)
+                    native_stats = stats.to_native()
+            self._context = core.Context(**options, eviction=config, full_prefill=prefill == "full", stats=native_stats)
+        finally:
+            forward_llama_log()
+        self._stats = stats
+        self._budget = None if eviction is None else int(eviction["budget"])
+        self._protect_prompt = protect_prompt
+        self._window = window
+        self._seed = seed
+
+    def _scaled_budget(self, budget: int) -> int:
+        probe = core.Context(model=self._model, n_ctx=256, n_threads=self._n_threads)
+        n_attention = len(probe.layers)
+        probe.close()
+        kept = min(1.0, budget / self._n_ctx)
+        return max(budget, round(self._n_ctx * (1 - (1 - kept) * n_attention / self._model.n_layer)))
+
+    # -- text ------------------------------------------------------------------------------------------------------------------
+
+    def __call__(self, prompt: str | Sequence[int], max_tokens: int | None = 16, *, temperature: float = 0.8, top_k: int = 40,
+                 top_p: float = 0.95, min_p: float = 0.05, repeat_penalty: float = 1.0, stop: str | Sequence[str] | None = None,
+                 seed: int | None = None, stream: bool = False, echo: bool = False, logprobs: int | None = None,
+                 **sampling: Any) -> Completion | Iterator[CompletionChunk]:
+        """Complete a prompt.
+
+        Args:
+            prompt: text, or token ids.
+            max_tokens: at most this many; None or a negative number: until the end or ``n_ctx``.
+            temperature: 0 always takes the likeliest token.
+            top_k: draw from the k likeliest tokens; 0: all.
+            top_p: draw from the likeliest tokens that have this probability together; 1: all.
+            min_p: drop tokens less likely than this fraction of the likeliest one; 0: none.
+            repeat_penalty: above 1 makes tokens of the last 64 less likely.
+            stop: end before any of these strings.
+            seed: of this call; None: that of the class.
+            stream: return an iterator of chunks.
+            echo: put the prompt before the completion.
+            logprobs: give the log-probabilities of the tokens and of this many best ones at each place.
+            **sampling: other fields of `SamplingParams`.
+
+        Returns:
+            The completion in the form of OpenAI's text completions, or an iterator of chunks of that form.
+
+        Raises:
+            InvalidTokenError: the prompt is empty or has ids that are not in the vocabulary.
+            ContextFullError: the prompt is longer than ``n_ctx``.
+            BudgetError: ``protect_prompt`` is set and the prompt does not fit the budget.
+            ValueError: a sampling value makes no sense.
+        """
+        params = SamplingParams.checked(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty,
+                                        seed=seed if seed is not None else self._seed, **sampling)
+        return complete(self, prompt, max_tokens=max_tokens, params=params, stop=stop, stream=stream, echo=echo, logprobs=logprobs)
+
+    create_completion = __call__
+
+    def tokenize(self, text: str | bytes, add_bos: bool = True, special: bool = False) -> list[int]:
+        """Return the token ids of a text.
+
+        Args:
+            text: the text (bytes: UTF-8).
+            add_bos: add the tokens that the model wants around a text, if it wants any.
+            special: read control tokens such as ``<|im_end|>`` as tokens, not as text.
+        """
+        if isinstance(text, str):
+            text = text.encode("utf-8", errors="surrogateescape")
+        tokens: list[int] = self._open_model().tokenize(text, add_bos, special)
+        return tokens
+
+    def detokenize(self, tokens: Iterable[int], special: bool = False) -> str:
+        """Return the text of token ids; bytes that are not UTF-8 become U+FFFD.
+
+        Args:
+            tokens: ids.
+            special: also write control tokens.
+
+        Raises:
+            InvalidTokenError: an id is not in the vocabulary.
+        """
+        return b"".join(self.token_bytes(token, special) for token in tokens).decode("utf-8", errors="replace")
+
+    def token_bytes(self, token: int, special: bool = False) -> bytes:
+        """Return the bytes that a token stands for; they need not be whole characters."""
+        piece: bytes = self._open_model().piece(int(token), special)
+        return piece
+
+    # -- tokens ----------------------------------------------------------------------------------------------------------------
+
+    def generate(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]], max_tokens: int | None = None, **sampling: Any) -> Generation:
+        """Read a prompt, then return an iterator of generated token ids.
+
+        The cache is cleared first. The prompt has been read when this returns. The iterator ends before an end-of-text token
+        (unless ``ignore_eos=True``), after `max_tokens`, or at ``n_ctx``.
+
+        Args:
+            tokens: ids of the prompt.
+            max_tokens: at most this many; None or a negative number: no limit but ``n_ctx``.
+            **sampling: fields of `SamplingParams`.
+
+        Raises:
+            InvalidTokenError, ContextFullError, BudgetError, ValueError: as `__call__`.
+            BusyError: (from the iterator) a later call has taken the context over.
+            ClosedError: the object has been closed.
+        """
+        sampling.setdefault("seed", self._seed)
+        params = SamplingParams.checked(**sampling)
+        prompt = self.check_tokens(tokens)
+        self.read_prompt(prompt)
+        return Generation(self, prompt, max_tokens, params)
+
+    def check_tokens(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
+        """Return token ids as an int32 array.
+
+        Raises:
+            InvalidTokenError: they are no whole numbers, not in the vocabulary, or there are none.
+        """
+        model = self._open_model()
+        array = np.asarray(tokens)
+        if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+            raise InvalidTokenError("tokens must be a flat sequence of whole numbers")
+        if array.size == 0:
+            raise InvalidTokenError("the prompt is empty; give at least one token")
+        wrong = array[(array < 0) | (array >= model.n_vocab)]
+        if wrong.size:
+            raise InvalidTokenError(f"token {wrong[0]} is not in the vocabulary of {model.n_vocab}")
+        return array.astype(np.int32)
+
+    def read_prompt(self, tokens: npt.NDArray[np.int32], n_top_logprobs: int | None = None) -> list[tuple[float, list[tuple[int, float]]]]:
+        """Clear the cache and read a prompt; return (log-probability, best tokens) of tokens[1:] if `n_top_logprobs` is given."""
+        context = self._open_context()
+        if len(tokens) > self._n_ctx:
+            raise ContextFullError(f"the prompt has {len(tokens)} tokens, more than n_ctx {self._n_ctx}; raise n_ctx or shorten the prompt")
+        n_protected = len(tokens) if self._protect_prompt else 0
+        if self._budget is not None and n_protected and n_protected + self._window + 1 > self._budget:
+            raise BudgetError(f"the protected prompt of {n_protected} tokens and a window of {self._window} do not fit the budget of "
+                              f"{self._budget}; raise the budget or use protect_prompt=False")
+        self._call += 1
+        try:
+            context.clear()
+            if n_top_logprobs is None:
+                context.read(0, tokens, n_protected)
+                return []
+            found: list[tuple[float, list[tuple[int, float]]]] = context.read_with_logprobs(0, tokens, n_protected, n_top_logprobs)
+            return found
+        finally:
+            forward_llama_log()
+
+    def next_logprobs(self, token: int, n_top: int) -> tuple[float, list[tuple[int, float]]]:
+        """Return the log-probability of `token` as the next one, and the `n_top` likeliest tokens with theirs."""
+        result: tuple[float, list[tuple[int, float]]] = self._open_context().row_logprobs(0, token, n_top)
+        return result
+
+    def logprobs(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+        """Return the natural-log probability of each token after the first, given those before it.
+
+        The cache is cleared and the text is read in steps of ``interval``, evicting exactly where decoding would: what perplexity
+        and every other measure of quality under a budget rests on.
+
+        Args:
+            tokens: n ids, at least one.
+
+        Returns:
+            float32 [n - 1].
+
+        Raises:
+            InvalidTokenError, ContextFullError: as `__call__`.
+        """
+        array = self.check_tokens(tokens)
+        context = self._open_context()
+        if len(array) > self._n_ctx:
+            raise ContextFullError(f"{len(array)} tokens are more than n_ctx {self._n_ctx}; raise n_ctx or shorten the text")
+        self._call += 1
+        try:
+            values: npt.NDArray[np.float32] = context.logprobs(array)
+        finally:
+            forward_llama_log()
+        return values
+
+    # -- the cache -------------------------------------------------------------------------------------------------------------
+
+    def kv_stats(self) -> KVStats:
+        """Return what the KV cache holds, what it has allocated and what eviction has cost."""
+        c = self._open_context().counters()
+        return KVStats(
+            tokens_seen=c["n_tokens"], cells_used=c["cells_used"], cells_allocated=c["cells_allocated"],
+            kv_bytes=c["k_bytes"] + c["v_bytes"], k_bytes=c["k_bytes"], v_bytes=c["v_bytes"], recurrent_bytes=c["recurrent_bytes"],
+            evictions=c["n_evictions"], tokens_evicted=c["n_tokens_evicted"], tokens_decoded=c["n_decoded"],
+            scoring_seconds=c["scoring_s"], selection_seconds=c["selection_s"], compaction_seconds=c["compaction_s"],
+            decoding_seconds=c["decoding_s"],
+        )
+
+    def kept_positions(self, layer: int, kv_head: int) -> npt.NDArray[np.int32]:
+        """Return which tokens' keys a head still holds: their positions, int32, ascending.
+
+        Raises:
+            ContextError: the layer has no full-attention cache, or no such head.
+        """
+        positions: npt.NDArray[np.int32] = self._open_context().kept_positions(0, layer, kv_head)
+        return positions
+
+    @property
+    def attention_layers(self) -> list[int]:
+        """Indices of the layers with full attention, those that are evicted from."""
+        return [layer for layer, *_ in self._open_context().layers]
+
+    def reset(self) -> None:
+        """Forget what has been read."""
+        self._call += 1
+        self._open_context().clear()
+
+    # -- facts -----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens read so far."""
+        n: int = self._open_context().n_tokens()
+        return n
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The model's GGUF metadata as text (no arrays)."""
+        return dict(self._metadata)
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model this is, as statistics name it."""
+        return self._identity
+
+    @property
+    def triattn_stats(self) -> TriAttentionStats | None:
+        """The statistics in use."""
+        return self._stats
+
+    @property
+    def budget(self) -> int | None:
+        """Keys kept per layer and KV head; None: all."""
+        return self._budget
+
+    @property
+    def native_model(self) -> Any:
+        """The ``_core.Model``; not a part of the stable interface."""
+        return self._open_model()
+
+    @property
+    def native_context(self) -> Any:
+        """The ``_core.Context``; not a part of the stable interface."""
+        return self._open_context()
+
+    @property
+    def call_number(self) -> int:
+        """Counts the texts that have been read, so that an iterator can tell whether its own is still there."""
+        return self._call
+
+    def n_ctx(self) -> int:
+        """Return the largest number of positions."""
+        return self._n_ctx
+
+    def n_vocab(self) -> int:
+        """Return the size of the vocabulary."""
+        n: int = self._open_model().n_vocab
+        return n
+
+    def token_bos(self) -> int:
+        """Return the id of the token that begins a text."""
+        token: int = self._open_model().bos
+        return token
+
+    def token_eos(self) -> int:
+        """Return the id of the token that ends a text."""
+        token: int = self._open_model().eos
+        return token
+
+    # -- life ------------------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Free the model and the cache. Closing twice is harmless.
+
+        Raises:
+            BusyError: another thread is computing with it.
+        """
+        if self._context is not None:
+            self._context.close()
+            self._context = None
+        self._model = None
+
+    def __enter__(self) -> Llama:
+        """Return the object itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the object."""
+        self.close()
+
+    def _open_model(self) -> Any:
+        if self._model is None:
+            raise ClosedError("this Llama has been closed")
+        return self._model
+
+    def _open_context(self) -> Any:
+        if self._context is None:
+            raise ClosedError("this Llama has been closed")
+        return self._context
+
+
+def _flash_attention(value: str | bool) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if value not in ("auto", "on", "off"):
+        raise ContextError(f"flash_attn is {value!r}, it must be 'auto', True or False")
+    return value

@@ -1,0 +1,150 @@
+"""Reading and writing ``.triattention`` files: GGUF containers of a model's query statistics."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+
+from pytriattn.errors import StatsError
+from pytriattn.model_file import GGUF_MAGIC, ModelIdentity
+from pytriattn.stats import LayerStats, TriAttentionStats
+
+__all__ = ["FORMAT_VERSION", "read_sidecar", "write_sidecar"]
+
+FORMAT_VERSION = 1
+_ARCHITECTURE = "triattention"
+# Per-layer numbers, as arrays over layers under "triattention.layer.<name>".
+_LAYER_FIELDS: dict[str, type] = {
+    "layer": int, "n_head": int, "n_head_kv": int, "n_rot": int, "interleaved": bool, "scale": float,
+}
+_TENSORS: dict[str, Any] = {"omega": np.float64, "centre": np.float32, "magnitude": np.float32}
+
+
+def _key(name: str) -> str:
+    return f"{_ARCHITECTURE}.{name}"
+
+
+def _tensor_name(layer: int, name: str) -> str:
+    return f"layer.{layer}.{name}"
+
+
+def _content_sha256(stats: TriAttentionStats) -> str:
+    """Return a digest over everything that is stored, so that any damage shows."""
+    digest = hashlib.sha256()
+    model = stats.model
+    digest.update(repr((model.name, model.architecture, model.sha256, stats.n_tokens, stats.corpus_sha256)).encode())
+    for layer in stats.layers:
+        digest.update(repr([kind(getattr(layer, name)) for name, kind in _LAYER_FIELDS.items()]).encode())
+        for name, dtype in _TENSORS.items():
+            array = np.ascontiguousarray(getattr(layer, name), dtype=dtype)
+            digest.update(repr(array.shape).encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def _write(stats: TriAttentionStats, path: Path) -> None:
+    writer = gguf.GGUFWriter(path, _ARCHITECTURE)
+    try:
+        writer.add_uint32(_key("format_version"), FORMAT_VERSION)
+        writer.add_string(_key("content_sha256"), _content_sha256(stats))
+        writer.add_string(_key("model.name"), stats.model.name)
+        writer.add_string(_key("model.architecture"), stats.model.architecture)
+        writer.add_string(_key("model.sha256"), stats.model.sha256)
+        writer.add_string(_key("corpus.sha256"), stats.corpus_sha256)
+        writer.add_uint64(_key("corpus.n_tokens"), stats.n_tokens)
+        for name, kind in _LAYER_FIELDS.items():
+            writer.add_array(_key(f"layer.{name}"), [kind(getattr(layer, name)) for layer in stats.layers])
+        for layer in stats.layers:
+            for name, dtype in _TENSORS.items():
+                array = np.ascontiguousarray(getattr(layer, name), dtype=dtype)
+                writer.add_tensor(_tensor_name(layer.layer, name), array)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:
+        writer.close()
+
+
+def write_sidecar(stats: TriAttentionStats, path: str | os.PathLike[str]) -> None:
+    """Write `stats` to `path`; see `TriAttentionStats.save`."""
+    target = Path(path)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        _write(stats, temporary)
+        # mkstemp makes private files; a sidecar is as readable as any other file the user writes
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _scalar(reader: gguf.GGUFReader, name: str) -> Any:
+    field = reader.get_field(_key(name))
+    if field is None:
+        raise StatsError(f"the key {_key(name)} is missing")
+    return field.contents()
+
+
+def _layers(reader: gguf.GGUFReader) -> tuple[LayerStats, ...]:
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+
+    def array(layer: int, name: str) -> npt.NDArray[Any]:
+        tensor = tensors.get(_tensor_name(layer, name))
+        if tensor is None or tensor.data.dtype != _TENSORS[name]:
+            raise StatsError(f"the tensor {_tensor_name(layer, name)} is missing or has the wrong type")
+        return np.array(tensor.data)  # a copy: the file need not stay
+
+    fields = {name: _scalar(reader, f"layer.{name}") for name in _LAYER_FIELDS}
+    layers = []
+    for values in zip(*fields.values(), strict=True):
+        facts = {name: kind(value) for (name, kind), value in zip(_LAYER_FIELDS.items(), values, strict=True)}
+        arrays = {name: array(facts["layer"], name) for name in _TENSORS}
+        layer = LayerStats(**facts, **arrays)
+        layer.to_native()  # checks shapes and ranges
+        layers.append(layer)
+    return tuple(layers)
+
+
+def _read(path: Path) -> TriAttentionStats:
+    reader = gguf.GGUFReader(path)
+    field = reader.get_field("general.architecture")
+    if field is None or field.contents() != _ARCHITECTURE:
+        raise StatsError("it is a GGUF file, but not one of TriAttention statistics")
+    version = _scalar(reader, "format_version")
+    if version != FORMAT_VERSION:
+        raise StatsError(f"it has format version {version}, this pytriattn reads {FORMAT_VERSION}; calibrate again")
+    model = ModelIdentity(_scalar(reader, "model.name"), _scalar(reader, "model.architecture"), _scalar(reader, "model.sha256"))
+    stats = TriAttentionStats(_layers(reader), model, int(_scalar(reader, "corpus.n_tokens")), _scalar(reader, "corpus.sha256"))
+    if not stats.layers or _content_sha256(stats) != _scalar(reader, "content_sha256"):
+        raise StatsError("its contents do not match its checksum")
+    return stats
+
+
+def read_sidecar(path: str | os.PathLike[str]) -> TriAttentionStats:
+    """Read the statistics at `path`; see `TriAttentionStats.load`."""
+    file = Path(path).expanduser()
+    try:
+        with file.open("rb") as stream:
+            magic = stream.read(4)
+    except OSError as error:
+        raise StatsError(f"the statistics '{file}' cannot be read: {error.strerror}") from error
+    if magic != GGUF_MAGIC:
+        raise StatsError(f"'{file}' is not a .triattention file: it is no GGUF container")
+    try:
+        return _read(file)
+    except StatsError as error:
+        raise StatsError(f"the statistics '{file}' cannot be used: {error}") from error
+    except Exception as error:  # the reader trusts its input; damage shows as any kind of error
+        raise StatsError(f"the statistics '{file}' are damaged ({type(error).__name__}: {error}); calibrate again") from error

@@ -1,0 +1,143 @@
+"""The statistics of a model's queries that TriAttention scores with."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pytriattn._native import core
+from pytriattn.errors import StatsError
+from pytriattn.model_file import ModelIdentity
+
+__all__ = ["LayerStats", "TriAttentionStats"]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerStats:
+    """The queries of one layer that owns a KV cache.
+
+    A head's ``head_dim`` dimensions form ``head_dim // 2`` bands of two; RoPE turns the first ``n_rot // 2`` bands by
+    ``omega * position`` and leaves the others alone (their ``omega`` is 0).
+
+    Attributes:
+        layer: index in the model.
+        n_head: query heads that read this cache, grouped by KV head.
+        n_head_kv: KV heads.
+        n_rot: dimensions that RoPE rotates, at the front of a head; 0 for a layer without RoPE.
+        interleaved: whether bands are neighbours (2f, 2f+1), else halves (f, f + n_rot/2).
+        scale: factor that RoPE multiplies rotated dimensions by (1 but for YaRN).
+        omega: float64 [n_bands], radians per position.
+        centre: float32 [n_head, head_dim], E[q] before RoPE.
+        magnitude: float32 [n_head, n_bands], E|q_f| before RoPE.
+    """
+
+    layer: int
+    n_head: int
+    n_head_kv: int
+    n_rot: int
+    interleaved: bool
+    scale: float
+    omega: npt.NDArray[np.float64]
+    centre: npt.NDArray[np.float32]
+    magnitude: npt.NDArray[np.float32]
+
+    @property
+    def head_dim(self) -> int:
+        """Dimensions of a head."""
+        return 2 * len(self.omega)
+
+    def concentration(self) -> npt.NDArray[np.float32]:
+        """Return the mean resultant length R = \\|E[q_f]\\| / E\\|q_f\\|, float32 [n_head, n_bands] within [0, 1].
+
+        1 where a band's queries all point the same way (arXiv 2604.04921).
+        """
+        dims = self.to_native().band_dims
+        centre = np.hypot(self.centre[:, dims[:, 0]], self.centre[:, dims[:, 1]])
+        ratio = np.divide(centre, self.magnitude, out=np.zeros_like(centre), where=self.magnitude > 0)
+        return np.minimum(ratio, 1.0, dtype=np.float32)
+
+    def to_native(self) -> Any:
+        """Return the same facts as the C++ engine takes them.
+
+        Raises:
+            StatsError: the numbers contradict each other.
+        """
+        return core.LayerStats(
+            layer=self.layer, n_head=self.n_head, n_head_kv=self.n_head_kv, head_dim=self.head_dim, n_rot=self.n_rot,
+            interleaved=self.interleaved, scale=self.scale, omega=self.omega, centre=self.centre, magnitude=self.magnitude,
+        )
+
+    @classmethod
+    def from_native(cls, native: Any) -> LayerStats:
+        """Return what the C++ calibrator measured."""
+        return cls(
+            layer=native.layer, n_head=native.n_head, n_head_kv=native.n_head_kv, n_rot=native.n_rot,
+            interleaved=native.interleaved, scale=native.scale, omega=native.omega, centre=native.centre,
+            magnitude=native.magnitude,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TriAttentionStats:
+    """Statistics of all layers with full attention, and where they come from.
+
+    Attributes:
+        layers: ascending by layer index.
+        model: the model they were measured on; they fit no other.
+        n_tokens: tokens read.
+        corpus_sha256: of the text's UTF-8 bytes.
+    """
+
+    layers: tuple[LayerStats, ...]
+    model: ModelIdentity
+    n_tokens: int
+    corpus_sha256: str
+
+    def concentration(self) -> dict[int, npt.NDArray[np.float32]]:
+        """Return the concentration R of each layer: layer index -> float32 [n_head, n_bands]."""
+        return {layer.layer: layer.concentration() for layer in self.layers}
+
+    def mean_concentration(self) -> float:
+        """Return the mean of R over all layers, heads and bands."""
+        return float(np.mean(np.concatenate([r.ravel() for r in self.concentration().values()])))
+
+    def check_model(self, model: ModelIdentity, source: str = "these statistics") -> None:
+        """Check that these statistics belong to `model`.
+
+        Raises:
+            StatsError: they were measured on another one; the message names both.
+        """
+        if self.model.sha256 != model.sha256:
+            raise StatsError(
+                f"{source} were calibrated on {self.model}, but the model is {model}; "
+                "run pytriattn-calibrate for this model file"
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a ``.triattention`` file (GGUF). Atomic, and the same statistics give the same bytes.
+
+        Raises:
+            OSError: the file cannot be written; what was there before is still there.
+        """
+        from pytriattn.sidecar import write_sidecar
+
+        write_sidecar(self, path)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> TriAttentionStats:
+        """Read a ``.triattention`` file.
+
+        Raises:
+            StatsError: it is missing, damaged, or of another version.
+        """
+        from pytriattn.sidecar import read_sidecar
+
+        return read_sidecar(path)
+
+    def to_native(self) -> Any:
+        """Return the same statistics as the C++ engine takes them."""
+        return core.Stats([layer.to_native() for layer in self.layers], self.n_tokens)

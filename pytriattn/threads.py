@@ -1,0 +1,30 @@
+"""How many threads this process may use."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+__all__ = ["usable_cpus"]
+
+
+def _cgroup_limit(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:
+    """Return the CPUs that the control group grants (``cpu.max``: quota and period in µs), infinity if it sets no limit."""
+    try:
+        quota, period = cpu_max.read_text(encoding="ascii").split()
+        return math.inf if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return math.inf
+
+
+def usable_cpus() -> int:
+    """Return the number of CPUs that affinity and the control group's quota both allow, at least 1.
+
+    A thread more than that does not merely idle: it holds up all others at every barrier of every graph node.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        cpus = len(os.sched_getaffinity(0))
+    else:  # macOS, Windows
+        cpus = os.cpu_count() or 1
+    return max(1, min(cpus, math.floor(_cgroup_limit() if _cgroup_limit() < math.inf else cpus)))
