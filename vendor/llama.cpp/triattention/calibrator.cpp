@@ -194,6 +194,7 @@ Stats calibrate(llama_model * model, const std::vector<llama_token> & tokens, co
     params.n_threads_batch = options.n_threads;
     params.type_k          = GGML_TYPE_F16;  // never Hadamard-rotated: then queries would be as well
     params.type_v          = GGML_TYPE_F16;
+    params.swa_full        = false;
     params.no_perf         = true;
     params.cb_eval             = Observer::callback;
     params.cb_eval_user_data   = &observer;

@@ -44,23 +44,41 @@ private:
     llama_batch batch_;
 };
 
+void check_long_rope(const llama_model * model, const DecoderParams & params) {
+    const uint32_t threshold = long_rope_threshold(model);
+    if (params.eviction && threshold > 0 && params.n_ctx > threshold) {
+        throw UnsupportedModelError("this model has LongRoPE, and a budget with n_ctx beyond its original " + std::to_string(threshold) +
+                                    " positions would rotate by the wrong frequencies; use n_ctx=" + std::to_string(threshold) + " or budget=None");
+    }
+}
+
 }  // namespace
 
-CacheSize cache_size(const DecoderParams & params) {
+CacheSize cache_size(const DecoderParams & params, int32_t n_swa) {
     const int64_t whole = pad(params.n_ctx);
-    if (whole > std::numeric_limits<int32_t>::max()) {
-        throw ContextError("n_ctx " + std::to_string(params.n_ctx) + " is too large");
+    if (whole * params.n_seq_max > std::numeric_limits<int32_t>::max() && (!params.eviction || params.full_prefill)) {
+        throw ContextError("n_ctx " + std::to_string(params.n_ctx) + " needs too large a cache");
     }
-    if (!params.eviction || params.full_prefill) {
-        return {static_cast<int32_t>(whole), static_cast<int32_t>(std::min<int64_t>(params.n_batch, whole))};
+    int64_t cells = whole, chunk = std::min<int64_t>(params.n_batch, whole), batch = chunk;
+    if (params.eviction && !params.full_prefill) {
+        // Room for a step of prefill beyond the budget: at least an interval, at most a quarter of the budget, so that
+        // small budgets are not drowned by large batches.
+        const int64_t budget = params.eviction->budget, interval = params.eviction->interval;
+        const int64_t room = std::max(interval, std::min<int64_t>(params.n_ubatch, budget / 4));
+        cells = std::min(pad(budget + room), whole);
+        chunk = std::min<int64_t>({params.n_ubatch, params.n_batch, cells > budget ? cells - budget : cells});
+        batch = std::min(std::max(chunk, interval), cells);
     }
-    // Room for a step of prefill beyond the budget: at least an interval, at most a quarter of the budget, so that small
-    // budgets are not drowned by large batches.
-    const int64_t budget = params.eviction->budget, interval = params.eviction->interval;
-    const int64_t room = std::max(interval, std::min<int64_t>(params.n_ubatch, budget / 4));
-    const int64_t cells = std::min(pad(budget + room), whole);
-    const int64_t chunk = cells > budget ? std::min<int64_t>(params.n_ubatch, cells - budget) : params.n_ubatch;
-    return {static_cast<int32_t>(cells), static_cast<int32_t>(std::min({chunk, cells, static_cast<int64_t>(params.n_batch)}))};
+    batch = std::max<int64_t>(batch, params.n_seq_max);
+    const int64_t ubatch = std::min<int64_t>(params.n_ubatch, batch);
+    if (n_swa > 0) {
+        // llama.cpp never makes the sliding layers' cache larger than this one, and they need their window and a step
+        cells = std::min(std::max(cells, pad(n_swa + ubatch)), whole);
+    }
+    if (cells * params.n_seq_max > std::numeric_limits<int32_t>::max()) {
+        throw ContextError("the budget times n_seq_max needs too large a cache");
+    }
+    return {static_cast<int32_t>(cells), static_cast<int32_t>(chunk), static_cast<int32_t>(batch), static_cast<int32_t>(ubatch)};
 }
 
 Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
@@ -71,16 +89,14 @@ Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
     if (params_.eviction) {
         check(*params_.eviction);
     }
-    cache_ = cache_size(params_);
+    check_long_rope(model, params_);
+    cache_ = cache_size(params_, llama_model_n_swa(model));
 
     llama_context_params p = llama_context_default_params();
-    const int64_t n_cells = static_cast<int64_t>(cache_.n_cells) * params_.n_seq_max;
-    if (n_cells > std::numeric_limits<int32_t>::max()) {
-        throw ContextError("n_ctx times n_seq_max is too large");
-    }
-    p.n_ctx           = static_cast<uint32_t>(n_cells);
-    p.n_batch         = static_cast<uint32_t>(std::max({cache_.chunk, std::min(params_.n_batch, cache_.n_cells), params_.n_seq_max}));
-    p.n_ubatch        = std::min(static_cast<uint32_t>(params_.n_ubatch), p.n_batch);
+    p.n_ctx           = static_cast<uint32_t>(cache_.n_cells) * static_cast<uint32_t>(params_.n_seq_max);
+    p.n_batch         = static_cast<uint32_t>(cache_.n_batch);
+    p.n_ubatch        = static_cast<uint32_t>(cache_.n_ubatch);
+    p.swa_full        = false;  // sliding layers hold their window, with a budget or without
     p.n_seq_max       = static_cast<uint32_t>(params_.n_seq_max);
     p.kv_unified      = params_.kv_unified;
     p.n_threads       = params_.n_threads;
@@ -97,7 +113,7 @@ Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
     p.abort_callback_data = this;
     ctx_.reset(llama_init_from_model(model, p));
     if (!ctx_) {
-        throw ContextError("llama.cpp could not make a context with " + std::to_string(n_cells) + " cells");
+        throw ContextError("llama.cpp could not make a context with " + std::to_string(p.n_ctx) + " cells");
     }
     n_vocab_ = llama_vocab_n_tokens(llama_model_get_vocab(model));
     if (params_.eviction) {
@@ -250,7 +266,7 @@ std::vector<float> Decoder::logprobs(const std::vector<llama_token> & tokens) {
     guarded([&] {
         n_protected_[0] = 0;
         for (size_t done = 0; done < tokens.size();) {
-            int64_t n = std::min<int64_t>({interval, cache_.n_cells, params_.n_batch, static_cast<int64_t>(tokens.size() - done)});
+            int64_t n = std::min<int64_t>({interval, cache_.n_batch, static_cast<int64_t>(tokens.size() - done)});
             make_room(0, 1);
             if (controller_) {
                 // end the step where decoding would evict

@@ -34,10 +34,13 @@ struct DecoderParams {
 
 // What a sequence's cache needs, and how much of a prompt may be read at once without exceeding it.
 struct CacheSize {
-    int32_t n_cells;  // per sequence, a multiple of 256
-    int32_t chunk;    // tokens
+    int32_t n_cells;   // per sequence, a multiple of 256
+    int32_t chunk;     // tokens of a prompt in one step
+    int32_t n_batch;   // the largest step of any kind
+    int32_t n_ubatch;
 };
-CacheSize cache_size(const DecoderParams & params);
+// `n_swa`: the model's sliding window, 0 if it has none.
+CacheSize cache_size(const DecoderParams & params, int32_t n_swa);
 
 struct DecoderCounters {
     double  decoding_s = 0;

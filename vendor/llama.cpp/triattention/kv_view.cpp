@@ -184,4 +184,9 @@ void KvView::remove(int32_t seq, const std::vector<int32_t> & positions) {
     }
 }
 
+uint32_t long_rope_threshold(const llama_model * model) {
+    const bool has_long = std::any_of(model->layers.begin(), model->layers.end(), [](const llama_layer & layer) { return layer.rope_long != nullptr; });
+    return has_long ? model->hparams.n_ctx_orig_yarn : 0;
+}
+
 }  // namespace triattn

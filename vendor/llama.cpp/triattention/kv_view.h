@@ -8,6 +8,7 @@
 
 struct ggml_tensor;
 struct llama_context;
+struct llama_model;
 class  llama_kv_cache;
 
 namespace triattn {
@@ -64,5 +65,9 @@ private:
     bool    v_transposed_    = false;
     KvBytes bytes_;
 };
+
+// LongRoPE models have two sets of frequencies, and llama.cpp chooses by the *allocated* size of a context: the number of
+// positions beyond which it takes the long ones, 0 for any other model.
+uint32_t long_rope_threshold(const llama_model * model);
 
 }  // namespace triattn

@@ -1,0 +1,116 @@
+"""Selection and compaction plans, as properties over random scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytriattn import BudgetError, DecodeError, StatsError
+from pytriattn.pruner import group_scores, plan_compaction, select
+
+SCORED = ("per_layer_head", "per_head", "per_layer", "global")
+MODES = (*SCORED, "recent", "random")
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[np.ndarray, int, np.ndarray, int]:
+    """Scores [n_layers, n_head, n_keys], KV heads, protected keys, keys to keep."""
+    n_layers, n_head_kv, group = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    n_keys = draw(st.integers(1, 40))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    # few distinct values now and then, so that equal scores occur
+    scores = rng.normal(size=(n_layers, n_head_kv * group, n_keys)).round(draw(st.sampled_from([0, 6])))
+    protected = rng.random(n_keys) < draw(st.sampled_from([0.0, 0.2, 0.5]))
+    n_keep = draw(st.integers(int(protected.sum()), n_keys))
+    return scores.astype(np.float32), n_head_kv, protected, n_keep
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems(), st.sampled_from(MODES))
+def test_every_head_keeps_the_protected_keys_and_the_right_number(problem: tuple, mode: str) -> None:
+    scores, n_head_kv, protected, n_keep = problem
+    kept = select(scores, n_head_kv, n_keep, mode=mode, protected=protected)
+    assert kept.shape == (scores.shape[0], n_head_kv, scores.shape[2])
+    assert (kept.sum(axis=-1) == n_keep).all()
+    assert kept[..., protected].all()
+    if mode in ("per_head",):
+        assert (kept == kept[:1]).all()
+    if mode == "per_layer":
+        assert (kept == kept[:, :1]).all()
+    if mode in ("global", "recent", "random"):
+        assert (kept == kept[:1, :1]).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(problems())
+def test_per_layer_head_keeps_the_best_of_each_head(problem: tuple) -> None:
+    scores, n_head_kv, protected, n_keep = problem
+    kept = select(scores, n_head_kv, n_keep, protected=protected)
+    for layer, layer_kept in zip(scores, kept, strict=True):
+        for best, marks in zip(group_scores(layer, n_head_kv, protected), layer_kept, strict=True):
+            chosen, dropped = best[marks & ~protected], best[~marks]
+            assert not len(chosen) or not len(dropped) or chosen.min() >= dropped.max()
+
+
+@settings(max_examples=100, deadline=None)
+@given(problems())
+def test_recent_keeps_the_newest(problem: tuple) -> None:
+    scores, n_head_kv, protected, n_keep = problem
+    kept = select(scores, n_head_kv, n_keep, mode="recent", protected=protected)[0, 0]
+    chosen, dropped = np.flatnonzero(kept & ~protected), np.flatnonzero(~kept)
+    assert not len(chosen) or not len(dropped) or chosen.min() > dropped.max()
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems(), st.sampled_from(MODES), st.integers(0, 2**32))
+def test_compaction_leaves_each_head_with_exactly_its_keys(problem: tuple, mode: str, seed: int) -> None:
+    scores, n_head_kv, protected, n_keep = problem
+    kept = select(scores, n_head_kv, n_keep, mode=mode, protected=protected, seed=seed)
+    n_keys = scores.shape[2]
+    slots = np.random.default_rng(seed).permutation(2 * n_keys)[:n_keys]
+    plan = plan_compaction(kept, slots)
+    stay = sorted(set(slots.tolist()) - set(plan.freed))
+    assert len(stay) == n_keep
+    assert not set(plan.freed) & set(slots[protected].tolist())
+    for layer, layer_moves in zip(kept, plan.moves, strict=True):
+        for marks, moves in zip(layer, layer_moves, strict=True):
+            cache = {int(slot): key for key, slot in enumerate(slots)}
+            before = dict(cache)
+            for source, target in moves:
+                assert source in plan.freed
+                assert target in stay
+                cache[target] = before[source]
+            assert len({target for _, target in moves}) == len(moves)
+            assert sorted(cache[slot] for slot in stay) == np.flatnonzero(marks).tolist()
+    if mode in ("global", "recent", "random"):
+        assert not any(moves for layer in plan.moves for moves in layer)
+
+
+def test_random_depends_on_the_seed_alone() -> None:
+    scores = np.zeros((2, 4, 200), dtype=np.float32)
+    first = select(scores, 2, 50, mode="random", seed=1)
+    assert (first == select(scores + 1, 2, 50, mode="random", seed=1)).all()
+    assert (first != select(scores, 2, 50, mode="random", seed=2)).any()
+
+
+def test_scores_of_protected_keys_do_not_matter() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=(1, 2, 30)).astype(np.float32)
+    protected = np.arange(30) < 5
+    wild = np.where(protected, 1e9, scores)
+    assert (select(scores, 1, 12, protected=protected) == select(wild, 1, 12, protected=protected)).all()
+
+
+def test_bad_values_are_refused() -> None:
+    scores = np.zeros((1, 2, 10), dtype=np.float32)
+    with pytest.raises(BudgetError, match="'best'.*per_layer_head"):
+        select(scores, 1, 5, mode="best")
+    with pytest.raises(BudgetError, match="8 keys are protected.*budget of 5"):
+        select(scores, 1, 5, protected=np.arange(10) < 8)
+    with pytest.raises(StatsError):
+        select(scores, 3, 5)
+    scores[0, 0, 3] = np.nan
+    with pytest.raises(DecodeError, match="not finite"):
+        select(scores, 1, 5)

@@ -1,0 +1,173 @@
+"""Tiny models that mix attention with recurrent layers, one function per architecture."""
+
+from __future__ import annotations
+
+from tiny_builder import TinyModel
+
+CONV_KERNEL = 4
+
+
+def lfm2() -> TinyModel:
+    """Short convolutions, which keep a small recurrent state, between attention layers."""
+    model = TinyModel("lfm2", n_layer=4, head_dim=32, n_embd=128, n_head_kv=[0, 2, 0, 2])
+    kernel = 3
+    model.keys({"shortconv.l_cache": kernel})
+    model.ends(norm="token_embd_norm")
+    for i in range(model.n_layer):
+        model.norms(i, "attn_norm", "ffn_norm")
+        model.ffn(i)
+        if model.n_head_kv(i) > 0:
+            model.attention(i, qk_norm=True)
+        else:
+            model.weight(f"blk.{i}.shortconv.conv", kernel, model.n_embd)
+            model.weight(f"blk.{i}.shortconv.in_proj", model.n_embd, 3 * model.n_embd)
+            model.weight(f"blk.{i}.shortconv.out_proj", model.n_embd, model.n_embd)
+    return model
+
+
+# --- Mamba ---
+
+
+def _ssm_keys(model: TinyModel, *, inner: int, state: int, rank: int, groups: int) -> None:
+    model.keys(
+        {
+            "ssm.conv_kernel": CONV_KERNEL,
+            "ssm.inner_size": inner,
+            "ssm.state_size": state,
+            "ssm.time_step_rank": rank,
+            "ssm.group_count": groups,
+        }
+    )
+
+
+def _mamba2(model: TinyModel, layer: int, *, inner: int, state: int, heads: int, groups: int) -> None:
+    blk, conv = f"blk.{layer}", inner + 2 * groups * state
+    model.weight(f"{blk}.ssm_in", model.n_embd, inner + conv + heads)
+    model.weight(f"{blk}.ssm_conv1d", CONV_KERNEL, conv)
+    model.bias(f"{blk}.ssm_conv1d", conv, std=0.1)
+    model.uniform(f"{blk}.ssm_dt.bias", -4.0, -1.0, heads)
+    model.uniform(f"{blk}.ssm_a", -4.0, -0.5, 1, heads)
+    model.uniform(f"{blk}.ssm_d", 0.5, 1.5, 1, heads)
+    model.uniform(f"{blk}.ssm_norm.weight", 0.8, 1.2, inner // groups, groups)
+    model.weight(f"{blk}.ssm_out", inner, model.n_embd)
+
+
+def granitehybrid() -> TinyModel:
+    """Mamba 2 layers with an attention layer after each; no RoPE anywhere, by a key of the file."""
+    model = TinyModel("granitehybrid", n_layer=4, head_dim=32, n_head_kv=[0, 2, 0, 2])
+    size = {"inner": 2 * model.n_embd, "state": 16, "groups": 1}
+    _ssm_keys(model, rank=4, **size)
+    model.keys({"rope.scaling.finetuned": False})
+    model.ends()
+    for i in range(model.n_layer):
+        model.norms(i, "attn_norm", "ffn_norm")
+        model.ffn(i)
+        if model.n_head_kv(i) > 0:
+            model.attention(i)
+        else:
+            _mamba2(model, i, heads=4, **size)
+    return model
+
+
+def falcon_h1() -> TinyModel:
+    """Mamba 2 and attention side by side in every layer; heads of 64."""
+    model = TinyModel("falcon-h1", n_layer=2, head_dim=64)
+    size = {"inner": 2 * model.n_embd, "state": 16, "groups": 1}
+    _ssm_keys(model, rank=4, **size)
+    model.ends()
+    for i in range(model.n_layer):
+        model.norms(i, "attn_norm")
+        model.uniform(f"blk.{i}.ffn_norm", 0.8, 1.2, model.n_embd)  # this name has no suffix
+        model.attention(i)
+        _mamba2(model, i, heads=4, **size)
+        model.ffn(i)
+    return model
+
+
+def jamba() -> TinyModel:
+    """Mamba 1 layers, attention without RoPE after each, experts in the last layer."""
+    model = TinyModel("jamba", n_layer=4, head_dim=32, n_embd=128, n_ff=64, n_head_kv=[0, 2, 0, 2])
+    inner, state, rank = 2 * model.n_embd, 16, 8
+    _ssm_keys(model, inner=inner, state=state, rank=rank, groups=1)
+    model.expert_keys(n_ff=model.n_ff)
+    model.ends()
+    for i in range(model.n_layer):
+        blk = f"blk.{i}"
+        model.norms(i, "attn_norm", "ffn_norm")
+        if i == model.n_layer - 1:
+            model.experts(i)
+        else:
+            model.ffn(i)
+        if model.n_head_kv(i) > 0:
+            model.attention(i)
+            continue
+        model.weight(f"{blk}.ssm_in", model.n_embd, 2 * inner)
+        model.weight(f"{blk}.ssm_conv1d", CONV_KERNEL, inner)
+        model.bias(f"{blk}.ssm_conv1d", inner, std=0.1)
+        model.weight(f"{blk}.ssm_x", inner, rank + 2 * state)
+        for part, n in (("dt", rank), ("b", state), ("c", state)):
+            model.norm(f"{blk}.ssm_{part}_norm", n)
+        model.weight(f"{blk}.ssm_dt", rank, inner)
+        model.uniform(f"{blk}.ssm_dt.bias", -4.0, -1.0, inner)
+        model.uniform(f"{blk}.ssm_a", -4.0, -0.5, state, inner)
+        model.uniform(f"{blk}.ssm_d", 0.5, 1.5, inner)
+        model.weight(f"{blk}.ssm_out", inner, model.n_embd)
+    return model
+
+
+# --- gated delta networks ---
+
+_STATE, _K_HEADS, _V_HEADS = 32, 2, 4
+
+
+def _delta_net(model: TinyModel, layer: int) -> None:
+    blk, keys, values = f"blk.{layer}", _STATE * _K_HEADS, _STATE * _V_HEADS
+    model.weight(f"{blk}.attn_qkv", model.n_embd, 2 * keys + values)
+    model.weight(f"{blk}.attn_gate", model.n_embd, values)
+    model.weight(f"{blk}.ssm_conv1d", CONV_KERNEL, 2 * keys + values)
+    model.uniform(f"{blk}.ssm_dt.bias", -4.0, -1.0, _V_HEADS)
+    model.uniform(f"{blk}.ssm_a", -2.0, -0.2, _V_HEADS)
+    model.norm(f"{blk}.ssm_norm", _STATE)
+    model.weight(f"{blk}.ssm_out", values, model.n_embd)
+
+
+def _delta_net_keys(model: TinyModel) -> None:
+    _ssm_keys(model, inner=_STATE * _V_HEADS, state=_STATE, rank=_V_HEADS, groups=_K_HEADS)
+    model.keys({"full_attention_interval": 2})
+
+
+def qwen35() -> TinyModel:
+    """Gated delta networks and gated attention in turn; a quarter of a head rotates, by four interleaved positions."""
+    model = TinyModel("qwen35", n_layer=4, head_dim=64, n_rot=16, freq_base=1e7)
+    _delta_net_keys(model)
+    model.keys({"rope.dimension_sections": [3, 3, 2, 0]})
+    model.ends()
+    for i in range(model.n_layer):
+        model.norms(i, "attn_norm", "post_attention_norm")
+        model.ffn(i)
+        if i % 2 == 1:
+            model.attention(i, qk_norm=True, gated=True)
+        else:
+            _delta_net(model, i)
+            model.weight(f"blk.{i}.ssm_alpha", model.n_embd, _V_HEADS)
+            model.weight(f"blk.{i}.ssm_beta", model.n_embd, _V_HEADS)
+    return model
+
+
+def qwen3next() -> TinyModel:
+    """Gated delta networks and gated attention in turn, with experts; a quarter of a head rotates."""
+    model = TinyModel("qwen3next", n_layer=4, head_dim=32, n_rot=8, freq_base=1e7)
+    _delta_net_keys(model)
+    model.expert_keys()
+    model.keys({"expert_shared_feed_forward_length": 48})
+    model.ends()
+    for i in range(model.n_layer):
+        model.norms(i, "attn_norm", "post_attention_norm")
+        model.experts(i, shared=True)
+        model.weight(f"blk.{i}.ffn_gate_inp_shexp", model.n_embd)
+        if i % 2 == 1:
+            model.attention(i, qk_norm=True, gated=True)
+        else:
+            _delta_net(model, i)
+            model.weight(f"blk.{i}.ssm_ba", model.n_embd, 2 * _V_HEADS)
+    return model
