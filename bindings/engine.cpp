@@ -20,7 +20,7 @@ triattn::ScoreOptions score_options(const std::vector<int32_t> & offsets, bool u
 }
 
 array<float> score_keys(const LayerStats & layer, const array<float> & keys, int64_t position, const std::vector<int32_t> & offsets, bool use_trig,
-                        bool use_norm, bool use_unrotated) {
+                        bool use_norm, bool use_unrotated, bool on_host) {
     if (keys.ndim() != 3 || keys.shape(1) != layer.n_head_kv || keys.shape(2) != layer.rope.head_dim) {
         throw triattn::StatsError("keys must have the shape [n_keys, " + std::to_string(layer.n_head_kv) + ", " + std::to_string(layer.rope.head_dim) + "]");
     }
@@ -29,7 +29,7 @@ array<float> score_keys(const LayerStats & layer, const array<float> & keys, int
     std::vector<float> scores;
     {
         const py::gil_scoped_release release;
-        scores = triattn::score_keys(layer, values, keys.shape(0), position, options);
+        scores = triattn::score_keys(layer, values, keys.shape(0), position, options, on_host);
     }
     return to_array(scores, {layer.n_head, keys.shape(0)});
 }
@@ -131,7 +131,7 @@ void add_engine(py::module_ & m) {
         return to_array(out, {x.size()});
     }, py::arg("layer"), py::arg("x"), py::arg("position"));
     m.def("score_keys", &score_keys, py::arg("layer"), py::arg("keys"), py::arg("position"), py::arg("offsets"), py::arg("use_trig"),
-          py::arg("use_norm"), py::arg("use_unrotated"));
+          py::arg("use_norm"), py::arg("use_unrotated"), py::arg("on_host") = true);
     m.def("group_scores", &group_scores, py::arg("scores"), py::arg("n_head_kv"), py::arg("is_protected"));
     m.def("select", &select, py::arg("mode"), py::arg("scores"), py::arg("n_head_kv"), py::arg("is_protected"), py::arg("n_keep"), py::arg("seed"));
     m.def("plan_compaction", &plan_compaction, py::arg("kept"), py::arg("slots"));

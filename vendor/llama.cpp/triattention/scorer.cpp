@@ -1,5 +1,6 @@
 #include "scorer.h"
 
+#include "band_norms.h"
 #include "errors.h"
 
 #include <algorithm>
@@ -15,41 +16,6 @@ bool counts(const LayerStats & layer, int band, const ScoreOptions & options) {
     return options.use_unrotated || layer.rope.omega[band] != 0.0;
 }
 
-// |k_f| of every band. keys: [head_dim*n_head_kv, n] contiguous. Returns [n_bands*n_head_kv, n] contiguous.
-ggml_tensor * band_norms(ggml_context * ctx, DeviceGraph & graph, const RopeLayout & rope, int n_head_kv, ggml_tensor * keys) {
-    const int64_t d = rope.head_dim, n = keys->ne[1], n_heads = n_head_kv * n;
-    ggml_tensor * squares = ggml_sqr(ctx, keys);
-    if (rope.interleaved) {
-        // A small constant matrix adds neighbours: there is no strided sum that every backend does well.
-        int64_t block = 32;
-        while (d % block != 0) {
-            block /= 2;
-        }
-        std::vector<float> pairs(block * block / 2, 0.0f);
-        for (int64_t f = 0; f < block / 2; ++f) {
-            pairs[f * block + 2 * f] = pairs[f * block + 2 * f + 1] = 1.0f;
-        }
-        ggml_tensor * sums = ggml_mul_mat(ctx, graph.input_f32(pairs, block, block / 2),
-                                          ggml_reshape_2d(ctx, squares, block, d / block * n_heads));
-        return ggml_reshape_2d(ctx, ggml_sqrt(ctx, sums), d / 2 * n_head_kv, n);
-    }
-    const auto add_halves = [&](int64_t first, int64_t width) {
-        const size_t row = d * sizeof(float);
-        ggml_tensor * low  = ggml_view_2d(ctx, squares, width / 2, n_heads, row, first * sizeof(float));
-        ggml_tensor * high = ggml_view_2d(ctx, squares, width / 2, n_heads, row, (first + width / 2) * sizeof(float));
-        return ggml_add(ctx, ggml_cont(ctx, low), high);
-    };
-    ggml_tensor * sums = nullptr;
-    if (rope.n_rot > 0) {
-        sums = add_halves(0, rope.n_rot);
-    }
-    if (rope.n_rot < d) {
-        ggml_tensor * rest = add_halves(rope.n_rot, d - rope.n_rot);
-        sums = sums != nullptr ? ggml_concat(ctx, sums, rest, 0) : rest;
-    }
-    return ggml_reshape_2d(ctx, ggml_sqrt(ctx, sums), d / 2 * n_head_kv, n);
-}
-
 // rows [head_dim*n_head_kv, n] seen per head: [head_dim, n, n_head_kv]
 ggml_tensor * per_head(ggml_context * ctx, ggml_tensor * rows, int64_t width, int64_t n_head_kv) {
     return ggml_view_3d(ctx, rows, width, rows->ne[1], n_head_kv, rows->nb[1], width * sizeof(float), 0);
@@ -57,14 +23,15 @@ ggml_tensor * per_head(ggml_context * ctx, ggml_tensor * rows, int64_t width, in
 
 // keys: [head_dim*n_head_kv, n] float32, contiguous, not Hadamard-rotated. Returns [n, n_head/n_head_kv, n_head_kv].
 ggml_tensor * layer_scores(ggml_context * ctx, DeviceGraph & graph, const LayerStats & layer, const ScoreOptions & options,
-                           const std::vector<float> & query, const std::vector<float> & weights, ggml_tensor * keys) {
+                           const std::vector<float> & query, const std::vector<float> & weights, ggml_tensor * keys, bool on_host) {
     const int64_t d = layer.rope.head_dim, group = layer.n_head / layer.n_head_kv;
     ggml_tensor * scores = nullptr;
     if (options.use_trig) {
         scores = ggml_mul_mat(ctx, per_head(ctx, keys, d, layer.n_head_kv), graph.input_f32(query, d, group, layer.n_head_kv));
     }
     if (options.use_norm) {
-        ggml_tensor * norms = per_head(ctx, band_norms(ctx, graph, layer.rope, layer.n_head_kv, keys), d / 2, layer.n_head_kv);
+        ggml_tensor * lengths = (on_host ? band_norms_on_host : band_norms)(ctx, layer.rope, layer.n_head_kv, keys);
+        ggml_tensor * norms = per_head(ctx, lengths, d / 2, layer.n_head_kv);
         ggml_tensor * term  = ggml_mul_mat(ctx, norms, graph.input_f32(weights, d / 2, group, layer.n_head_kv));
         scores = scores != nullptr ? ggml_add(ctx, scores, term) : term;
     }
@@ -183,10 +150,13 @@ Scores Scorer::score(uint32_t stream, const std::vector<KvCell> & cells, int64_t
         if (rotation != nullptr) {
             // symmetric and orthonormal: rotating once more undoes it
             ggml_tensor * blocks = ggml_reshape_2d(ctx, keys, rotation->ne[0], ggml_nelements(keys) / rotation->ne[0]);
-            keys = ggml_reshape_2d(ctx, ggml_mul_mat(ctx, rotation, blocks), storage->ne[0], n);
+            ggml_tensor * undone = ggml_mul_mat(ctx, rotation, blocks);
+            ggml_mul_mat_set_hint(undone, GGML_HINT_SRC0_IS_HADAMARD);  // backends that know a faster way take it
+            keys = ggml_reshape_2d(ctx, undone, storage->ne[0], n);
         }
         ggml_tensor * scores = layer_scores(ctx, graph_, stats_.layers[i], options_,
-                                            synthetic_query(stats_.layers[i], position, options_), norm_weights_[i], keys);
+                                            synthetic_query(stats_.layers[i], position, options_), norm_weights_[i], keys,
+                                            ggml_backend_buffer_is_host(storage->buffer));
         graph_.expand(scores, /*output*/ true);
         outputs.push_back(scores);
     }
@@ -200,7 +170,7 @@ Scores Scorer::score(uint32_t stream, const std::vector<KvCell> & cells, int64_t
 }
 
 std::vector<float> score_keys(const LayerStats & layer, const std::vector<float> & keys, int64_t n_keys, int64_t position,
-                              const ScoreOptions & options) {
+                              const ScoreOptions & options, bool on_host) {
     check_options(options);
     check_layer(layer);
     const int64_t width = static_cast<int64_t>(layer.n_head_kv) * layer.rope.head_dim;
@@ -210,7 +180,7 @@ std::vector<float> score_keys(const LayerStats & layer, const std::vector<float>
     DeviceGraph graph({}, 1);
     ggml_context * ctx = graph.begin(TENSORS_PER_LAYER + 8);
     ggml_tensor * scores = layer_scores(ctx, graph, layer, options, synthetic_query(layer, position, options),
-                                        norm_weights(layer, options), graph.input_f32(keys, width, n_keys));
+                                        norm_weights(layer, options), graph.input_f32(keys, width, n_keys), on_host);
     graph.expand(scores, /*output*/ true);
     graph.run();
     std::vector<float> result(ggml_nelements(scores));

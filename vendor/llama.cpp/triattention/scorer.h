@@ -43,8 +43,9 @@ private:
 };
 
 // The same graph for keys given from the host, `keys` [n_keys, n_head_kv, head_dim] after RoPE: for tests and research.
+// `on_host` takes the short cut for keys in host memory, else the graph is the one that any device runs.
 // Returns [n_head, n_keys].
 std::vector<float> score_keys(const LayerStats & layer, const std::vector<float> & keys, int64_t n_keys, int64_t position,
-                              const ScoreOptions & options);
+                              const ScoreOptions & options, bool on_host);
 
 }  // namespace triattn

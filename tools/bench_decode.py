@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""Speed and memory of budgeted decoding, as ratios within one run.
+
+    python tools/bench_decode.py [--model smollm2|FILE.gguf] [--json FILE]
+
+Prints, for decoding at a position far into a text: tokens/s with the full cache and with a budget (alternating, so that a slow
+moment of the machine hits both), bytes allocated for K and V, the share of decoding time spent on eviction, and the speed of
+`Llama.generate` against a minimal C++ loop over the same library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import fetch_models
+
+from pytriattn import Llama
+from pytriattn._native import core
+from pytriattn.calibration import bundled_text
+
+
+def filler(llm: Llama, n: int) -> list[int]:
+    """Return `n` tokens of text."""
+    tokens = llm.tokenize(bundled_text())
+    return (tokens * (n // len(tokens) + 1))[:n]
+
+
+def seconds_for(llm: Llama, tokens: list[int]) -> float:
+    """Return the seconds that feeding these tokens one by one takes, sampling left out."""
+    context = llm.native_context
+    start = time.perf_counter()
+    for token in tokens:
+        context.step([0], [token])
+    return time.perf_counter() - start
+
+
+def decode_at(path: Path, position: int, budget: int, rounds: int, n: int) -> dict[str, float]:
+    """Compare the full cache and a budget at a position."""
+    with Llama(path, n_ctx=position + 256 + rounds * n) as full, Llama(path, n_ctx=position + 256 + rounds * n, budget=budget) as small:
+        tokens = filler(full, position + rounds * n)
+        for llm in (full, small):
+            llm.read_prompt(llm.check_tokens(tokens[:position]))
+        times: dict[str, list[float]] = {"full": [], "small": []}
+        before = small.kv_stats()
+        for i in range(rounds):
+            step = tokens[position + i * n : position + (i + 1) * n]
+            times["full"].append(seconds_for(full, step))
+            times["small"].append(seconds_for(small, step))
+        after, whole = small.kv_stats(), full.kv_stats()
+        eviction = sum(after[key] - before[key] for key in ("scoring_seconds", "selection_seconds", "compaction_seconds"))
+        parts = {key: after[f"{key}_seconds"] - before[f"{key}_seconds"] for key in ("scoring", "selection", "compaction", "decoding")}
+        return {
+            "full_tokens_per_s": n / statistics.median(times["full"]),
+            "budget_tokens_per_s": n / statistics.median(times["small"]),
+            "speedup": statistics.median(times["full"]) / statistics.median(times["small"]),
+            "evictions": after["evictions"] - before["evictions"],
+            "eviction_share": eviction / parts["decoding"],
+            "eviction_ms": 1000 * eviction / max(1, after["evictions"] - before["evictions"]),
+            **{f"{key}_share": value / parts["decoding"] for key, value in parts.items() if key != "decoding"},
+            "full_kv_bytes": whole["kv_bytes"],
+            "budget_kv_bytes": after["kv_bytes"],
+        }
+
+
+def kv_ratio(path: Path, n_ctx: int, budget: int) -> dict[str, float]:
+    """Compare the bytes allocated for a run of `n_ctx` tokens."""
+    with Llama(path, n_ctx=n_ctx) as full, Llama(path, n_ctx=n_ctx, budget=budget) as small:
+        a, b = full.kv_stats()["kv_bytes"], small.kv_stats()["kv_bytes"]
+    return {"full_kv_bytes": a, "budget_kv_bytes": b, "ratio": b / a}
+
+
+def python_overhead(path: Path, n_prompt: int, n: int, rounds: int) -> dict[str, float]:
+    """Compare `Llama.generate` with a C++ loop that does nothing but decode and take the likeliest token."""
+    ours, theirs = [], []
+    with Llama(path, n_ctx=n_prompt + n + 64) as llm:
+        prompt = filler(llm, n_prompt)
+        for _ in range(rounds):
+            generation = llm.generate(prompt, max_tokens=n + 1, temperature=0, ignore_eos=True)
+            next(generation)  # drawn from the prompt's logits: no step yet
+            start = time.perf_counter()
+            tokens = list(generation)
+            ours.append((time.perf_counter() - start) / len(tokens))
+            seconds, _ = core.reference_loop(llm.native_model, prompt, n_generate=n, n_ctx=n_prompt + n + 64, n_threads=core_threads())
+            theirs.append(seconds / n)
+    return {
+        "generate_tokens_per_s": 1 / statistics.median(ours), "reference_tokens_per_s": 1 / statistics.median(theirs),
+        "ratio": statistics.median(theirs) / statistics.median(ours),
+    }
+
+
+def core_threads() -> int:
+    """Return the number of threads that `Llama` uses by default."""
+    from pytriattn.threads import usable_cpus
+
+    return usable_cpus()
+
+
+def main() -> int:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2", help="smollm2, gemma3 or a GGUF file (default: %(default)s)")
+    parser.add_argument("--position", type=int, default=7600, help="where decoding is timed (default: %(default)s)")
+    parser.add_argument("--budget", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    arguments = parser.parse_args()
+    path = fetch_models.fetch(arguments.model) if arguments.model in fetch_models.MODELS else Path(arguments.model)
+
+    figures = {
+        "decode": decode_at(path, arguments.position, arguments.budget, arguments.rounds, 128),
+        "memory": kv_ratio(path, 8000, 512),
+        "python": python_overhead(path, 256, 128, 5),
+    }
+    decode, memory, python = figures["decode"], figures["memory"], figures["python"]
+    print(f"decoding after {arguments.position} tokens, budget {arguments.budget}")
+    print(f"  full cache          {decode['full_tokens_per_s']:8.1f} tokens/s   {decode['full_kv_bytes'] / 2**20:8.1f} MiB of K and V")
+    print(f"  budget              {decode['budget_tokens_per_s']:8.1f} tokens/s   {decode['budget_kv_bytes'] / 2**20:8.1f} MiB of K and V")
+    print(f"  speed-up            {decode['speedup']:8.2f} x")
+    print(f"  eviction            {100 * decode['eviction_share']:8.2f} % of decoding time ({decode['eviction_ms']:.1f} ms each, {decode['evictions']:.0f} times): "
+          f"scoring {100 * decode['scoring_share']:.2f} %, selection {100 * decode['selection_share']:.2f} %, compaction {100 * decode['compaction_share']:.2f} %")
+    print(f"8,000 tokens with budget 512 allocate {memory['budget_kv_bytes'] / 2**20:.1f} MiB, the full cache {memory['full_kv_bytes'] / 2**20:.1f} MiB: "
+          f"1/{1 / memory['ratio']:.1f}")
+    print(f"Llama.generate {python['generate_tokens_per_s']:.1f} tokens/s, minimal C++ loop {python['reference_tokens_per_s']:.1f}: ratio {python['ratio']:.3f}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
