@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ __all__ = ["FORMAT_VERSION", "read_sidecar", "write_sidecar"]
 
 FORMAT_VERSION = 1
 _ARCHITECTURE = "triattention"
-# Per-layer numbers, as arrays over layers under "triattention.layer.<name>".
-_LAYER_FIELDS: dict[str, type] = {
-    "layer": int, "n_head": int, "n_head_kv": int, "n_rot": int, "interleaved": bool, "scale": float,
+# Per-layer numbers, as arrays over layers under "triattention.layer.<name>". GGUF keeps arrays of numbers in single precision.
+_LAYER_FIELDS: dict[str, Callable[[Any], int | bool | float]] = {
+    "layer": int, "n_head": int, "n_head_kv": int, "n_rot": int, "interleaved": bool, "scale": lambda value: float(np.float32(value)),
 }
 _TENSORS: dict[str, Any] = {"omega": np.float64, "centre": np.float32, "magnitude": np.float32}
 
@@ -109,7 +110,7 @@ def _layers(reader: gguf.GGUFReader) -> tuple[LayerStats, ...]:
     fields = {name: _scalar(reader, f"layer.{name}") for name in _LAYER_FIELDS}
     layers = []
     for values in zip(*fields.values(), strict=True):
-        facts = {name: kind(value) for (name, kind), value in zip(_LAYER_FIELDS.items(), values, strict=True)}
+        facts: dict[str, Any] = {name: kind(value) for (name, kind), value in zip(_LAYER_FIELDS.items(), values, strict=True)}
         arrays = {name: array(facts["layer"], name) for name in _TENSORS}
         layer = LayerStats(**facts, **arrays)
         layer.to_native()  # checks shapes and ranges

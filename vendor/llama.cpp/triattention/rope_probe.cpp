@@ -134,7 +134,9 @@ RopeLayout probe_rope(const ggml_tensor * node, int head_dim) {
         const double c = entry(a, a), s = entry(a, b);
         rope.omega[f] = f < rope.n_rot / 2 ? std::atan2(s, c) : 0.0;
         if (f < rope.n_rot / 2 && !have_scale) {
-            rope.scale = std::hypot(c, s);
+            // the operator works in single precision; what differs from 1 by less is 1
+            const double length = std::hypot(c, s);
+            rope.scale = std::abs(length - 1.0) < 1e-6 ? 1.0 : static_cast<float>(length);
             have_scale = true;
         }
         const double m = rope.band_scale(f);
