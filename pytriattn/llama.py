@@ -307,7 +307,7 @@ class Llama:
 
     def next_logprobs(self, token: int, n_top: int) -> tuple[float, list[tuple[int, float]]]:
         """Return the log-probability of `token` as the next one, and the `n_top` likeliest tokens with theirs."""
-        result: tuple[float, list[tuple[int, float]]] = self._open_context().row_logprobs(0, token, n_top)
+        result: tuple[float, list[tuple[int, float]]] = self._open_context().row_logprobs(-1, token, n_top)
         return result
 
     def logprobs(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:

@@ -298,10 +298,10 @@ float Decoder::logprob(const float * logits, llama_token token) const {
 }
 
 const float * Decoder::logits(int32_t row) const {
-    if (row < 0 || row >= n_rows_) {
+    if (row < -n_rows_ || row >= n_rows_) {
         throw ContextError("there are logits for " + std::to_string(n_rows_) + " rows, not for row " + std::to_string(row));
     }
-    const float * values = llama_get_logits_ith(ctx_.get(), row - n_rows_);
+    const float * values = llama_get_logits_ith(ctx_.get(), row < 0 ? row : row - n_rows_);
     if (values == nullptr) {
         throw DecodeError("llama.cpp gave no logits");
     }

@@ -70,7 +70,7 @@ public:
     // ln p(token) under these logits.
     float logprob(const float * logits, llama_token token) const;
 
-    // Logits [n_vocab] of a row of the last read or step. Valid until the next one.
+    // Logits [n_vocab] of a row of the last read or step, counted from the end if negative. Valid until the next one.
     const float * logits(int32_t row) const;
     int32_t n_rows() const { return n_rows_; }
 

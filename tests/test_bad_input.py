@@ -1,0 +1,185 @@
+"""Everything a user can get wrong: a clear Python exception, before anything changes."""
+
+from __future__ import annotations
+
+import pathlib
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from pytriattn import (
+    BudgetError,
+    BusyError,
+    ClosedError,
+    ContextError,
+    ContextFullError,
+    InvalidTokenError,
+    Llama,
+    ModelLoadError,
+    TriAttentionStats,
+    TriAttnError,
+    UnsupportedModelError,
+)
+
+
+def test_models_that_are_none(tmp_path: pathlib.Path, smollm2: pathlib.Path) -> None:
+    with pytest.raises(ModelLoadError, match="nowhere.gguf' does not exist"):
+        Llama(tmp_path / "nowhere.gguf")
+    with pytest.raises(ModelLoadError, match="is a folder"):
+        Llama(tmp_path)
+    (tmp_path / "empty.gguf").write_bytes(b"")
+    with pytest.raises(ModelLoadError, match="is empty"):
+        Llama(tmp_path / "empty.gguf")
+    (tmp_path / "text.gguf").write_text("this is no model")
+    with pytest.raises(ModelLoadError, match=r"text.gguf' is not a GGUF file \(it starts with b'this'\)"):
+        Llama(tmp_path / "text.gguf")
+    head = smollm2.read_bytes()[:5_000_000]
+    for n in (6, 100, 20_000, 5_000_000):
+        (tmp_path / "cut.gguf").write_bytes(head[:n])
+        with pytest.raises(ModelLoadError, match="cut.gguf.*llama.cpp"):
+            Llama(tmp_path / "cut.gguf")
+
+
+def test_gguf_files_that_hold_no_language_model(tmp_path: pathlib.Path, smollm2_stats: TriAttentionStats) -> None:
+    smollm2_stats.save(tmp_path / "stats.gguf")
+    with pytest.raises(ModelLoadError, match="stats.gguf.*triattention"):
+        Llama(tmp_path / "stats.gguf")
+
+
+def test_settings_that_do_not_fit_together(smollm2: pathlib.Path) -> None:
+    cases: list[tuple[dict, str]] = [
+        ({"budget": 68}, r"budget is 68.*n_sink \(4\) \+ window \(64\) \+ 1 need at least 69"),
+        ({"budget": 0}, "budget is 0"),
+        ({"budget": -5}, "budget is -5"),
+        ({"budget": 512, "window": 0}, "window is 0"),
+        ({"budget": 512, "n_sink": -1}, "n_sink is -1"),
+        ({"budget": 512, "interval": 0}, "interval is 0"),
+        ({"budget": 512, "mode": "best"}, "mode 'best' is unknown"),
+        *(({"budget": 512, "mode": mode, "flash_attn": False}, "flash attention") for mode in ("per_layer_head", "per_head", "per_layer")),
+    ]
+    for options, message in cases:
+        # the model is not even looked for
+        with pytest.raises(BudgetError, match=message):
+            Llama("nowhere.gguf", **options)
+    for options, message in [
+        ({"prefill": "some"}, "prefill is 'some'"), ({"flash_attn": "yes"}, "flash_attn is 'yes'"), ({"n_ctx": -1}, "n_ctx is -1"),
+        ({"type_v": "q8_0", "flash_attn": False}, "type_v='q8_0' needs flash attention"),
+    ]:
+        with pytest.raises(ContextError, match=message):
+            Llama("nowhere.gguf", **options)
+    for options, message in [({"type_k": "f8"}, "cache type 'f8' is unknown"), ({"n_batch": 0}, "at least 1"), ({"n_ctx": 2**40}, "needs too large a cache")]:
+        with pytest.raises(ContextError, match=message):
+            Llama(smollm2, **options)
+    with pytest.raises(TypeError, match="n_context"):
+        Llama(smollm2, n_context=3)  # type: ignore[call-arg]
+
+
+def test_prompts(smollm2: pathlib.Path, smollm2_core: Llama) -> None:
+    llm = smollm2_core
+    llm.generate([1, 2, 3])
+    for prompt in ("", [], np.array([], dtype=np.int64)):
+        with pytest.raises(InvalidTokenError, match="empty"):
+            llm(prompt)
+    for call in (llm.generate, llm.logprobs, llm):
+        with pytest.raises(InvalidTokenError, match="empty"):
+            call([])
+        for wrong in (-1, 49152, 2**40):
+            with pytest.raises(InvalidTokenError, match=f"token {wrong} is not in the vocabulary of 49152"):
+                call([1, wrong])
+        for odd in ([1.5, 2.0], [[1, 2]], ["a"]):
+            with pytest.raises(InvalidTokenError, match="whole numbers"):
+                call(odd)
+        with pytest.raises(ContextFullError, match="2049 tokens"):
+            call([1] * 2049)
+    with pytest.raises(InvalidTokenError, match="-3"):
+        llm.detokenize([-3])
+    assert llm.n_tokens == 3  # nothing of this has touched the context
+
+
+def test_sampling_values(smollm2_core: Llama) -> None:
+    for options in ({"temperature": -1}, {"temperature": float("nan")}, {"top_p": 1.5}, {"min_p": -0.1}, {"repeat_penalty": 0}, {"logprobs": -1}, {"stop": ["x", ""]}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            smollm2_core("Hi", **options)
+    for call in (smollm2_core, smollm2_core.generate):
+        with pytest.raises(TypeError, match="temprature"):
+            call([1, 2], temprature=0)
+
+
+def test_a_protected_prompt_that_does_not_fit(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats) -> None:
+    with Llama(smollm2, triattn_stats=smollm2_stats, budget=128, protect_prompt=True) as llm:
+        llm.generate([1] * 63)
+        with pytest.raises(BudgetError, match="protected prompt of 64 tokens.*budget of 128"):
+            llm.generate([1] * 64)
+        assert llm.n_tokens == 63
+
+
+def test_heads_and_layers_that_are_not_there(smollm2_core: Llama) -> None:
+    with pytest.raises(ContextError, match="layer 30"):
+        smollm2_core.kept_positions(30, 0)
+    with pytest.raises(ContextError, match="3 KV heads, not a head 3"):
+        smollm2_core.kept_positions(0, 3)
+
+
+def test_a_closed_llama(smollm2: pathlib.Path) -> None:
+    llm = Llama(smollm2, n_ctx=128)
+    generation = llm.generate([1, 2, 3], ignore_eos=True)
+    next(generation)
+    llm.close()
+    llm.close()
+    for call in (lambda: next(generation), lambda: llm("Hi"), lambda: llm.tokenize("Hi"), lambda: llm.logprobs([1]), llm.kv_stats, llm.reset,
+                 lambda: llm.n_tokens, lambda: llm.kept_positions(0, 0), llm.n_vocab):
+        with pytest.raises(ClosedError, match="closed"):
+            call()
+    assert llm.metadata["general.architecture"] == "llama"  # plain facts stay
+
+
+def test_a_later_call_ends_an_earlier_generation(smollm2_core: Llama) -> None:
+    first = smollm2_core.generate([1, 2, 3], ignore_eos=True)
+    next(first)
+    second = smollm2_core.generate([4, 5, 6], ignore_eos=True)
+    with pytest.raises(BusyError, match="later call"):
+        next(first)
+    assert next(second) >= 0
+
+
+def test_two_threads_on_one_llama(smollm2: pathlib.Path) -> None:
+    with Llama(smollm2, n_ctx=2048) as llm:
+        started, failed = threading.Event(), []
+
+        def work() -> None:
+            started.set()
+            try:
+                llm.logprobs([1] * 2000)
+            except BaseException as error:  # noqa: BLE001
+                failed.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        started.wait()
+        time.sleep(0.2)
+        calls: list[Callable[[], object]] = [lambda: llm.logprobs([1, 2]), lambda: llm.generate([1, 2]), llm.close, llm.kv_stats]
+        for call in calls:
+            with pytest.raises(BusyError, match="in use by another thread"):
+                call()
+        thread.join()
+        assert not failed
+        assert len(llm.logprobs([1, 2, 3])) == 2  # and it still works
+
+
+def test_models_that_cannot_be_evicted_from(tiny: Callable[[str], pathlib.Path]) -> None:
+    with pytest.raises(UnsupportedModelError, match="LongRoPE.*n_ctx=512"):
+        Llama(tiny("phi3"), budget=128, n_ctx=1024, mode="recent")
+    with Llama(tiny("phi3"), n_ctx=1024) as llm:
+        assert len(list(llm.generate([1, 2, 3], max_tokens=3))) <= 3
+    # no tokenizer: the bundled text cannot be read
+    with pytest.raises(TriAttnError, match="no tokenizer"):
+        Llama(tiny("llama"), budget=128)
+
+
+def test_a_context_that_cannot_be_made_says_why(tiny: Callable[[str], pathlib.Path]) -> None:
+    # heads of 48 do not divide into blocks of 32
+    with pytest.raises(ContextError, match="llama.cpp"):
+        Llama(tiny("gemma3"), type_k="q8_0", type_v="q8_0", n_ctx=256)
