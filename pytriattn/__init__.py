@@ -19,7 +19,8 @@ from pytriattn.errors import (
     TriAttnError,
     UnsupportedModelError,
 )
-from pytriattn.llama import KVStats, Llama
+from pytriattn.kv_stats import KVStats
+from pytriattn.llama import Llama
 from pytriattn.sampling import SamplingParams
 from pytriattn.stats import LayerStats, TriAttentionStats
 

@@ -41,8 +41,16 @@ def _first_tokens(model: Any, text: str, n_tokens: int) -> list[int]:
         length *= 4
 
 
-def calibrate_native(model: Any, identity: ModelIdentity, text: str, *, n_tokens: int, n_ctx: int, n_threads: int | None,
-                     progress: Progress | None) -> TriAttentionStats:
+def calibrate_native(
+    model: Any,
+    identity: ModelIdentity,
+    text: str,
+    *,
+    n_tokens: int,
+    n_ctx: int,
+    n_threads: int | None,
+    progress: Progress | None,
+) -> TriAttentionStats:
     """Measure the statistics of a loaded ``_core.Model``; see `calibrate`."""
     if n_tokens < MIN_TOKENS:
         raise StatsError(f"{n_tokens} tokens are too few to calibrate on; use at least {MIN_TOKENS}")
@@ -56,17 +64,34 @@ def calibrate_native(model: Any, identity: ModelIdentity, text: str, *, n_tokens
     if 0 < model.n_ctx_train < n_ctx:
         n_ctx = model.n_ctx_train
     try:
-        native = core.calibrate(model, tokens, n_ctx=min(n_ctx, len(tokens)), n_ubatch=512, n_threads=n_threads or usable_cpus(), progress=progress)
+        native = core.calibrate(
+            model,
+            tokens,
+            n_ctx=min(n_ctx, len(tokens)),
+            n_ubatch=512,
+            n_threads=n_threads or usable_cpus(),
+            progress=progress,
+        )
     finally:
         forward_llama_log()
     return TriAttentionStats(
-        layers=tuple(LayerStats.from_native(layer) for layer in native.layers), model=identity, n_tokens=native.n_tokens,
+        layers=tuple(LayerStats.from_native(layer) for layer in native.layers),
+        model=identity,
+        n_tokens=native.n_tokens,
         corpus_sha256=hashlib.sha256(text.encode("utf-8")).hexdigest(),
     )
 
 
-def calibrate(model: Llama | str | os.PathLike[str], text_or_path: str | os.PathLike[str], *, n_tokens: int = DEFAULT_TOKENS, n_ctx: int = 2048,
-              n_gpu_layers: int = -1, n_threads: int | None = None, progress: Progress | None = None) -> TriAttentionStats:
+def calibrate(
+    model: Llama | str | os.PathLike[str],
+    text_or_path: str | os.PathLike[str],
+    *,
+    n_tokens: int = DEFAULT_TOKENS,
+    n_ctx: int = 2048,
+    n_gpu_layers: int = -1,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+) -> TriAttentionStats:
     """Measure the centre and the mean magnitude of a model's queries on a text.
 
     Args:
@@ -90,7 +115,9 @@ def calibrate(model: Llama | str | os.PathLike[str], text_or_path: str | os.Path
         identity = model_identity(path, native.metadata)
     else:
         native, identity = model.native_model, model.identity
-    return calibrate_native(native, identity, text, n_tokens=n_tokens, n_ctx=n_ctx, n_threads=n_threads, progress=progress)
+    return calibrate_native(
+        native, identity, text, n_tokens=n_tokens, n_ctx=n_ctx, n_threads=n_threads, progress=progress
+    )
 
 
 def _text_of(text_or_path: str | os.PathLike[str]) -> str:
@@ -137,10 +164,14 @@ def bundled_stats(model: Any, identity: ModelIdentity, n_threads: int | None) ->
             return stats
         except StatsError as error:
             logger.warning("%s; measuring them again", error)
-    stats = calibrate_native(model, identity, text, n_tokens=BUNDLED_TOKENS, n_ctx=BUNDLED_TOKENS, n_threads=n_threads, progress=None)
+    stats = calibrate_native(
+        model, identity, text, n_tokens=BUNDLED_TOKENS, n_ctx=BUNDLED_TOKENS, n_threads=n_threads, progress=None
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         stats.save(path)
     except OSError as error:
-        logger.warning("the statistics could not be kept in '%s' (%s); they will be measured again at the next load", path, error)
+        logger.warning(
+            "the statistics could not be kept in '%s' (%s); they will be measured again at the next load", path, error
+        )
     return stats

@@ -79,8 +79,17 @@ class _Piece(NamedTuple):
     finish_reason: str | None
 
 
-def complete(llm: Llama, prompt: str | Sequence[int], *, max_tokens: int | None, params: SamplingParams, stop: str | Sequence[str] | None,
-             stream: bool, echo: bool, logprobs: int | None) -> Completion | Iterator[CompletionChunk]:
+def complete(
+    llm: Llama,
+    prompt: str | Sequence[int],
+    *,
+    max_tokens: int | None,
+    params: SamplingParams,
+    stop: str | Sequence[str] | None,
+    stream: bool,
+    echo: bool,
+    logprobs: int | None,
+) -> Completion | Iterator[CompletionChunk]:
     """Complete a prompt; see `Llama.__call__`. The prompt has been read when this returns."""
     stops = [stop] if isinstance(stop, str) else list(stop or [])
     if any(not text for text in stops):
@@ -117,7 +126,7 @@ def _generated_pieces(llm: Llama, generation: Generation, stops: list[str], logp
             held_tokens.append(_Token(llm.detokenize([token]), value, _named(llm, top)))
         places = [place for place in (held.find(text) for text in stops) if place >= 0]
         if places:
-            yield _Piece(held[:min(places)], _tokens_within(held_tokens, min(places)), "stop")
+            yield _Piece(held[: min(places)], _tokens_within(held_tokens, min(places)), "stop")
             return
         safe = len(held) - _possible_stop(held, stops)
         if safe > 0:
@@ -146,8 +155,13 @@ def _tokens_within(tokens: list[_Token], n_chars: int) -> list[_Token]:
     return kept
 
 
-def _with_prompt(llm: Llama, tokens: npt.NDArray[np.int32], values: list[tuple[float, list[tuple[int, float]]]], logprobs: int | None,
-                 rest: Iterator[_Piece]) -> Iterator[_Piece]:
+def _with_prompt(
+    llm: Llama,
+    tokens: npt.NDArray[np.int32],
+    values: list[tuple[float, list[tuple[int, float]]]],
+    logprobs: int | None,
+    rest: Iterator[_Piece],
+) -> Iterator[_Piece]:
     """Put the prompt before the generated pieces."""
     details = list[_Token]()
     if logprobs is not None:
@@ -172,8 +186,19 @@ def _chunks(llm: Llama, pieces: Iterator[_Piece], *, with_logprobs: bool) -> Ite
                 details["top_logprobs"].append(token.top)
                 place += len(token.text)
         offset += len(piece.text)
-        choice: CompletionChoice = {"text": piece.text, "index": 0, "logprobs": details, "finish_reason": piece.finish_reason}
-        yield {"id": identity, "object": "text_completion", "created": created, "model": llm.identity.name, "choices": [choice]}
+        choice: CompletionChoice = {
+            "text": piece.text,
+            "index": 0,
+            "logprobs": details,
+            "finish_reason": piece.finish_reason,
+        }
+        yield {
+            "id": identity,
+            "object": "text_completion",
+            "created": created,
+            "model": llm.identity.name,
+            "choices": [choice],
+        }
 
 
 def _join(chunks: Iterator[CompletionChunk], n_prompt: int, generation: Generation) -> Completion:
@@ -191,7 +216,10 @@ def _join(chunks: Iterator[CompletionChunk], n_prompt: int, generation: Generati
     last, last_choice = parts[-1]
     n = generation.n_generated
     return {
-        "id": last["id"], "object": last["object"], "created": last["created"], "model": last["model"],
+        "id": last["id"],
+        "object": last["object"],
+        "created": last["created"],
+        "model": last["model"],
         "choices": [{"text": text, "index": 0, "logprobs": details, "finish_reason": last_choice["finish_reason"]}],
         "usage": {"prompt_tokens": n_prompt, "completion_tokens": n, "total_tokens": n_prompt + n},
     }

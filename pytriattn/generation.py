@@ -27,7 +27,9 @@ class Generation(Iterator[int]):
         finish_reason: None while it goes on, then ``stop`` (the model ended the text) or ``length`` (`max_tokens` or ``n_ctx``).
     """
 
-    def __init__(self, llm: Llama, prompt: npt.NDArray[np.int32], max_tokens: int | None, params: SamplingParams) -> None:
+    def __init__(
+        self, llm: Llama, prompt: npt.NDArray[np.int32], max_tokens: int | None, params: SamplingParams
+    ) -> None:
         """Continue `llm`, which has just read `prompt`."""
         self.n_generated = 0
         self.finish_reason: str | None = None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,37 +15,17 @@ import numpy.typing as npt
 from pytriattn._native import core
 from pytriattn.calibration import bundled_stats
 from pytriattn.completion import Completion, CompletionChunk, complete
-from pytriattn.errors import BudgetError, ClosedError, ContextError, ContextFullError, InvalidTokenError
+from pytriattn.errors import ClosedError, ContextFullError, InvalidTokenError
 from pytriattn.generation import Generation
+from pytriattn.kv_stats import KVStats, kv_stats_of
 from pytriattn.log import enable_verbose, forward_llama_log, logger
 from pytriattn.model_file import ModelIdentity, check_model_file, model_identity
 from pytriattn.sampling import SamplingParams
+from pytriattn.settings import EvictionSettings, check_context_settings, flash_attention, scaled_budget
 from pytriattn.stats import TriAttentionStats
 from pytriattn.threads import usable_cpus
 
-__all__ = ["KVStats", "Llama"]
-
-_MODES_THAT_MOVE_ROWS = ("per_layer_head", "per_head", "per_layer")
-_QUANTIZED_V_NEEDS_FLASH_ATTENTION = ("q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
-
-
-class KVStats(TypedDict):
-    """What `Llama.kv_stats` tells. Bytes are those allocated, for all attention layers; seconds and evictions are since load."""
-
-    tokens_seen: int
-    cells_used: int
-    cells_allocated: int
-    kv_bytes: int
-    k_bytes: int
-    v_bytes: int
-    recurrent_bytes: int
-    evictions: int
-    tokens_evicted: int
-    tokens_decoded: int
-    scoring_seconds: float
-    selection_seconds: float
-    compaction_seconds: float
-    decoding_seconds: float
+__all__ = ["Llama"]
 
 
 class Llama:
@@ -113,75 +95,79 @@ class Llama:
         self._context: Any = None
         self._model: Any = None
         self._call = 0
+        self._seed = seed
+        self._protect_prompt = protect_prompt
         if verbose:
             enable_verbose()
-        flash = _flash_attention(flash_attn)
-        if prefill not in ("chunked", "full"):
-            raise ContextError(f"prefill is {prefill!r}, it must be 'chunked' or 'full'")
-        if n_ctx < 0:
-            raise ContextError(f"n_ctx is {n_ctx}, it must not be negative")
-        if type_v in _QUANTIZED_V_NEEDS_FLASH_ATTENTION and flash == "off":
-            raise ContextError(f"type_v={type_v!r} needs flash attention; use flash_attn=True or type_v='f16'")
         # everything that can be refused is refused before the model is read
-        eviction: dict[str, Any] | None = None
+        flash = flash_attention(flash_attn)
+        check_context_settings(prefill=prefill, n_ctx=n_ctx, type_v=type_v, flash=flash)
+        eviction = None
         if budget is not None:
-            eviction = {"mode": mode, "budget": int(budget), "interval": interval, "window": window, "n_sink": n_sink, "seed": seed or 0}
-            core.EvictionConfig(**eviction)
-            if mode in _MODES_THAT_MOVE_ROWS and flash == "off":
-                raise BudgetError(f"mode={mode!r} moves values between cells, which needs flash attention; use flash_attn=True or mode='global'")
+            eviction = EvictionSettings(budget, mode, interval, window, n_sink, (seed or 0) & 0xFFFFFFFF)
+            eviction.check(flash)
         stats = triattn_stats
-        source = "these statistics"
         if stats is not None and not isinstance(stats, TriAttentionStats):
-            source = f"the statistics '{os.fspath(stats)}'"
             stats = TriAttentionStats.load(stats)
         path = check_model_file(model_path)
 
         try:
-            self._model = core.Model(str(path), n_gpu_layers)
-            self._metadata: dict[str, str] = self._model.metadata
-            self._identity = model_identity(path, self._metadata)
+            self._load_model(path, n_gpu_layers, n_ctx)
             if stats is not None:
+                source = "these statistics" if stats is triattn_stats else f"the statistics '{triattn_stats}'"
                 stats.check_model(self._identity, source)
-            self._n_ctx = n_ctx or self._model.n_ctx_train
-            if 0 < self._model.n_ctx_train < self._n_ctx:
-                logger.warning("n_ctx %d is beyond the %d positions that this model was trained for", self._n_ctx, self._model.n_ctx_train)
-            self._n_threads = n_threads or usable_cpus()
-            options = {
-                "model": self._model, "n_ctx": self._n_ctx, "n_batch": n_batch, "n_ubatch": n_ubatch, "n_threads": self._n_threads,
-                "type_k": type_k, "type_v": type_v, "flash_attn": flash,
-            }
-            native_stats = None
-            config = None
-            if eviction is not None:
-                if scale_budget_by_attention:
-                    eviction["budget"] = self._scaled_budget(eviction["budget"])
-                config = core.EvictionConfig(**eviction)
-                if config.needs_scores:
-                    if stats is None:
-                        stats = bundled_stats(self._model, self._identity, self._n_threads)
-                    native_stats = stats.to_native()
-            self._context = core.Context(**options, eviction=config, full_prefill=prefill == "full", stats=native_stats)
+            if eviction is not None and scale_budget_by_attention:
+                eviction = replace(eviction, budget=scaled_budget(self._model, eviction.budget, self._n_ctx))
+            native_eviction = eviction.to_native() if eviction is not None else None
+            n_threads = n_threads or usable_cpus()
+            if stats is None and native_eviction is not None and native_eviction.needs_scores:
+                stats = bundled_stats(self._model, self._identity, n_threads)
+            self._context = core.Context(
+                model=self._model,
+                n_ctx=self._n_ctx,
+                n_batch=n_batch,
+                n_ubatch=n_ubatch,
+                n_threads=n_threads,
+                type_k=type_k,
+                type_v=type_v,
+                flash_attn=flash,
+                eviction=native_eviction,
+                full_prefill=prefill == "full",
+                stats=stats.to_native() if stats is not None and native_eviction is not None else None,
+            )
         finally:
             forward_llama_log()
         self._stats = stats
-        self._budget = None if eviction is None else int(eviction["budget"])
-        self._protect_prompt = protect_prompt
-        self._window = window
-        self._seed = seed
+        self._eviction = eviction
 
-    def _scaled_budget(self, budget: int) -> int:
-        probe = core.Context(model=self._model, n_ctx=256, n_threads=self._n_threads)
-        n_attention = len(probe.layers)
-        probe.close()
-        kept = min(1.0, budget / self._n_ctx)
-        return max(budget, round(self._n_ctx * (1 - (1 - kept) * n_attention / self._model.n_layer)))
+    def _load_model(self, path: Path, n_gpu_layers: int, n_ctx: int) -> None:
+        self._model = core.Model(str(path), n_gpu_layers)
+        self._metadata: dict[str, str] = self._model.metadata
+        self._identity = model_identity(path, self._metadata)
+        trained = self._model.n_ctx_train
+        self._n_ctx: int = n_ctx or trained
+        if 0 < trained < self._n_ctx:
+            logger.warning("n_ctx %d is beyond the %d positions that the model was trained for", self._n_ctx, trained)
 
     # -- text ------------------------------------------------------------------------------------------------------------------
 
-    def __call__(self, prompt: str | Sequence[int], max_tokens: int | None = 16, *, temperature: float = 0.8, top_k: int = 40,
-                 top_p: float = 0.95, min_p: float = 0.05, repeat_penalty: float = 1.0, stop: str | Sequence[str] | None = None,
-                 seed: int | None = None, stream: bool = False, echo: bool = False, logprobs: int | None = None,
-                 **sampling: Any) -> Completion | Iterator[CompletionChunk]:
+    def __call__(
+        self,
+        prompt: str | Sequence[int],
+        max_tokens: int | None = 16,
+        *,
+        temperature: float = 0.8,
+        top_k: int = 40,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        repeat_penalty: float = 1.0,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        stream: bool = False,
+        echo: bool = False,
+        logprobs: int | None = None,
+        **sampling: Any,
+    ) -> Completion | Iterator[CompletionChunk]:
         """Complete a prompt.
 
         Args:
@@ -208,9 +194,18 @@ class Llama:
             BudgetError: ``protect_prompt`` is set and the prompt does not fit the budget.
             ValueError: a sampling value makes no sense.
         """
-        params = SamplingParams.checked(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty,
-                                        seed=seed if seed is not None else self._seed, **sampling)
-        return complete(self, prompt, max_tokens=max_tokens, params=params, stop=stop, stream=stream, echo=echo, logprobs=logprobs)
+        params = SamplingParams.checked(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repeat_penalty=repeat_penalty,
+            seed=seed if seed is not None else self._seed,
+            **sampling,
+        )
+        return complete(
+            self, prompt, max_tokens=max_tokens, params=params, stop=stop, stream=stream, echo=echo, logprobs=logprobs
+        )
 
     create_completion = __call__
 
@@ -246,7 +241,9 @@ class Llama:
 
     # -- tokens ----------------------------------------------------------------------------------------------------------------
 
-    def generate(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]], max_tokens: int | None = None, **sampling: Any) -> Generation:
+    def generate(
+        self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]], max_tokens: int | None = None, **sampling: Any
+    ) -> Generation:
         """Read a prompt, then return an iterator of generated token ids.
 
         The cache is cleared first. The prompt has been read when this returns. The iterator ends before an end-of-text token
@@ -285,22 +282,27 @@ class Llama:
             raise InvalidTokenError(f"token {wrong[0]} is not in the vocabulary of {model.n_vocab}")
         return array.astype(np.int32)
 
-    def read_prompt(self, tokens: npt.NDArray[np.int32], n_top_logprobs: int | None = None) -> list[tuple[float, list[tuple[int, float]]]]:
+    def read_prompt(
+        self, tokens: npt.NDArray[np.int32], n_top_logprobs: int | None = None
+    ) -> list[tuple[float, list[tuple[int, float]]]]:
         """Clear the cache and read a prompt; return (log-probability, best tokens) of tokens[1:] if `n_top_logprobs` is given."""
         context = self._open_context()
         if len(tokens) > self._n_ctx:
-            raise ContextFullError(f"the prompt has {len(tokens)} tokens, more than n_ctx {self._n_ctx}; raise n_ctx or shorten the prompt")
+            raise ContextFullError(
+                f"the prompt has {len(tokens)} tokens, more than n_ctx {self._n_ctx}; raise n_ctx or shorten the prompt"
+            )
         n_protected = len(tokens) if self._protect_prompt else 0
-        if self._budget is not None and n_protected and n_protected + self._window + 1 > self._budget:
-            raise BudgetError(f"the protected prompt of {n_protected} tokens and a window of {self._window} do not fit the budget of "
-                              f"{self._budget}; raise the budget or use protect_prompt=False")
+        if self._eviction is not None:
+            self._eviction.check_prompt(n_protected)
         self._call += 1
         try:
             context.clear()
             if n_top_logprobs is None:
                 context.read(0, tokens, n_protected)
                 return []
-            found: list[tuple[float, list[tuple[int, float]]]] = context.read_with_logprobs(0, tokens, n_protected, n_top_logprobs)
+            found: list[tuple[float, list[tuple[int, float]]]] = context.read_with_logprobs(
+                0, tokens, n_protected, n_top_logprobs
+            )
             return found
         finally:
             forward_llama_log()
@@ -328,7 +330,9 @@ class Llama:
         array = self.check_tokens(tokens)
         context = self._open_context()
         if len(array) > self._n_ctx:
-            raise ContextFullError(f"{len(array)} tokens are more than n_ctx {self._n_ctx}; raise n_ctx or shorten the text")
+            raise ContextFullError(
+                f"{len(array)} tokens are more than n_ctx {self._n_ctx}; raise n_ctx or shorten the text"
+            )
         self._call += 1
         try:
             values: npt.NDArray[np.float32] = context.logprobs(array)
@@ -340,14 +344,7 @@ class Llama:
 
     def kv_stats(self) -> KVStats:
         """Return what the KV cache holds, what it has allocated and what eviction has cost."""
-        c = self._open_context().counters()
-        return KVStats(
-            tokens_seen=c["n_tokens"], cells_used=c["cells_used"], cells_allocated=c["cells_allocated"],
-            kv_bytes=c["k_bytes"] + c["v_bytes"], k_bytes=c["k_bytes"], v_bytes=c["v_bytes"], recurrent_bytes=c["recurrent_bytes"],
-            evictions=c["n_evictions"], tokens_evicted=c["n_tokens_evicted"], tokens_decoded=c["n_decoded"],
-            scoring_seconds=c["scoring_s"], selection_seconds=c["selection_s"], compaction_seconds=c["compaction_s"],
-            decoding_seconds=c["decoding_s"],
-        )
+        return kv_stats_of(self._open_context())
 
     def kept_positions(self, layer: int, kv_head: int) -> npt.NDArray[np.int32]:
         """Return which tokens' keys a head still holds: their positions, int32, ascending.
@@ -394,7 +391,7 @@ class Llama:
     @property
     def budget(self) -> int | None:
         """Keys kept per layer and KV head; None: all."""
-        return self._budget
+        return None if self._eviction is None else self._eviction.budget
 
     @property
     def native_model(self) -> Any:
@@ -447,7 +444,9 @@ class Llama:
         """Return the object itself."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close the object."""
         self.close()
 
@@ -460,11 +459,3 @@ class Llama:
         if self._context is None:
             raise ClosedError("this Llama has been closed")
         return self._context
-
-
-def _flash_attention(value: str | bool) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if value not in ("auto", "on", "off"):
-        raise ContextError(f"flash_attn is {value!r}, it must be 'auto', True or False")
-    return value

@@ -11,7 +11,15 @@ import numpy.typing as npt
 from pytriattn._native import core
 from pytriattn.stats import LayerStats
 
-__all__ = ["DEFAULT_OFFSETS", "CompactionPlan", "group_scores", "plan_compaction", "score_keys", "select", "synthetic_query"]
+__all__ = [
+    "DEFAULT_OFFSETS",
+    "CompactionPlan",
+    "group_scores",
+    "plan_compaction",
+    "score_keys",
+    "select",
+    "synthetic_query",
+]
 
 DEFAULT_OFFSETS: tuple[int, ...] = tuple(core.DEFAULT_OFFSETS)
 """Future distances that a score is averaged over: 1, 2, 4, ..., 65536 tokens."""
@@ -29,7 +37,9 @@ class CompactionPlan(NamedTuple):
     moves: list[list[list[tuple[int, int]]]]
 
 
-def synthetic_query(layer: LayerStats, position: int, offsets: Sequence[int] = DEFAULT_OFFSETS) -> npt.NDArray[np.float32]:
+def synthetic_query(
+    layer: LayerStats, position: int, offsets: Sequence[int] = DEFAULT_OFFSETS
+) -> npt.NDArray[np.float32]:
     """Return the query that stands for all future ones: the mean over offsets of RoPE(centre, position + offset).
 
     Returns float32 [n_head, head_dim].
@@ -38,8 +48,16 @@ def synthetic_query(layer: LayerStats, position: int, offsets: Sequence[int] = D
     return query
 
 
-def score_keys(layer: LayerStats, keys: npt.ArrayLike, position: int, offsets: Sequence[int] = DEFAULT_OFFSETS, *,
-               use_trig: bool = True, use_norm: bool = True, use_unrotated: bool = True) -> npt.NDArray[np.float32]:
+def score_keys(
+    layer: LayerStats,
+    keys: npt.ArrayLike,
+    position: int,
+    offsets: Sequence[int] = DEFAULT_OFFSETS,
+    *,
+    use_trig: bool = True,
+    use_norm: bool = True,
+    use_unrotated: bool = True,
+) -> npt.NDArray[np.float32]:
     """Score keys by the attention that they can expect from queries after `position` (arXiv 2604.04921).
 
     Args:
@@ -58,11 +76,15 @@ def score_keys(layer: LayerStats, keys: npt.ArrayLike, position: int, offsets: S
         StatsError: the shapes do not fit.
     """
     array = np.asarray(keys, dtype=np.float32)
-    scores: npt.NDArray[np.float32] = core.score_keys(layer.to_native(), array, position, list(offsets), use_trig, use_norm, use_unrotated)
+    scores: npt.NDArray[np.float32] = core.score_keys(
+        layer.to_native(), array, position, list(offsets), use_trig, use_norm, use_unrotated
+    )
     return scores
 
 
-def group_scores(scores: npt.ArrayLike, n_head_kv: int, protected: npt.ArrayLike | None = None) -> npt.NDArray[np.float32]:
+def group_scores(
+    scores: npt.ArrayLike, n_head_kv: int, protected: npt.ArrayLike | None = None
+) -> npt.NDArray[np.float32]:
     """z-score each query head over its unprotected keys, then take the maximum over the heads of each KV head.
 
     Args:
@@ -78,8 +100,14 @@ def group_scores(scores: npt.ArrayLike, n_head_kv: int, protected: npt.ArrayLike
     return grouped
 
 
-def select(scores: npt.ArrayLike, n_head_kv: int, n_keep: int, mode: str = "per_layer_head", protected: npt.ArrayLike | None = None,
-           seed: int = 0) -> npt.NDArray[np.bool_]:
+def select(
+    scores: npt.ArrayLike,
+    n_head_kv: int,
+    n_keep: int,
+    mode: str = "per_layer_head",
+    protected: npt.ArrayLike | None = None,
+    seed: int = 0,
+) -> npt.NDArray[np.bool_]:
     """Choose the keys that each layer and KV head keeps.
 
     Args:

@@ -60,8 +60,13 @@ class SamplingParams:
 
     def _check(self) -> None:
         limits = {
-            "temperature": (0.0, math.inf), "top_p": (0.0, 1.0), "min_p": (0.0, 1.0), "repeat_penalty": (1e-6, math.inf),
-            "frequency_penalty": (-math.inf, math.inf), "presence_penalty": (-math.inf, math.inf), "penalty_last_n": (-1, math.inf),
+            "temperature": (0.0, math.inf),
+            "top_p": (0.0, 1.0),
+            "min_p": (0.0, 1.0),
+            "repeat_penalty": (1e-6, math.inf),
+            "frequency_penalty": (-math.inf, math.inf),
+            "presence_penalty": (-math.inf, math.inf),
+            "penalty_last_n": (-1, math.inf),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -71,9 +76,17 @@ class SamplingParams:
     def make_sampler(self, model: Any, prompt: npt.NDArray[np.int32]) -> Any:
         """Return a ``_core.Sampler`` that knows the prompt's last tokens for its penalties."""
         sampler = core.Sampler(
-            model=model, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, min_p=self.min_p, repeat_penalty=self.repeat_penalty,
-            frequency_penalty=self.frequency_penalty, presence_penalty=self.presence_penalty, penalty_last_n=self.penalty_last_n,
-            seed=core.RANDOM_SEED if self.seed is None else self.seed & 0xFFFFFFFF, ignore_eos=self.ignore_eos,
+            model=model,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repeat_penalty=self.repeat_penalty,
+            frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty,
+            penalty_last_n=self.penalty_last_n,
+            seed=core.RANDOM_SEED if self.seed is None else self.seed & 0xFFFFFFFF,
+            ignore_eos=self.ignore_eos,
         )
         looks_back = len(prompt) if self.penalty_last_n < 0 else self.penalty_last_n
         for token in prompt[-looks_back:] if looks_back else []:

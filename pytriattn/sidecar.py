@@ -23,7 +23,12 @@ FORMAT_VERSION = 1
 _ARCHITECTURE = "triattention"
 # Per-layer numbers, as arrays over layers under "triattention.layer.<name>". GGUF keeps arrays of numbers in single precision.
 _LAYER_FIELDS: dict[str, Callable[[Any], int | bool | float]] = {
-    "layer": int, "n_head": int, "n_head_kv": int, "n_rot": int, "interleaved": bool, "scale": lambda value: float(np.float32(value)),
+    "layer": int,
+    "n_head": int,
+    "n_head_kv": int,
+    "n_rot": int,
+    "interleaved": bool,
+    "scale": lambda value: float(np.float32(value)),
 }
 _TENSORS: dict[str, Any] = {"omega": np.float64, "centre": np.float32, "magnitude": np.float32}
 
@@ -110,8 +115,10 @@ def _layers(reader: gguf.GGUFReader) -> tuple[LayerStats, ...]:
     fields = {name: _scalar(reader, f"layer.{name}") for name in _LAYER_FIELDS}
     layers = []
     for values in zip(*fields.values(), strict=True):
-        facts: dict[str, Any] = {name: kind(value) for (name, kind), value in zip(_LAYER_FIELDS.items(), values, strict=True)}
-        arrays = {name: array(facts["layer"], name) for name in _TENSORS}
+        facts: dict[str, Any] = {
+            name: kind(value) for (name, kind), value in zip(_LAYER_FIELDS.items(), values, strict=True)
+        }
+        arrays: dict[str, Any] = {name: array(facts["layer"], name) for name in _TENSORS}
         layer = LayerStats(**facts, **arrays)
         layer.to_native()  # checks shapes and ranges
         layers.append(layer)
@@ -126,8 +133,12 @@ def _read(path: Path) -> TriAttentionStats:
     version = _scalar(reader, "format_version")
     if version != FORMAT_VERSION:
         raise StatsError(f"it has format version {version}, this pytriattn reads {FORMAT_VERSION}; calibrate again")
-    model = ModelIdentity(_scalar(reader, "model.name"), _scalar(reader, "model.architecture"), _scalar(reader, "model.sha256"))
-    stats = TriAttentionStats(_layers(reader), model, int(_scalar(reader, "corpus.n_tokens")), _scalar(reader, "corpus.sha256"))
+    model = ModelIdentity(
+        _scalar(reader, "model.name"), _scalar(reader, "model.architecture"), _scalar(reader, "model.sha256")
+    )
+    stats = TriAttentionStats(
+        _layers(reader), model, int(_scalar(reader, "corpus.n_tokens")), _scalar(reader, "corpus.sha256")
+    )
     if not stats.layers or _content_sha256(stats) != _scalar(reader, "content_sha256"):
         raise StatsError("its contents do not match its checksum")
     return stats
@@ -148,4 +159,6 @@ def read_sidecar(path: str | os.PathLike[str]) -> TriAttentionStats:
     except StatsError as error:
         raise StatsError(f"the statistics '{file}' cannot be used: {error}") from error
     except Exception as error:  # the reader trusts its input; damage shows as any kind of error
-        raise StatsError(f"the statistics '{file}' are damaged ({type(error).__name__}: {error}); calibrate again") from error
+        raise StatsError(
+            f"the statistics '{file}' are damaged ({type(error).__name__}: {error}); calibrate again"
+        ) from error

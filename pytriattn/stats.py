@@ -67,16 +67,30 @@ class LayerStats:
             StatsError: the numbers contradict each other.
         """
         return core.LayerStats(
-            layer=self.layer, n_head=self.n_head, n_head_kv=self.n_head_kv, head_dim=self.head_dim, n_rot=self.n_rot,
-            interleaved=self.interleaved, scale=self.scale, omega=self.omega, centre=self.centre, magnitude=self.magnitude,
+            layer=self.layer,
+            n_head=self.n_head,
+            n_head_kv=self.n_head_kv,
+            head_dim=self.head_dim,
+            n_rot=self.n_rot,
+            interleaved=self.interleaved,
+            scale=self.scale,
+            omega=self.omega,
+            centre=self.centre,
+            magnitude=self.magnitude,
         )
 
     @classmethod
     def from_native(cls, native: Any) -> LayerStats:
         """Return what the C++ calibrator measured."""
         return cls(
-            layer=native.layer, n_head=native.n_head, n_head_kv=native.n_head_kv, n_rot=native.n_rot,
-            interleaved=native.interleaved, scale=native.scale, omega=native.omega, centre=native.centre,
+            layer=native.layer,
+            n_head=native.n_head,
+            n_head_kv=native.n_head_kv,
+            n_rot=native.n_rot,
+            interleaved=native.interleaved,
+            scale=native.scale,
+            omega=native.omega,
+            centre=native.centre,
             magnitude=native.magnitude,
         )
 

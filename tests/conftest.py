@@ -74,8 +74,17 @@ def random_tokens() -> Tokens:
 class TinyContext:
     """A core context over a tiny model, calibrated on random tokens if its mode needs statistics."""
 
-    def __init__(self, path: pathlib.Path, *, mode: str = "per_layer_head", budget: int | None = 96, interval: int = 32, window: int = 16,
-                 seed: int = 0, **options: object) -> None:
+    def __init__(
+        self,
+        path: pathlib.Path,
+        *,
+        mode: str = "per_layer_head",
+        budget: int | None = 96,
+        interval: int = 32,
+        window: int = 16,
+        seed: int = 0,
+        **options: object,
+    ) -> None:
         self.model = core.Model(str(path))
         eviction = stats = None
         if budget is not None:

@@ -58,19 +58,28 @@ def test_settings_that_do_not_fit_together(smollm2: pathlib.Path) -> None:
         ({"budget": 512, "n_sink": -1}, "n_sink is -1"),
         ({"budget": 512, "interval": 0}, "interval is 0"),
         ({"budget": 512, "mode": "best"}, "mode 'best' is unknown"),
-        *(({"budget": 512, "mode": mode, "flash_attn": False}, "flash attention") for mode in ("per_layer_head", "per_head", "per_layer")),
+        *(
+            ({"budget": 512, "mode": mode, "flash_attn": False}, "flash attention")
+            for mode in ("per_layer_head", "per_head", "per_layer")
+        ),
     ]
     for options, message in cases:
         # the model is not even looked for
         with pytest.raises(BudgetError, match=message):
             Llama("nowhere.gguf", **options)
     for options, message in [
-        ({"prefill": "some"}, "prefill is 'some'"), ({"flash_attn": "yes"}, "flash_attn is 'yes'"), ({"n_ctx": -1}, "n_ctx is -1"),
+        ({"prefill": "some"}, "prefill is 'some'"),
+        ({"flash_attn": "yes"}, "flash_attn is 'yes'"),
+        ({"n_ctx": -1}, "n_ctx is -1"),
         ({"type_v": "q8_0", "flash_attn": False}, "type_v='q8_0' needs flash attention"),
     ]:
         with pytest.raises(ContextError, match=message):
             Llama("nowhere.gguf", **options)
-    for options, message in [({"type_k": "f8"}, "cache type 'f8' is unknown"), ({"n_batch": 0}, "at least 1"), ({"n_ctx": 2**40}, "needs too large a cache")]:
+    for options, message in [
+        ({"type_k": "f8"}, "cache type 'f8' is unknown"),
+        ({"n_batch": 0}, "at least 1"),
+        ({"n_ctx": 2**40}, "needs too large a cache"),
+    ]:
         with pytest.raises(ContextError, match=message):
             Llama(smollm2, **options)
     with pytest.raises(TypeError, match="n_context"):
@@ -100,7 +109,15 @@ def test_prompts(smollm2: pathlib.Path, smollm2_core: Llama) -> None:
 
 
 def test_sampling_values(smollm2_core: Llama) -> None:
-    for options in ({"temperature": -1}, {"temperature": float("nan")}, {"top_p": 1.5}, {"min_p": -0.1}, {"repeat_penalty": 0}, {"logprobs": -1}, {"stop": ["x", ""]}):
+    for options in (
+        {"temperature": -1},
+        {"temperature": float("nan")},
+        {"top_p": 1.5},
+        {"min_p": -0.1},
+        {"repeat_penalty": 0},
+        {"logprobs": -1},
+        {"stop": ["x", ""]},
+    ):
         with pytest.raises(ValueError, match=next(iter(options))):
             smollm2_core("Hi", **options)
     for call in (smollm2_core, smollm2_core.generate):
@@ -129,8 +146,17 @@ def test_a_closed_llama(smollm2: pathlib.Path) -> None:
     next(generation)
     llm.close()
     llm.close()
-    for call in (lambda: next(generation), lambda: llm("Hi"), lambda: llm.tokenize("Hi"), lambda: llm.logprobs([1]), llm.kv_stats, llm.reset,
-                 lambda: llm.n_tokens, lambda: llm.kept_positions(0, 0), llm.n_vocab):
+    for call in (
+        lambda: next(generation),
+        lambda: llm("Hi"),
+        lambda: llm.tokenize("Hi"),
+        lambda: llm.logprobs([1]),
+        llm.kv_stats,
+        llm.reset,
+        lambda: llm.n_tokens,
+        lambda: llm.kept_positions(0, 0),
+        llm.n_vocab,
+    ):
         with pytest.raises(ClosedError, match="closed"):
             call()
     assert llm.metadata["general.architecture"] == "llama"  # plain facts stay
@@ -160,7 +186,12 @@ def test_two_threads_on_one_llama(smollm2: pathlib.Path) -> None:
         thread.start()
         started.wait()
         time.sleep(0.2)
-        calls: list[Callable[[], object]] = [lambda: llm.logprobs([1, 2]), lambda: llm.generate([1, 2]), llm.close, llm.kv_stats]
+        calls: list[Callable[[], object]] = [
+            lambda: llm.logprobs([1, 2]),
+            lambda: llm.generate([1, 2]),
+            llm.close,
+            llm.kv_stats,
+        ]
         for call in calls:
             with pytest.raises(BusyError, match="in use by another thread"):
                 call()

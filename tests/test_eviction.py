@@ -14,8 +14,17 @@ from pytriattn import BudgetError, ContextError, DecodeError
 from pytriattn._native import core
 
 MODES = ("per_layer_head", "per_head", "per_layer", "global", "recent", "random")
-ROW_BYTES = {"f32": (1, 4), "f16": (1, 2), "bf16": (1, 2), "q8_0": (32, 34), "q4_0": (32, 18), "q4_1": (32, 20), "iq4_nl": (32, 18),
-             "q5_0": (32, 22), "q5_1": (32, 24)}  # elements and bytes of a block
+ROW_BYTES = {
+    "f32": (1, 4),
+    "f16": (1, 2),
+    "bf16": (1, 2),
+    "q8_0": (32, 34),
+    "q4_0": (32, 18),
+    "q4_1": (32, 20),
+    "iq4_nl": (32, 18),
+    "q5_0": (32, 22),
+    "q5_1": (32, 24),
+}  # elements and bytes of a block
 Tiny = Callable[[str], pathlib.Path]
 
 
@@ -30,13 +39,17 @@ def snapshot(context: Any, types: tuple[str, str], seq: int = 0) -> dict[tuple[i
     for layer, n_head_kv, head_dim_k, head_dim_v in context.layers:
         for value, (cache_type, head_dim) in enumerate(zip(types, (head_dim_k, head_dim_v), strict=True)):
             width = row_bytes(cache_type, head_dim)
-            rows = np.frombuffer(context.cache_rows(seq, layer, bool(value)), dtype=np.uint8).reshape(-1, n_head_kv, width)
+            rows = np.frombuffer(context.cache_rows(seq, layer, bool(value)), dtype=np.uint8).reshape(
+                -1, n_head_kv, width
+            )
             for head in range(n_head_kv):
                 result[layer, value, head] = rows[:, head].copy()
     return result
 
 
-def assert_rows_are_those_of_the_kept_positions(context: Any, types: tuple[str, str], before: dict, slot_of: dict[int, int], seq: int = 0) -> None:
+def assert_rows_are_those_of_the_kept_positions(
+    context: Any, types: tuple[str, str], before: dict, slot_of: dict[int, int], seq: int = 0
+) -> None:
     after = snapshot(context, types, seq)
     cells = [slot for slot, _ in context.cells(seq)]
     for layer, n_head_kv, *_ in context.layers:
@@ -60,9 +73,22 @@ def test_an_eviction_moves_rows_bit_for_bit(tiny: Tiny, random_tokens: Tokens, a
     assert_rows_are_those_of_the_kept_positions(context, ("f16", "f16"), before, slot_of)
 
 
-@pytest.mark.parametrize("types", [("f32", "f16"), ("bf16", "bf16"), ("q8_0", "q8_0"), ("q4_0", "q4_0"), ("q8_0", "q4_0"), ("q4_1", "q5_1"),
-                                   ("q5_0", "iq4_nl"), ("iq4_nl", "f16")])
-@pytest.mark.parametrize("arch", ["llama", "qwen3"])  # rows of 32 (18 bytes in q4_0: no whole words) and of 64 (Hadamard-rotated)
+@pytest.mark.parametrize(
+    "types",
+    [
+        ("f32", "f16"),
+        ("bf16", "bf16"),
+        ("q8_0", "q8_0"),
+        ("q4_0", "q4_0"),
+        ("q8_0", "q4_0"),
+        ("q4_1", "q5_1"),
+        ("q5_0", "iq4_nl"),
+        ("iq4_nl", "f16"),
+    ],
+)
+@pytest.mark.parametrize(
+    "arch", ["llama", "qwen3"]
+)  # rows of 32 (18 bytes in q4_0: no whole words) and of 64 (Hadamard-rotated)
 def test_cache_types(tiny: Tiny, random_tokens: Tokens, arch: str, types: tuple[str, str]) -> None:
     context = TinyContext(tiny(arch), budget=96, type_k=types[0], type_v=types[1]).context
     context.read(0, random_tokens[:120], 0)
@@ -74,14 +100,23 @@ def test_cache_types(tiny: Tiny, random_tokens: Tokens, arch: str, types: tuple[
 
 
 @pytest.mark.parametrize(("type_k", "agreement"), [("bf16", 0.97), ("q8_0", 0.97), ("q5_1", 0.93), ("q4_0", 0.88)])
-def test_kept_sets_hardly_depend_on_the_cache_type(tiny: Tiny, random_tokens: Tokens, type_k: str, agreement: float) -> None:
+def test_kept_sets_hardly_depend_on_the_cache_type(
+    tiny: Tiny, random_tokens: Tokens, type_k: str, agreement: float
+) -> None:
     """With heads of 64 llama.cpp rotates quantised keys; scoring them as they are stored would choose other keys."""
     kept = []
     for cache_type in ("f16", type_k):
         context = TinyContext(tiny("qwen3"), budget=64, type_k=cache_type).context
         context.read(0, random_tokens[:95], 0)
         context.evict()
-        kept.append({(layer, head, p) for layer, n, *_ in context.layers for head in range(n) for p in context.kept_positions(0, layer, head)})
+        kept.append(
+            {
+                (layer, head, p)
+                for layer, n, *_ in context.layers
+                for head in range(n)
+                for p in context.kept_positions(0, layer, head)
+            }
+        )
     assert len(kept[0] & kept[1]) / len(kept[0]) >= agreement
 
 
@@ -144,7 +179,9 @@ def test_sequences_have_budgets_of_their_own(tiny: Tiny, random_tokens: Tokens, 
         context.read(0, text[:150], 0)
         for token in text[150:]:
             context.step([0], [int(token)])
-        alone.append((context.logits(0), [context.kept_positions(0, layer, 0).tolist() for layer, *_ in context.layers]))
+        alone.append(
+            (context.logits(0), [context.kept_positions(0, layer, 0).tolist() for layer, *_ in context.layers])
+        )
     together = TinyContext(tiny(arch), budget=96, n_seq_max=2, kv_unified=kv_unified).context
     for seq, text in enumerate(texts):
         together.read(seq, text[:150], 0)
@@ -202,7 +239,9 @@ def test_without_flash_attention_only_whole_cells_can_go(tiny: Tiny, random_toke
 
 
 @pytest.mark.parametrize("window", [100, 200])
-def test_sliding_windows_larger_than_the_budget(tiny: Tiny, random_tokens: Tokens, tmp_path: pathlib.Path, window: int) -> None:
+def test_sliding_windows_larger_than_the_budget(
+    tiny: Tiny, random_tokens: Tokens, tmp_path: pathlib.Path, window: int
+) -> None:
     """The sliding layers' cache is never larger than that of the others; it still has to hold its window."""
     import tiny_archs
 
@@ -250,12 +289,30 @@ def test_an_error_while_decoding_clears_the_context(tiny: Tiny, random_tokens: T
     tiny_context = TinyContext(tiny("llama"), budget=96)
     model = tiny_context.model
     broken = core.Stats(
-        [core.LayerStats(layer=layer.layer, n_head=layer.n_head, n_head_kv=layer.n_head_kv, head_dim=layer.head_dim, n_rot=layer.n_rot,
-                         interleaved=layer.interleaved, scale=layer.scale, omega=layer.omega, centre=np.full_like(layer.centre, 3e38),
-                         magnitude=layer.magnitude) for layer in core.calibrate(model, random_tokens[:64], n_ctx=64, n_ubatch=64, n_threads=2).layers],
+        [
+            core.LayerStats(
+                layer=layer.layer,
+                n_head=layer.n_head,
+                n_head_kv=layer.n_head_kv,
+                head_dim=layer.head_dim,
+                n_rot=layer.n_rot,
+                interleaved=layer.interleaved,
+                scale=layer.scale,
+                omega=layer.omega,
+                centre=np.full_like(layer.centre, 3e38),
+                magnitude=layer.magnitude,
+            )
+            for layer in core.calibrate(model, random_tokens[:64], n_ctx=64, n_ubatch=64, n_threads=2).layers
+        ],
         64,
     )
-    context = core.Context(model=model, n_ctx=4096, n_threads=2, stats=broken, eviction=core.EvictionConfig(mode="per_layer_head", budget=96, interval=32, window=16))
+    context = core.Context(
+        model=model,
+        n_ctx=4096,
+        n_threads=2,
+        stats=broken,
+        eviction=core.EvictionConfig(mode="per_layer_head", budget=96, interval=32, window=16),
+    )
     with pytest.raises(DecodeError, match="not finite"):
         context.read(0, random_tokens[:400], 0)
     assert context.n_tokens() == 0

@@ -23,17 +23,35 @@ def layer_stats(layer: int, *, interleaved: bool = False, scale: float = 1.0) ->
     imag = np.array(INPUTS["q_mean_imag"], dtype=np.float32)[layer]
     pairs = np.stack([real, imag], axis=-1 if interleaved else -2)  # [n_head, n_bands, 2] or [n_head, 2, n_bands]
     return LayerStats(
-        layer=layer, n_head=CONFIG["n_q_heads"], n_head_kv=CONFIG["n_kv_heads"], n_rot=D, interleaved=interleaved, scale=scale,
-        omega=np.array(CONFIG["omega"], dtype=np.float64), centre=pairs.reshape(len(real), D),
+        layer=layer,
+        n_head=CONFIG["n_q_heads"],
+        n_head_kv=CONFIG["n_kv_heads"],
+        n_rot=D,
+        interleaved=interleaved,
+        scale=scale,
+        omega=np.array(CONFIG["omega"], dtype=np.float64),
+        centre=pairs.reshape(len(real), D),
         magnitude=np.array(INPUTS["q_abs_mean"], dtype=np.float32)[layer],
     )
 
 
-def scores(keys: Any = INPUTS["k_rotated_half"], position: int = POSITION, *, interleaved: bool = False, scale: float = 1.0, **options: bool) -> np.ndarray:
+def scores(
+    keys: Any = INPUTS["k_rotated_half"],
+    position: int = POSITION,
+    *,
+    interleaved: bool = False,
+    scale: float = 1.0,
+    **options: bool,
+) -> np.ndarray:
     rotated = np.array(keys, dtype=np.float32).transpose(0, 2, 1, 3)  # [n_layers, n_keys, n_head_kv, head_dim]
-    return np.stack([
-        score_keys(layer_stats(i, interleaved=interleaved, scale=scale), rotated[i], position, CONFIG["offsets"], **options) for i in range(N_LAYERS)
-    ])
+    return np.stack(
+        [
+            score_keys(
+                layer_stats(i, interleaved=interleaved, scale=scale), rotated[i], position, CONFIG["offsets"], **options
+            )
+            for i in range(N_LAYERS)
+        ]
+    )
 
 
 def assert_close(found: np.ndarray, expected: Any, tolerance: float = 1e-5) -> None:
@@ -71,7 +89,9 @@ def test_large_positions_lose_nothing() -> None:
     shift, omega = variant["position_shift"], np.array(CONFIG["omega"])
     unrotated = np.array(INPUTS["k_unrotated"], dtype=np.float64)
     half = D // 2
-    z = (unrotated[..., :half] + 1j * unrotated[..., half:]) * np.exp(1j * omega * (np.array(CONFIG["positions"])[:, None] + shift))
+    z = (unrotated[..., :half] + 1j * unrotated[..., half:]) * np.exp(
+        1j * omega * (np.array(CONFIG["positions"])[:, None] + shift)
+    )
     shifted = np.concatenate([z.real, z.imag], axis=-1)
     assert_close(scores(shifted, variant["round_start"]), OUTPUTS["score_mean_f64"])
 
@@ -89,7 +109,9 @@ def test_group_scores_leave_protected_keys_out_of_the_statistics() -> None:
     protected = np.arange(CONFIG["n_keys"]) < 3
     z = np.array(OUTPUTS["zscore_hf_prefix3_f32"])  # [n_layers, n_head, n_keys - 3]
     expected = z.reshape(N_LAYERS, CONFIG["n_kv_heads"], CONFIG["group_size"], -1).max(axis=2)
-    found = np.stack([group_scores(s, CONFIG["n_kv_heads"], protected)[:, 3:] for s in np.array(OUTPUTS["score_mean_f32"])])
+    found = np.stack(
+        [group_scores(s, CONFIG["n_kv_heads"], protected)[:, 3:] for s in np.array(OUTPUTS["score_mean_f32"])]
+    )
     assert_close(found, expected)
 
 

@@ -66,8 +66,21 @@ def test_the_command_line(smollm2: pathlib.Path, tmp_path: pathlib.Path) -> None
     corpus = tmp_path / "corpus.txt"
     corpus.write_text(bundled_text() * 40)
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytriattn.cli.calibrate", str(corpus), "-m", str(smollm2), "-o", str(tmp_path / "out"), "--tokens", "50000"],
-        stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        [
+            sys.executable,
+            "-m",
+            "pytriattn.cli.calibrate",
+            str(corpus),
+            "-m",
+            str(smollm2),
+            "-o",
+            str(tmp_path / "out"),
+            "--tokens",
+            "50000",
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     )
     time.sleep(3)
     process.send_signal(signal.SIGINT)

@@ -43,7 +43,9 @@ def test_stop_strings_end_the_text_before_them(smollm2_core: Llama) -> None:
         result = smollm2_core(PROMPT, max_tokens=12, temperature=0, stop=stops)["choices"][0]
         assert result["text"] == free[: free.index(stop)]
         assert result["finish_reason"] == "stop"
-    streamed = "".join(c["choices"][0]["text"] for c in smollm2_core(PROMPT, max_tokens=12, temperature=0, stop=stop, stream=True))
+    streamed = "".join(
+        c["choices"][0]["text"] for c in smollm2_core(PROMPT, max_tokens=12, temperature=0, stop=stop, stream=True)
+    )
     assert streamed == free[: free.index(stop)]
 
 
@@ -57,12 +59,16 @@ def test_echo_and_logprobs(smollm2_core: Llama) -> None:
     details = choice["logprobs"]
     assert choice["text"].startswith(PROMPT)
     assert "".join(details["tokens"]) == choice["text"]
-    assert [choice["text"][o : o + len(t)] for o, t in zip(details["text_offset"], details["tokens"], strict=True)] == details["tokens"]
+    assert [
+        choice["text"][o : o + len(t)] for o, t in zip(details["text_offset"], details["tokens"], strict=True)
+    ] == details["tokens"]
     assert details["token_logprobs"][0] is None
     tokens = smollm2_core.tokenize(PROMPT)
     expected = smollm2_core.logprobs(tokens)
     np.testing.assert_allclose(details["token_logprobs"][1 : len(tokens)], expected, atol=1e-3)
-    for value, top in zip(details["token_logprobs"][len(tokens):], details["top_logprobs"][len(tokens):], strict=True):
+    for value, top in zip(
+        details["token_logprobs"][len(tokens) :], details["top_logprobs"][len(tokens) :], strict=True
+    ):
         assert len(top) == 3
         assert value == pytest.approx(max(top.values()))  # greedy
     without = smollm2_core(PROMPT, max_tokens=6, temperature=0, logprobs=0)["choices"][0]
@@ -98,11 +104,21 @@ def test_generate_reads_the_prompt_before_it_returns(smollm2_core: Llama) -> Non
 
 
 def test_the_end_of_a_text(smollm2_core: Llama) -> None:
-    chat = "<|im_start|>user\nSay yes.<|im_end|>\n<|im_start|>assistant\nYes.<|im_end|>\n<|im_start|>user\nSay yes.<|im_end|>\n<|im_start|>assistant\n"
+    question = "<|im_start|>user\nSay yes.<|im_end|>\n<|im_start|>assistant\n"
+    chat = question + "Yes.<|im_end|>\n" + question
     choice = smollm2_core(chat, max_tokens=None, temperature=0)["choices"][0]
     assert choice["finish_reason"] == "stop"
     assert "<|im_end|>" not in choice["text"]
-    assert len(list(smollm2_core.generate(smollm2_core.tokenize(chat, special=True), max_tokens=60, temperature=0, ignore_eos=True))) == 60
+    assert (
+        len(
+            list(
+                smollm2_core.generate(
+                    smollm2_core.tokenize(chat, special=True), max_tokens=60, temperature=0, ignore_eos=True
+                )
+            )
+        )
+        == 60
+    )
 
 
 def test_seeds(smollm2_core: Llama) -> None:
@@ -152,7 +168,10 @@ def test_long_generation_in_constant_memory(smollm2: pathlib.Path, smollm2_stats
         assert after["kv_bytes"] == before["kv_bytes"] == 256 * 30 * 3 * 64 * 2 * 2
         assert after["evictions"] == 11
         assert after["tokens_evicted"] == 11 * 64
-        assert min(after[k] for k in ("scoring_seconds", "selection_seconds", "compaction_seconds", "decoding_seconds")) > 0
+        assert (
+            min(after[k] for k in ("scoring_seconds", "selection_seconds", "compaction_seconds", "decoding_seconds"))
+            > 0
+        )
         kept = [llm.kept_positions(layer, head) for layer in llm.attention_layers for head in range(3)]
         for positions in kept:
             assert positions.dtype == np.int32
@@ -162,7 +181,9 @@ def test_long_generation_in_constant_memory(smollm2: pathlib.Path, smollm2_stats
         assert len({positions.tobytes() for positions in kept}) > 60  # of 90 heads
 
 
-def test_a_long_prompt_is_read_in_bounded_memory(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str) -> None:
+def test_a_long_prompt_is_read_in_bounded_memory(
+    smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str
+) -> None:
     with Llama(smollm2, triattn_stats=smollm2_stats, budget=256) as llm:
         tokens = llm.tokenize(long_text)[:1500]
         llm.generate(tokens)
@@ -184,9 +205,14 @@ def test_a_protected_prompt_stays(smollm2: pathlib.Path, smollm2_stats: TriAtten
             assert set(range(100)) <= set(llm.kept_positions(layer, 1).tolist())
 
 
-def test_a_budget_larger_than_the_text_changes_nothing(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str) -> None:
+def test_a_budget_larger_than_the_text_changes_nothing(
+    smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str
+) -> None:
     """Logits equal to the full cache's, bit for bit."""
-    with Llama(smollm2, n_ctx=1024) as full, Llama(smollm2, triattn_stats=smollm2_stats, budget=700, n_ctx=1024) as small:
+    with (
+        Llama(smollm2, n_ctx=1024) as full,
+        Llama(smollm2, triattn_stats=smollm2_stats, budget=700, n_ctx=1024) as small,
+    ):
         tokens = full.tokenize(long_text)[:700]
         assert full.logprobs(tokens).tobytes() == small.logprobs(tokens).tobytes()
         for llm in (full, small):
@@ -203,7 +229,9 @@ def test_ten_evictions_repeat_exactly(smollm2: pathlib.Path, smollm2_stats: TriA
     for mode in ("per_layer_head", "random"):
         runs = []
         for _ in range(2):
-            with Llama(smollm2, triattn_stats=smollm2_stats, budget=128, interval=32, window=32, mode=mode, seed=7) as llm:
+            with Llama(
+                smollm2, triattn_stats=smollm2_stats, budget=128, interval=32, window=32, mode=mode, seed=7
+            ) as llm:
                 values = llm.logprobs(llm.tokenize(long_text)[:460])
                 assert llm.kv_stats()["evictions"] == 10
                 kept = [llm.kept_positions(layer, head).tolist() for layer in (0, 7, 29) for head in range(3)]
@@ -211,7 +239,9 @@ def test_ten_evictions_repeat_exactly(smollm2: pathlib.Path, smollm2_stats: TriA
         assert runs[0] == runs[1]
 
 
-def test_logprobs_evict_where_decoding_does(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str) -> None:
+def test_logprobs_evict_where_decoding_does(
+    smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str
+) -> None:
     """Teacher-forced in steps, or token by token: the same keys are kept and the same probabilities come out."""
     with Llama(smollm2, triattn_stats=smollm2_stats, budget=100, interval=40, window=16) as llm:
         tokens = llm.tokenize(long_text)[:330]
@@ -232,7 +262,9 @@ def test_logprobs_evict_where_decoding_does(smollm2: pathlib.Path, smollm2_stats
         np.testing.assert_allclose(stepwise[:130], values[:130], atol=0.1)
 
 
-def test_per_head_eviction_remembers_more(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str) -> None:
+def test_per_head_eviction_remembers_more(
+    smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str
+) -> None:
     """A text read twice: better than one set for all heads, and far better than the newest tokens alone."""
     loss = {}
     for mode in ("per_layer_head", "global", "recent"):
@@ -242,7 +274,9 @@ def test_per_head_eviction_remembers_more(smollm2: pathlib.Path, smollm2_stats: 
     assert loss["per_layer_head"] < loss["global"] < loss["recent"]
 
 
-def test_gemma_evicts_its_global_layers_alone(gemma3: pathlib.Path, gemma3_stats: TriAttentionStats, long_text: str) -> None:
+def test_gemma_evicts_its_global_layers_alone(
+    gemma3: pathlib.Path, gemma3_stats: TriAttentionStats, long_text: str
+) -> None:
     with Llama(gemma3, triattn_stats=gemma3_stats, budget=192, interval=64, window=32, n_ctx=4096) as llm:
         tokens = llm.tokenize(long_text)[:700]
         assert np.isfinite(llm.logprobs(tokens)).all()
@@ -254,7 +288,9 @@ def test_gemma_evicts_its_global_layers_alone(gemma3: pathlib.Path, gemma3_stats
 
 
 @pytest.mark.parametrize("types", [("q8_0", "q8_0"), ("q4_0", "q4_0"), ("bf16", "f16")])
-def test_cache_types_on_a_real_model(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str, types: tuple[str, str]) -> None:
+def test_cache_types_on_a_real_model(
+    smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str, types: tuple[str, str]
+) -> None:
     loss, size = {}, {}
     for type_k, type_v in (("f16", "f16"), types):
         with Llama(smollm2, triattn_stats=smollm2_stats, budget=192, type_k=type_k, type_v=type_v, n_ctx=1024) as llm:
@@ -265,8 +301,9 @@ def test_cache_types_on_a_real_model(smollm2: pathlib.Path, smollm2_stats: TriAt
     assert size[types[0]] <= size["f16"]
 
 
-def test_statistics_are_measured_at_load_if_none_are_given(smollm2: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch,
-                                                           caplog: pytest.LogCaptureFixture) -> None:
+def test_statistics_are_measured_at_load_if_none_are_given(
+    smollm2: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("PYTRIATTN_CACHE_DIR", str(tmp_path / "cache"))
     with Llama(smollm2, budget=128) as llm:
         first = llm.triattn_stats

@@ -14,12 +14,23 @@ from pytriattn._native import core
 from pytriattn.pruner import DEFAULT_OFFSETS, score_keys, synthetic_query
 
 
-def random_layer(rng: np.random.Generator, *, n_rot: int, interleaved: bool, head_dim: int = 32, scale: float = 1.0) -> LayerStats:
+def random_layer(
+    rng: np.random.Generator, *, n_rot: int, interleaved: bool, head_dim: int = 32, scale: float = 1.0
+) -> LayerStats:
     centre = rng.normal(size=(4, head_dim)).astype(np.float32)
     omega = np.zeros(head_dim // 2)
     omega[: n_rot // 2] = 10000.0 ** (-np.arange(n_rot // 2) / max(1, n_rot // 2))
-    layer = LayerStats(layer=0, n_head=4, n_head_kv=2, n_rot=n_rot, interleaved=interleaved, scale=scale, omega=omega, centre=centre,
-                       magnitude=np.ones((4, head_dim // 2), dtype=np.float32))
+    layer = LayerStats(
+        layer=0,
+        n_head=4,
+        n_head_kv=2,
+        n_rot=n_rot,
+        interleaved=interleaved,
+        scale=scale,
+        omega=omega,
+        centre=centre,
+        magnitude=np.ones((4, head_dim // 2), dtype=np.float32),
+    )
     dims = layer.to_native().band_dims
     lengths = np.hypot(centre[:, dims[:, 0]], centre[:, dims[:, 1]])
     return replace(layer, magnitude=(lengths * rng.uniform(1.0, 2.0, lengths.shape)).astype(np.float32))
@@ -33,7 +44,10 @@ LAYOUTS = [(n_rot, interleaved) for n_rot in (0, 8, 24, 32) for interleaved in (
 def test_the_synthetic_query_is_the_mean_of_rotated_centres(n_rot: int, interleaved: bool, scale: float) -> None:
     layer = random_layer(np.random.default_rng(1), n_rot=n_rot, interleaved=interleaved, scale=scale)
     native, position = layer.to_native(), 777
-    expected = [np.mean([core.rotate(native, head.astype(np.float64), position + offset) for offset in DEFAULT_OFFSETS], axis=0) for head in layer.centre]
+    expected = [
+        np.mean([core.rotate(native, head.astype(np.float64), position + offset) for offset in DEFAULT_OFFSETS], axis=0)
+        for head in layer.centre
+    ]
     np.testing.assert_allclose(synthetic_query(layer, position), expected, atol=1e-6)
 
 
@@ -43,7 +57,10 @@ def test_rotation_keeps_lengths_and_depends_on_differences_alone(n_rot: int, int
     native = random_layer(rng, n_rot=n_rot, interleaved=interleaved).to_native()
     q, k = rng.normal(size=(2, 32))
     assert np.isclose(np.linalg.norm(core.rotate(native, q, 123.0)), np.linalg.norm(q))
-    assert np.isclose(core.rotate(native, q, 50.0) @ core.rotate(native, k, 20.0), core.rotate(native, q, 1050.0) @ core.rotate(native, k, 1020.0))
+    assert np.isclose(
+        core.rotate(native, q, 50.0) @ core.rotate(native, k, 20.0),
+        core.rotate(native, q, 1050.0) @ core.rotate(native, k, 1020.0),
+    )
 
 
 @pytest.mark.parametrize(("n_rot", "interleaved"), LAYOUTS)
@@ -53,7 +70,10 @@ def test_the_graph_and_the_host_function_agree(n_rot: int, interleaved: bool, he
     rng = np.random.default_rng(3)
     layer = random_layer(rng, n_rot=n_rot, interleaved=interleaved, head_dim=head_dim)
     keys = rng.normal(size=(57, 2, head_dim)).astype(np.float32)
-    found = [core.score_keys(layer.to_native(), keys, 100, list(DEFAULT_OFFSETS), True, True, True, on_host=on_host) for on_host in (False, True)]
+    found = [
+        core.score_keys(layer.to_native(), keys, 100, list(DEFAULT_OFFSETS), True, True, True, on_host=on_host)
+        for on_host in (False, True)
+    ]
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-5)
 
 
@@ -78,7 +98,9 @@ def test_bands_without_rotation_can_be_left_out() -> None:
     assert not score_keys(layer, keys, 9, use_unrotated=False).any()
 
 
-@pytest.mark.parametrize("arch", ["llama", "llama-ropefreqs", "qwen3", "gemma3", "glm4", "stablelm", "smollm3", "gemma4", "phi3"])
+@pytest.mark.parametrize(
+    "arch", ["llama", "llama-ropefreqs", "qwen3", "gemma3", "glm4", "stablelm", "smollm3", "gemma4", "phi3"]
+)
 def test_statistics_rotate_as_the_model_does(tiny: Callable[[str], pathlib.Path], arch: str) -> None:
     """The same token at every position: up to RoPE its key is the same, so undoing RoPE leaves nothing to vary.
 
@@ -108,7 +130,13 @@ def test_real_models(smollm2_stats: TriAttentionStats, gemma3_stats: TriAttentio
         np.testing.assert_allclose(layer.omega, 100000.0 ** (-np.arange(32) / 32), rtol=1e-5)
     assert [layer.layer for layer in gemma3_stats.layers] == [5, 11, 17]
     for layer in gemma3_stats.layers:
-        assert (layer.n_head, layer.n_head_kv, layer.head_dim, layer.n_rot, layer.interleaved) == (4, 1, 256, 256, False)
+        assert (layer.n_head, layer.n_head_kv, layer.head_dim, layer.n_rot, layer.interleaved) == (
+            4,
+            1,
+            256,
+            256,
+            False,
+        )
         np.testing.assert_allclose(layer.omega, 1000000.0 ** (-np.arange(128) / 128), rtol=1e-5)
     for stats in (smollm2_stats, gemma3_stats):
         assert all(((r >= 0) & (r <= 1)).all() for r in stats.concentration().values())

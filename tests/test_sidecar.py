@@ -27,7 +27,11 @@ def sidecar(smollm2_stats: TriAttentionStats, tmp_path_factory: pytest.TempPathF
 
 def test_round_trip(sidecar: pathlib.Path, smollm2_stats: TriAttentionStats) -> None:
     loaded = TriAttentionStats.load(sidecar)
-    assert (loaded.model, loaded.n_tokens, loaded.corpus_sha256) == (smollm2_stats.model, smollm2_stats.n_tokens, smollm2_stats.corpus_sha256)
+    assert (loaded.model, loaded.n_tokens, loaded.corpus_sha256) == (
+        smollm2_stats.model,
+        smollm2_stats.n_tokens,
+        smollm2_stats.corpus_sha256,
+    )
     for a, b in zip(loaded.layers, smollm2_stats.layers, strict=True):
         for name in ("layer", "n_head", "n_head_kv", "n_rot", "interleaved", "scale"):
             assert getattr(a, name) == getattr(b, name)
@@ -51,8 +55,9 @@ def test_the_same_model_and_text_give_the_same_bytes(smollm2: pathlib.Path, tmp_
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]  # no temporary file stays
 
 
-def test_a_failed_write_leaves_the_old_file(sidecar: pathlib.Path, smollm2_stats: TriAttentionStats, tmp_path: pathlib.Path,
-                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file(
+    sidecar: pathlib.Path, smollm2_stats: TriAttentionStats, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = tmp_path / "model.triattention"
     target.write_bytes(sidecar.read_bytes())
 
@@ -79,7 +84,9 @@ def test_missing_empty_and_foreign_files(tmp_path: pathlib.Path, smollm2: pathli
         TriAttentionStats.load(smollm2)
 
 
-def test_another_version(sidecar: pathlib.Path, tmp_path: pathlib.Path, smollm2_stats: TriAttentionStats, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version(
+    sidecar: pathlib.Path, tmp_path: pathlib.Path, smollm2_stats: TriAttentionStats, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pytriattn.sidecar.FORMAT_VERSION", FORMAT_VERSION + 1)
     smollm2_stats.save(tmp_path / "new")
     monkeypatch.undo()
@@ -89,10 +96,12 @@ def test_another_version(sidecar: pathlib.Path, tmp_path: pathlib.Path, smollm2_
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_damage_is_always_noticed(sidecar: pathlib.Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_damage_is_always_noticed(
+    sidecar: pathlib.Path, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     content = bytearray(sidecar.read_bytes())
     if data.draw(st.booleans()):
-        del content[data.draw(st.integers(0, len(content) - 1)):]
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
     else:
         header = data.draw(st.booleans())
         place = data.draw(st.integers(0, 4000 if header else len(content) - 1))
@@ -110,7 +119,9 @@ def test_damage_is_always_noticed(sidecar: pathlib.Path, tmp_path_factory: pytes
         assert all((a.centre == b.centre).all() for a, b in zip(loaded.layers, original.layers, strict=True))
 
 
-def test_statistics_of_another_model(gemma3: pathlib.Path, sidecar: pathlib.Path, smollm2_stats: TriAttentionStats) -> None:
+def test_statistics_of_another_model(
+    gemma3: pathlib.Path, sidecar: pathlib.Path, smollm2_stats: TriAttentionStats
+) -> None:
     for stats in (sidecar, str(sidecar), smollm2_stats):
         with pytest.raises(StatsError, match=r"(?i)smollm2.*gemma"):
             Llama(gemma3, triattn_stats=stats, budget=256)

