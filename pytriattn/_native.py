@@ -9,4 +9,4 @@ from pytriattn import _core as core
 __all__ = ["core"]
 
 # By path, and from our own folder alone: never a stranger's library from the working directory.
-core.load_backends(str(Path(core.__file__).resolve().parent / "lib"))
+core.load_backends(str(Path(str(core.__file__)).resolve().parent / "lib"))

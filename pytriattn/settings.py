@@ -91,4 +91,5 @@ def scaled_budget(model: Any, budget: int, n_ctx: int) -> int:
     n_attention = len(probe.layers)
     probe.close()
     kept = min(1.0, budget / n_ctx)
-    return max(budget, round(n_ctx * (1 - (1 - kept) * n_attention / model.n_layer)))
+    n_layers: int = model.n_layer
+    return max(budget, round(n_ctx * (1 - (1 - kept) * n_attention / n_layers)))

@@ -24,6 +24,7 @@ import fetch_models
 from pytriattn import Llama
 from pytriattn._native import core
 from pytriattn.calibration import bundled_text
+from pytriattn.threads import usable_cpus
 
 
 def filler(llm: Llama, n: int) -> list[int]:
@@ -96,7 +97,7 @@ def python_overhead(path: Path, n_prompt: int, n: int, rounds: int) -> dict[str,
             tokens = list(generation)
             ours.append((time.perf_counter() - start) / len(tokens))
             seconds, _ = core.reference_loop(
-                llm.native_model, prompt, n_generate=n, n_ctx=n_prompt + n + 64, n_threads=core_threads()
+                llm.native_model, prompt, n_generate=n, n_ctx=n_prompt + n + 64, n_threads=usable_cpus()
             )
             theirs.append(seconds / n)
     return {
@@ -106,11 +107,32 @@ def python_overhead(path: Path, n_prompt: int, n: int, rounds: int) -> dict[str,
     }
 
 
-def core_threads() -> int:
-    """Return the number of threads that `Llama` uses by default."""
-    from pytriattn.threads import usable_cpus
+def report(figures: dict[str, dict[str, float]], position: int, budget: int) -> None:
+    """Print the figures."""
+    decode, memory, python = figures["decode"], figures["memory"], figures["python"]
 
-    return usable_cpus()
+    def mib(n_bytes: float) -> str:
+        return f"{n_bytes / 2**20:.1f} MiB"
+
+    print(f"decoding after {position} tokens, budget {budget}")
+    for name in ("full", "budget"):
+        print(
+            f"  {name:8s} {decode[f'{name}_tokens_per_s']:7.1f} tokens/s, {mib(decode[f'{name}_kv_bytes'])} of K and V"
+        )
+    print(f"  speed-up {decode['speedup']:7.2f} x")
+    parts = ", ".join(f"{key} {100 * decode[f'{key}_share']:.2f} %" for key in ("scoring", "selection", "compaction"))
+    print(
+        f"  eviction {100 * decode['eviction_share']:7.2f} % of decoding time: {parts}; "
+        f"{decode['evictions']:.0f} evictions of {decode['eviction_ms']:.1f} ms"
+    )
+    print(
+        f"8,000 tokens with budget 512 allocate {mib(memory['budget_kv_bytes'])}, "
+        f"the full cache {mib(memory['full_kv_bytes'])}: 1/{1 / memory['ratio']:.1f}"
+    )
+    print(
+        f"Llama.generate {python['generate_tokens_per_s']:.1f} tokens/s, "
+        f"minimal C++ loop {python['reference_tokens_per_s']:.1f}: ratio {python['ratio']:.3f}"
+    )
 
 
 def main() -> int:
@@ -129,26 +151,7 @@ def main() -> int:
         "memory": kv_ratio(path, 8000, 512),
         "python": python_overhead(path, 256, 128, 5),
     }
-    decode, memory, python = figures["decode"], figures["memory"], figures["python"]
-    print(f"decoding after {arguments.position} tokens, budget {arguments.budget}")
-    print(
-        f"  full cache          {decode['full_tokens_per_s']:8.1f} tokens/s   {decode['full_kv_bytes'] / 2**20:8.1f} MiB of K and V"
-    )
-    print(
-        f"  budget              {decode['budget_tokens_per_s']:8.1f} tokens/s   {decode['budget_kv_bytes'] / 2**20:8.1f} MiB of K and V"
-    )
-    print(f"  speed-up            {decode['speedup']:8.2f} x")
-    print(
-        f"  eviction            {100 * decode['eviction_share']:8.2f} % of decoding time ({decode['eviction_ms']:.1f} ms each, {decode['evictions']:.0f} times): "
-        f"scoring {100 * decode['scoring_share']:.2f} %, selection {100 * decode['selection_share']:.2f} %, compaction {100 * decode['compaction_share']:.2f} %"
-    )
-    print(
-        f"8,000 tokens with budget 512 allocate {memory['budget_kv_bytes'] / 2**20:.1f} MiB, the full cache {memory['full_kv_bytes'] / 2**20:.1f} MiB: "
-        f"1/{1 / memory['ratio']:.1f}"
-    )
-    print(
-        f"Llama.generate {python['generate_tokens_per_s']:.1f} tokens/s, minimal C++ loop {python['reference_tokens_per_s']:.1f}: ratio {python['ratio']:.3f}"
-    )
+    report(figures, arguments.position, arguments.budget)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0

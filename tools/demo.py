@@ -63,8 +63,9 @@ def generate(model: Path, stats: Path, budget: int, n_tokens: int) -> None:
         f"the {seen} tokens read so far would fill {per_cell * seen / 2**20:.1f} MiB, the model's {model_context(model)} tokens "
         f"{per_cell * model_context(model) / 2**20:.1f} MiB"
     )
+    share = 100 * eviction / kv["decoding_seconds"]
     print(
-        f"evictions: {kv['evictions']}, of {kv['tokens_evicted']} keys per head in all; {100 * eviction / kv['decoding_seconds']:.1f} % of decoding time"
+        f"evictions: {kv['evictions']}, of {kv['tokens_evicted']} keys per head in all; {share:.1f} % of decoding time"
     )
     common = len(set(kept[0]) & set(kept[1]))
     print(f"layer 15: heads 0 and 1 keep {len(kept[0])} keys each, {common} of them the same")
