@@ -210,7 +210,10 @@ void add_context(py::module_ & m) {
             self.compute([&](Decoder & d) { d.step(seqs, tokens); });
         }, py::arg("seqs"), py::arg("tokens"))
         .def("sample", [](Context & self, Sampler & sampler) {
-            return self.compute([&](Decoder & d) { return sampler.sample(d.context(), -1); });
+            return self.compute([&](Decoder & d) {
+                d.logits(-1);  // throws if nothing has been read
+                return sampler.sample(d.context(), -1);
+            });
         }, py::arg("sampler"))
         .def("step_and_sample", [](Context & self, llama_token token, Sampler & sampler) {
             return self.compute([&](Decoder & d) {

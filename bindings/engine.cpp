@@ -120,7 +120,7 @@ py::tuple plan_compaction(const array<bool> & kept, const array<uint32_t> & slot
 void add_engine(py::module_ & m) {
     m.attr("DEFAULT_OFFSETS") = triattn::ScoreOptions().offsets;
     m.def("synthetic_query", [](const LayerStats & layer, int64_t position, const std::vector<int32_t> & offsets) {
-        return to_array(triattn::synthetic_query(layer, position, score_options(offsets, true, true, true)), {layer.n_head, layer.rope.head_dim});
+        return to_array(triattn::synthetic_query(layer, position, triattn::offset_means(layer, score_options(offsets, true, true, true))), {layer.n_head, layer.rope.head_dim});
     }, py::arg("layer"), py::arg("position"), py::arg("offsets"));
     m.def("rotate", [](const LayerStats & layer, const array<double> & x, double position) {
         if (x.ndim() != 1 || x.size() != layer.rope.head_dim) {

@@ -8,7 +8,9 @@ namespace {
 
 void raise(const char * type, const std::string & message) {
     const py::object cls = py::module_::import("pytriattn.errors").attr(type);
-    PyErr_SetString(cls.ptr(), message.c_str());
+    // llama.cpp's part may be cut within a character
+    const auto text = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "replace"));
+    PyErr_SetObject(cls.ptr(), text.ptr());
 }
 
 void translate(std::exception_ptr pointer) {

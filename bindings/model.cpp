@@ -12,7 +12,13 @@ namespace {
 
 using ModelPtr = std::shared_ptr<Model>;
 
-ModelPtr load(const std::string & path, int n_gpu_layers) {
+// A path as the system has it: str, bytes or os.PathLike, also where its bytes are not UTF-8.
+std::string system_path(const py::object & path) {
+    return py::module_::import("os").attr("fsencode")(path).cast<std::string>();
+}
+
+ModelPtr load(const py::object & file, int n_gpu_layers) {
+    const std::string path = system_path(file);
     recent_errors();
     SignalPoll poll;
     auto result = std::make_shared<Model>();
@@ -57,7 +63,14 @@ py::dict metadata(const Model & model) {
     return result;
 }
 
+void need_tokenizer(const Model & model) {
+    if (llama_vocab_type(model.vocab()) == LLAMA_VOCAB_TYPE_NONE) {
+        throw triattn::UnsupportedModelError("this model file has no tokenizer; give and take token ids");
+    }
+}
+
 std::vector<llama_token> tokenize(const Model & model, const std::string & text, bool add_special, bool parse_special) {
+    need_tokenizer(model);
     const py::gil_scoped_release release;
     if (text.size() > static_cast<size_t>(INT32_MAX) - 16) {
         throw triattn::InvalidTokenError("the text is longer than 2 GiB; tokenize it in pieces");
@@ -77,6 +90,7 @@ std::vector<llama_token> tokenize(const Model & model, const std::string & text,
 }
 
 py::bytes piece(const Model & model, llama_token token, bool special) {
+    need_tokenizer(model);
     if (token < 0 || token >= llama_vocab_n_tokens(model.vocab())) {
         throw triattn::InvalidTokenError("token " + std::to_string(token) + " is not in the vocabulary of " +
                                          std::to_string(llama_vocab_n_tokens(model.vocab())));
@@ -101,7 +115,8 @@ size_t width_of(gguf_type type) {
 
 // A canonical description of a GGUF file without its weights: every key with its value, every tensor's name, type and
 // shape. Two files with equal descriptions hold the same model, up to the weights' values.
-py::bytes describe(const std::string & path) {
+py::bytes describe(const py::object & file_name) {
+    const std::string path = system_path(file_name);
     std::string out;
     {
         const py::gil_scoped_release release;
@@ -151,7 +166,6 @@ py::bytes describe(const std::string & path) {
 void add_model(py::module_ & m) {
     py::class_<Model, ModelPtr>(m, "Model")
         .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers") = -1)
-        .def_property_readonly("path", [](const Model & s) { return s.path; })
         .def_property_readonly("metadata", &metadata)
         .def_property_readonly("description", [](const Model & s) {
             char text[256];

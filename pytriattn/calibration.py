@@ -25,7 +25,7 @@ __all__ = ["DEFAULT_TOKENS", "bundled_stats", "bundled_text", "calibrate", "cali
 
 DEFAULT_TOKENS = 4096
 MIN_TOKENS = 32
-BUNDLED_TOKENS = 512
+BUNDLED_TOKENS = 128
 _CHARS_PER_TOKEN = 64  # more than any tokenizer needs on text; only a first guess
 
 Progress = Callable[[int, int], None]
@@ -111,7 +111,7 @@ def calibrate(
     text = _text_of(text_or_path)
     if isinstance(model, (str, os.PathLike)):
         path = check_model_file(model)
-        native = core.Model(str(path), n_gpu_layers)
+        native = core.Model(path, n_gpu_layers)
         identity = model_identity(path, native.metadata)
     else:
         native, identity = model.native_model, model.identity

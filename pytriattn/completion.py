@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import itertools
+import operator
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -12,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytriattn.errors import InvalidTokenError
-from pytriattn.generation import Generation
+from pytriattn.generation import Generation, token_limit
 
 if TYPE_CHECKING:
     from pytriattn.llama import Llama
@@ -64,8 +66,9 @@ class Completion(CompletionChunk):
 
 
 class _Token(NamedTuple):
-    """A token of the output with its log-probability and the best ones at its place."""
+    """A token of the output: where its text starts, its log-probability and the best ones at its place."""
 
+    start: int
     text: str
     logprob: float | None
     top: dict[str, float] | None
@@ -92,46 +95,65 @@ def complete(
 ) -> Completion | Iterator[CompletionChunk]:
     """Complete a prompt; see `Llama.__call__`. The prompt has been read when this returns."""
     stops = [stop] if isinstance(stop, str) else list(stop or [])
-    if any(not text for text in stops):
-        raise ValueError("a stop string is empty")
-    if logprobs is not None and logprobs < 0:
+    if not all(isinstance(text, str) and text for text in stops):
+        raise ValueError(f"stop is {stop!r}, it must be strings that are not empty")
+    if logprobs is not None and operator.index(logprobs) < 0:
         raise ValueError(f"logprobs is {logprobs}, it must not be negative")
-    if isinstance(prompt, str):
-        if not prompt:
+    text = prompt if isinstance(prompt, str) else None
+    if text is not None:
+        if not text:
             raise InvalidTokenError("the prompt is empty; give at least one character")
-        prompt = llm.tokenize(prompt, special=True)
-    tokens = llm.check_tokens(prompt)
+        prompt = llm.tokenize(text, special=True)
+    tokens = llm.check_tokens(prompt)  # type: ignore[arg-type]
+    sampler = llm.make_sampler(params, tokens)
+    limit = token_limit(max_tokens)
     prompt_logprobs = llm.read_prompt(tokens, logprobs if echo else None)
-    generation = Generation(llm, tokens, max_tokens, params)
+    generation = Generation(llm, sampler, limit, ignore_eos=params.ignore_eos)
 
-    pieces = _generated_pieces(llm, generation, stops, logprobs)
+    shown = "" if not echo else text if text is not None else llm.detokenize(tokens, special=True)
+    pieces = _generated_pieces(llm, generation, stops, logprobs, len(shown))
     if echo:
-        pieces = _with_prompt(llm, tokens, prompt_logprobs, logprobs, pieces)
+        details = [] if logprobs is None else _prompt_tokens(llm, tokens, prompt_logprobs)
+        pieces = itertools.chain([_Piece(shown, details, None)], pieces)
     chunks = _chunks(llm, pieces, with_logprobs=logprobs is not None)
     return chunks if stream else _join(chunks, len(tokens), generation)
 
 
 def _named(llm: Llama, top: list[tuple[int, float]]) -> dict[str, float]:
-    return {llm.detokenize([token], special=True): value for token, value in top}
+    named: dict[str, float] = {}
+    for (
+        token,
+        value,
+    ) in top:  # best first: of several fragments of characters, which all read U+FFFD, the best one counts
+        named.setdefault(llm.detokenize([token], special=True), value)
+    return named
 
 
-def _generated_pieces(llm: Llama, generation: Generation, stops: list[str], logprobs: int | None) -> Iterator[_Piece]:
-    """Decode tokens to text; hold back incomplete characters and whatever may become a stop string."""
+def _generated_pieces(
+    llm: Llama, generation: Generation, stops: list[str], logprobs: int | None, start: int
+) -> Iterator[_Piece]:
+    """Decode tokens to text; hold back incomplete characters and whatever may become a stop string.
+
+    `start`: how long the text before is.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     held, held_tokens = "", list[_Token]()
     for token in generation:
+        place = start + len(held)
         held += decoder.decode(llm.token_bytes(token))
         if logprobs is not None:
             value, top = llm.next_logprobs(token, logprobs)
-            held_tokens.append(_Token(llm.detokenize([token]), value, _named(llm, top)))
-        places = [place for place in (held.find(text) for text in stops) if place >= 0]
-        if places:
-            yield _Piece(held[: min(places)], _tokens_within(held_tokens, min(places)), "stop")
+            held_tokens.append(_Token(place, llm.detokenize([token]), value, _named(llm, top)))
+        found = [at for at in (held.find(text) for text in stops) if at >= 0]
+        if found:
+            end = min(found)
+            yield _Piece(held[:end], [t for t in held_tokens if t.start < start + end], "stop")
             return
         safe = len(held) - _possible_stop(held, stops)
         if safe > 0:
-            yield _Piece(held[:safe], held_tokens, None)
-            held, held_tokens = held[safe:], []
+            start += safe
+            yield _Piece(held[:safe], [t for t in held_tokens if t.start < start], None)
+            held, held_tokens = held[safe:], [t for t in held_tokens if t.start >= start]
     yield _Piece(held + decoder.decode(b"", final=True), held_tokens, generation.finish_reason)
 
 
@@ -144,48 +166,30 @@ def _possible_stop(text: str, stops: list[str]) -> int:
     return 0
 
 
-def _tokens_within(tokens: list[_Token], n_chars: int) -> list[_Token]:
-    """Return the tokens that begin before this many characters."""
-    kept, place = list[_Token](), 0
-    for token in tokens:
-        if place >= n_chars:
-            break
-        kept.append(token)
-        place += len(token.text)
-    return kept
-
-
-def _with_prompt(
-    llm: Llama,
-    tokens: npt.NDArray[np.int32],
-    values: list[tuple[float, list[tuple[int, float]]]],
-    logprobs: int | None,
-    rest: Iterator[_Piece],
-) -> Iterator[_Piece]:
-    """Put the prompt before the generated pieces."""
-    details = list[_Token]()
-    if logprobs is not None:
-        details.append(_Token(llm.detokenize([tokens[0]]), None, None))
-        for token, (value, top) in zip(tokens[1:], values, strict=True):
-            details.append(_Token(llm.detokenize([token]), value, _named(llm, top)))
-    yield _Piece(llm.detokenize(tokens), details, None)
-    yield from rest
+def _prompt_tokens(
+    llm: Llama, tokens: npt.NDArray[np.int32], values: list[tuple[float, list[tuple[int, float]]]]
+) -> list[_Token]:
+    """Return the tokens of an echoed prompt; nothing is known about the first one."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    result, place = list[_Token](), 0
+    for i, token in enumerate(tokens):
+        value, top = (None, None) if i == 0 else (values[i - 1][0], _named(llm, values[i - 1][1]))
+        result.append(_Token(place, llm.detokenize([token], special=True), value, top))
+        place += len(decoder.decode(llm.token_bytes(token, special=True)))
+    return result
 
 
 def _chunks(llm: Llama, pieces: Iterator[_Piece], *, with_logprobs: bool) -> Iterator[CompletionChunk]:
-    identity, created, offset = f"cmpl-{uuid.uuid4()}", int(time.time()), 0
+    identity, created = f"cmpl-{uuid.uuid4()}", int(time.time())
     for piece in pieces:
         details: CompletionLogprobs | None = None
         if with_logprobs:
             details = {"tokens": [], "text_offset": [], "token_logprobs": [], "top_logprobs": []}
-            place = offset
             for token in piece.tokens:
                 details["tokens"].append(token.text)
-                details["text_offset"].append(place)
+                details["text_offset"].append(token.start)
                 details["token_logprobs"].append(token.logprob)
                 details["top_logprobs"].append(token.top)
-                place += len(token.text)
-        offset += len(piece.text)
         choice: CompletionChoice = {
             "text": piece.text,
             "index": 0,

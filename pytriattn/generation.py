@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
 
 from pytriattn.errors import BusyError
 
 if TYPE_CHECKING:
     from pytriattn.llama import Llama
-    from pytriattn.sampling import SamplingParams
 
-__all__ = ["Generation"]
+__all__ = ["Generation", "token_limit"]
 
 
 class Generation(Iterator[int]):
@@ -27,17 +24,15 @@ class Generation(Iterator[int]):
         finish_reason: None while it goes on, then ``stop`` (the model ended the text) or ``length`` (`max_tokens` or ``n_ctx``).
     """
 
-    def __init__(
-        self, llm: Llama, prompt: npt.NDArray[np.int32], max_tokens: int | None, params: SamplingParams
-    ) -> None:
-        """Continue `llm`, which has just read `prompt`."""
+    def __init__(self, llm: Llama, sampler: Any, limit: int | None, *, ignore_eos: bool) -> None:
+        """Continue `llm`, which has just read a prompt that `sampler` knows; `limit` None: until ``n_ctx``."""
         self.n_generated = 0
         self.finish_reason: str | None = None
         self._llm = llm
         self._call = llm.call_number
-        self._limit = max_tokens if max_tokens is not None and max_tokens >= 0 else None
-        self._ignore_eos = params.ignore_eos
-        self._sampler = params.make_sampler(llm.native_model, prompt)
+        self._limit = limit
+        self._ignore_eos = ignore_eos
+        self._sampler = sampler
         self._last: int | None = None
 
     def __iter__(self) -> Generation:
@@ -50,15 +45,23 @@ class Generation(Iterator[int]):
             raise StopIteration
         context: Any = self._llm.native_context
         if self._call != self._llm.call_number:
-            raise BusyError("a later call has read another text into this Llama; finish one generation before the next")
+            raise BusyError("another call has changed what this Llama has read; finish one generation before the next")
         if self.n_generated == self._limit:
             return self._finish("length")
-        if self._last is None:
-            token: int = context.sample(self._sampler)
-        elif context.n_tokens() >= self._llm.n_ctx():
+        if self._last is not None and context.n_tokens() >= self._llm.n_ctx():
             return self._finish("length")
-        else:
-            token = context.step_and_sample(self._last, self._sampler)
+        try:
+            token: int = (
+                context.sample(self._sampler)
+                if self._last is None
+                else context.step_and_sample(self._last, self._sampler)
+            )
+        except BusyError:
+            raise  # nothing has been touched
+        except BaseException:
+            # interrupted or failed: the context has been cleared, or a token has been drawn that nobody got
+            self._llm.abandon()
+            raise
         if not self._ignore_eos and self._llm.native_model.is_end(token):
             return self._finish("stop")
         self._last = token
@@ -68,3 +71,15 @@ class Generation(Iterator[int]):
     def _finish(self, reason: str) -> int:
         self.finish_reason = reason
         raise StopIteration
+
+
+def token_limit(max_tokens: int | None) -> int | None:
+    """Return the largest number of tokens to generate, None if there is no limit.
+
+    Raises:
+        TypeError: it is no whole number.
+    """
+    if max_tokens is None:
+        return None
+    limit = operator.index(max_tokens)
+    return limit if limit >= 0 else None

@@ -16,7 +16,7 @@ from pytriattn._native import core
 from pytriattn.calibration import bundled_stats
 from pytriattn.completion import Completion, CompletionChunk, complete
 from pytriattn.errors import ClosedError, ContextFullError, InvalidTokenError
-from pytriattn.generation import Generation
+from pytriattn.generation import Generation, token_limit
 from pytriattn.kv_stats import KVStats, kv_stats_of
 from pytriattn.log import enable_verbose, forward_llama_log, logger
 from pytriattn.model_file import ModelIdentity, check_model_file, model_identity
@@ -141,7 +141,7 @@ class Llama:
         self._eviction = eviction
 
     def _load_model(self, path: Path, n_gpu_layers: int, n_ctx: int) -> None:
-        self._model = core.Model(str(path), n_gpu_layers)
+        self._model = core.Model(path, n_gpu_layers)
         self._metadata: dict[str, str] = self._model.metadata
         self._identity = model_identity(path, self._metadata)
         trained = self._model.n_ctx_train
@@ -262,8 +262,9 @@ class Llama:
         sampling.setdefault("seed", self._seed)
         params = SamplingParams.checked(**sampling)
         prompt = self.check_tokens(tokens)
+        sampler, limit = self.make_sampler(params, prompt), token_limit(max_tokens)
         self.read_prompt(prompt)
-        return Generation(self, prompt, max_tokens, params)
+        return Generation(self, sampler, limit, ignore_eos=params.ignore_eos)
 
     def check_tokens(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
         """Return token ids as an int32 array.
@@ -294,9 +295,8 @@ class Llama:
         n_protected = len(tokens) if self._protect_prompt else 0
         if self._eviction is not None:
             self._eviction.check_prompt(n_protected)
-        self._call += 1
+        self._start_over()
         try:
-            context.clear()
             if n_top_logprobs is None:
                 context.read(0, tokens, n_protected)
                 return []
@@ -333,7 +333,7 @@ class Llama:
             raise ContextFullError(
                 f"{len(array)} tokens are more than n_ctx {self._n_ctx}; raise n_ctx or shorten the text"
             )
-        self._call += 1
+        self._start_over()
         try:
             values: npt.NDArray[np.float32] = context.logprobs(array)
         finally:
@@ -362,8 +362,21 @@ class Llama:
 
     def reset(self) -> None:
         """Forget what has been read."""
+        self._start_over()
+
+    def abandon(self) -> None:
+        """Forget what has been read, after a call that was interrupted or has failed halfway."""
         self._call += 1
-        self._open_context().clear()
+        if self._context is not None and not self._context.closed:
+            self._context.clear()
+
+    def _start_over(self) -> None:
+        self._open_context().clear()  # refused if another thread is at work; then nothing has changed
+        self._call += 1
+
+    def make_sampler(self, params: SamplingParams, prompt: npt.NDArray[np.int32]) -> Any:
+        """Return a ``_core.Sampler`` for what follows a prompt."""
+        return params.make_sampler(self._open_model(), prompt, self._n_ctx)
 
     # -- facts -----------------------------------------------------------------------------------------------------------------
 

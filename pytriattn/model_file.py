@@ -60,5 +60,5 @@ def model_identity(path: str | os.PathLike[str], metadata: dict[str, str]) -> Mo
     Raises:
         ModelLoadError: the file cannot be read.
     """
-    digest = hashlib.sha256(core.describe_gguf(os.fspath(path))).hexdigest()
+    digest = hashlib.sha256(core.describe_gguf(path)).hexdigest()
     return ModelIdentity(metadata.get("general.name", ""), metadata.get("general.architecture", ""), digest)

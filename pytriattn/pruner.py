@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 DEFAULT_OFFSETS: tuple[int, ...] = tuple(core.DEFAULT_OFFSETS)
-"""Future distances that a score is averaged over: 1, 2, 4, ..., 65536 tokens."""
+"""Future distances that a score is averaged over: 1 to 65536 tokens, eight to an octave."""
 
 
 class CompactionPlan(NamedTuple):

@@ -63,18 +63,31 @@ class SamplingParams:
             "temperature": (0.0, math.inf),
             "top_p": (0.0, 1.0),
             "min_p": (0.0, 1.0),
-            "repeat_penalty": (1e-6, math.inf),
+            "repeat_penalty": (1e-6, 1e6),
             "frequency_penalty": (-math.inf, math.inf),
             "presence_penalty": (-math.inf, math.inf),
             "penalty_last_n": (-1, math.inf),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
-            if not math.isfinite(value) or not low <= value <= high:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not math.isfinite(value)
+                or not low <= value <= high
+            ):
                 raise ValueError(f"{name} is {value}, it must be a number from {low:g} to {high:g}")
 
-    def make_sampler(self, model: Any, prompt: npt.NDArray[np.int32]) -> Any:
+        for name in ("top_k", "penalty_last_n", "seed"):
+            value = getattr(self, name)
+            if name == "seed" and value is None:
+                continue
+            if not isinstance(value, (int, np.integer)) or not -(2**31) <= value < 2**32:
+                raise ValueError(f"{name} is {value!r}, it must be a whole number")
+
+    def make_sampler(self, model: Any, prompt: npt.NDArray[np.int32], n_ctx: int) -> Any:
         """Return a ``_core.Sampler`` that knows the prompt's last tokens for its penalties."""
+        looks_back = n_ctx if self.penalty_last_n < 0 else self.penalty_last_n
         sampler = core.Sampler(
             model=model,
             temperature=self.temperature,
@@ -84,11 +97,10 @@ class SamplingParams:
             repeat_penalty=self.repeat_penalty,
             frequency_penalty=self.frequency_penalty,
             presence_penalty=self.presence_penalty,
-            penalty_last_n=self.penalty_last_n,
+            penalty_last_n=looks_back,
             seed=core.RANDOM_SEED if self.seed is None else self.seed & 0xFFFFFFFF,
             ignore_eos=self.ignore_eos,
         )
-        looks_back = len(prompt) if self.penalty_last_n < 0 else self.penalty_last_n
         for token in prompt[-looks_back:] if looks_back else []:
             sampler.accept(int(token))
         return sampler

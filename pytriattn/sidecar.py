@@ -13,6 +13,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
+from pytriattn._native import core
 from pytriattn.errors import StatsError
 from pytriattn.model_file import GGUF_MAGIC, ModelIdentity
 from pytriattn.stats import LayerStats, TriAttentionStats
@@ -79,7 +80,7 @@ def _write(stats: TriAttentionStats, path: Path) -> None:
 
 def write_sidecar(stats: TriAttentionStats, path: str | os.PathLike[str]) -> None:
     """Write `stats` to `path`; see `TriAttentionStats.save`."""
-    target = Path(path)
+    target = Path(path).expanduser()
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     os.close(handle)
     temporary = Path(name)
@@ -155,9 +156,14 @@ def read_sidecar(path: str | os.PathLike[str]) -> TriAttentionStats:
     if magic != GGUF_MAGIC:
         raise StatsError(f"'{file}' is not a .triattention file: it is no GGUF container")
     try:
+        core.describe_gguf(
+            file
+        )  # llama.cpp's reader checks every length; the Python one would follow a damaged one for hours
         return _read(file)
     except StatsError as error:
         raise StatsError(f"the statistics '{file}' cannot be used: {error}") from error
+    except (AttributeError, ImportError):
+        raise  # not the file's fault
     except Exception as error:  # the reader trusts its input; damage shows as any kind of error
         raise StatsError(
             f"the statistics '{file}' are damaged ({type(error).__name__}: {error}); calibrate again"

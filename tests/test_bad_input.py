@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import threading
 import time
@@ -78,7 +79,11 @@ def test_settings_that_do_not_fit_together(smollm2: pathlib.Path) -> None:
     for options, message in [
         ({"type_k": "f8"}, "cache type 'f8' is unknown"),
         ({"n_batch": 0}, "at least 1"),
-        ({"n_ctx": 2**40}, "needs too large a cache"),
+        ({"n_ctx": 2**31 - 300, "type_k": "f32", "type_v": "f32", "flash_attn": False}, "could not make a context"),
+        ({"n_ctx": 2**40}, "counts positions up to"),
+        ({"n_ctx": 2**63 - 1, "budget": 512, "mode": "recent"}, "counts positions up to"),
+        ({"n_threads": 100_000}, "n_threads is 100000.*512"),
+        ({"n_threads": -1}, "n_threads is -1"),
     ]:
         with pytest.raises(ContextError, match=message):
             Llama(smollm2, **options)
@@ -117,12 +122,90 @@ def test_sampling_values(smollm2_core: Llama) -> None:
         {"repeat_penalty": 0},
         {"logprobs": -1},
         {"stop": ["x", ""]},
+        {"stop": [1]},
+        {"top_k": 1.5},
+        {"seed": 1.5},
+        {"repeat_penalty": 1e300},
     ):
         with pytest.raises(ValueError, match=next(iter(options))):
             smollm2_core("Hi", **options)
     for call in (smollm2_core, smollm2_core.generate):
         with pytest.raises(TypeError, match="temprature"):
             call([1, 2], temprature=0)
+
+
+def test_arguments_are_checked_before_anything_is_read(smollm2_core: Llama) -> None:
+    smollm2_core.generate([1, 2, 3])
+    for options in (
+        {"top_k": 1.5},
+        {"seed": 1.5},
+        {"stop": [1]},
+        {"logprobs": 1.5},
+        {"max_tokens": 1.5},
+        {"temperature": "hot"},
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            smollm2_core("Hello", **options)
+    assert smollm2_core.n_tokens == 3
+
+
+def test_a_model_without_a_tokenizer(tiny: Callable[[str], pathlib.Path]) -> None:
+    with Llama(tiny("llama"), n_ctx=64) as llm:
+        for call in (lambda: llm.tokenize("abc"), lambda: llm.detokenize([1]), lambda: llm("abc"), lambda: llm([1, 2])):
+            with pytest.raises(UnsupportedModelError, match="no tokenizer"):
+                call()
+        assert len(list(llm.generate([1, 2], max_tokens=3, temperature=0))) == 3
+
+
+def test_log_probabilities_of_tokens_that_are_none(smollm2_core: Llama) -> None:
+    smollm2_core.generate([1, 2, 3])
+    for token in (-3, 2**30):
+        with pytest.raises(InvalidTokenError, match=str(token)):
+            smollm2_core.next_logprobs(token, 1)
+
+
+def test_nothing_to_sample_from(smollm2_core: Llama) -> None:
+    generation = smollm2_core.generate([1, 2, 3])
+    smollm2_core.native_context.clear()
+    with pytest.raises(ContextError, match="logits"):
+        next(generation)
+
+
+def test_metadata_and_log_lines_need_not_be_utf8(tiny: Callable[[str], pathlib.Path], tmp_path: pathlib.Path) -> None:
+    """llama.cpp logs values cut anywhere, also within a character."""
+    import tiny_archs
+
+    model = tiny_archs.llama()
+    model.keys({"odd": "a" * 36 + "é" * 10})
+    model.save(tmp_path / "odd.gguf")
+    with Llama(tmp_path / "odd.gguf", n_ctx=64) as llm:
+        assert llm.metadata["llama.odd"].endswith("é")
+    data = tiny("llama").read_bytes()
+    (tmp_path / "arch.gguf").write_bytes(
+        data.replace(b"\x05\x00\x00\x00\x00\x00\x00\x00llama", b"\x05\x00\x00\x00\x00\x00\x00\x00ll\xffma", 1)
+    )
+    with pytest.raises(ModelLoadError, match="ll.ma"):
+        Llama(tmp_path / "arch.gguf")
+
+
+def test_file_names_need_not_be_utf8(tiny: Callable[[str], pathlib.Path], tmp_path: pathlib.Path) -> None:
+    name = tmp_path / os.fsdecode(b"m\xff.gguf")
+    name.write_bytes(tiny("llama").read_bytes())
+    with Llama(name, n_ctx=64) as llm:
+        assert llm.n_vocab() == 256
+
+
+def test_a_second_thread_does_not_end_the_first_ones_generation(smollm2: pathlib.Path) -> None:
+    with Llama(smollm2, n_ctx=2048) as llm:
+        generation = llm.generate([1, 2, 3], ignore_eos=True)
+        thread = threading.Thread(target=lambda: llm.native_context.logprobs([1] * 1500))
+        thread.start()
+        time.sleep(0.3)
+        for call in (lambda: llm.generate([1]), lambda: llm.logprobs([1]), llm.reset):
+            with pytest.raises(BusyError, match="in use"):
+                call()
+        assert generation._call == llm.call_number  # what was refused has not counted
+        thread.join()
 
 
 def test_a_protected_prompt_that_does_not_fit(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats) -> None:

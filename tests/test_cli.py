@@ -6,6 +6,7 @@ import io
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -85,6 +86,16 @@ def test_errors_are_one_line_and_exit_with_1(
     assert message in error
     assert error.startswith("pytriattn-calibrate: ")
     assert error.count("\n") == 1
+
+
+def test_the_model_is_not_overwritten(
+    tiny: Callable[[str], pathlib.Path], corpus: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    model = tmp_path / "model.gguf"
+    content = tiny("llama").read_bytes()
+    model.write_bytes(content)
+    assert main([str(corpus), "-m", str(model), "-o", str(model)]) == 1
+    assert model.read_bytes() == content
 
 
 def test_wrong_usage_exits_with_2() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import TinyContext, Tokens
 
-from pytriattn import BudgetError, ContextError, DecodeError
+from pytriattn import BudgetError, ContextError, DecodeError, UnsupportedModelError
 from pytriattn._native import core
 
 MODES = ("per_layer_head", "per_head", "per_layer", "global", "recent", "random")
@@ -266,6 +266,27 @@ def test_memory_is_what_the_budget_says(tiny: Tiny) -> None:
     assert full["k_bytes"] == 8192 * 3 * 2 * 32 * 2  # layers, heads, head dimension, bytes
     assert small["cells_allocated"] == 768
     assert small["k_bytes"] * 8192 == full["k_bytes"] * 768
+
+
+def test_a_budget_near_n_ctx_does_not_slow_down_reading(tiny: Tiny) -> None:
+    for budget in (3000, 4000, 4095, 4096, 9000):
+        assert TinyContext(tiny("llama"), mode="recent", budget=budget).context.chunk == 512
+
+
+def test_alibi_depends_on_where_keys_lie(tmp_path: pathlib.Path) -> None:
+    """Its bias is computed from the cells' positions, which are labels once rows have moved."""
+    from tiny_builder import TinyModel
+
+    model = TinyModel("baichuan", n_layer=40, head_dim=32, n_head_kv=4)  # 40 layers: the variant with ALiBi
+    model.ends()
+    for i in range(40):
+        model.norms(i, "attn_norm", "ffn_norm")
+        model.attention(i)
+        model.ffn(i)
+    model.save(tmp_path / "alibi.gguf")
+    with pytest.raises(UnsupportedModelError, match="ALiBi"):
+        TinyContext(tmp_path / "alibi.gguf")
+    TinyContext(tmp_path / "alibi.gguf", mode="recent").context.read(0, np.arange(200, dtype=np.int32), 0)
 
 
 def test_full_prefill_prunes_once(tiny: Tiny, random_tokens: Tokens) -> None:

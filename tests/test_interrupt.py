@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pytest
 from conftest import ROOT
 
-from pytriattn import Llama, TriAttentionStats, calibrate
+from pytriattn import BusyError, Llama, TriAttentionStats, calibrate
 from pytriattn.calibration import bundled_text
 
 
@@ -54,6 +54,15 @@ def test_during_decoding_and_logprobs(llm: Llama, long_text: str) -> None:
     assert interrupted_after(0.5, lambda: list(llm.generate([1, 2, 3], ignore_eos=True))) < 1.0
     assert interrupted_after(0.5, lambda: llm.logprobs(llm.tokenize(long_text))) < 1.0
     assert len(llm.logprobs([1, 2, 3])) == 2
+    llm.close()
+
+
+def test_an_interrupted_generation_does_not_go_on_with_other_text(llm: Llama) -> None:
+    generation = llm.generate([1, 2, 3], ignore_eos=True)
+    assert interrupted_after(0.5, lambda: list(generation)) < 1.0
+    with pytest.raises(BusyError):
+        next(generation)
+    assert llm.n_tokens == 0
     llm.close()
 
 

@@ -75,6 +75,52 @@ def test_echo_and_logprobs(smollm2_core: Llama) -> None:
     assert without["logprobs"]["top_logprobs"] == [{}] * 6
 
 
+def test_logprobs_and_stop_strings(smollm2_core: Llama) -> None:
+    """A token that was held back, because a stop string could have begun in it, keeps its place in the text."""
+    free = greedy(smollm2_core)
+    word = free.split()[3]
+    for stops in ([free[6:9] + "#"], [word[1:] + "#never", free[-4:]]):
+        choice = smollm2_core(PROMPT, max_tokens=12, temperature=0, stop=stops, logprobs=1)["choices"][0]
+        details = choice["logprobs"]
+        for offset, token in zip(details["text_offset"], details["tokens"], strict=True):
+            assert offset < len(choice["text"])
+            assert choice["text"][offset:].startswith(token) or token.startswith(choice["text"][offset:])
+
+
+def test_echo_gives_the_prompt_as_it_was(smollm2_core: Llama) -> None:
+    chat = "<|im_start|>user\nhi<|im_end|>\n"
+    assert smollm2_core(chat, max_tokens=1, echo=True)["choices"][0]["text"].startswith(chat)
+    choice = smollm2_core(smollm2_core.tokenize(chat, special=True), max_tokens=1, echo=True, logprobs=0)["choices"][0]
+    assert choice["text"].startswith(chat)
+    assert "".join(choice["logprobs"]["tokens"][:-1]) == chat
+
+
+def test_characters_of_several_tokens(smollm2_core: Llama) -> None:
+    """Streamed pieces are whole characters, and fragments share the place of their character."""
+    text = "🙂🙃🐘🦥東京"
+    tokens = smollm2_core.tokenize(text)
+    assert len(tokens) > len(text)
+    choice = smollm2_core(tokens, max_tokens=0, echo=True, logprobs=5)["choices"][0]
+    assert choice["text"] == text
+    assert choice["logprobs"]["text_offset"] == sorted(choice["logprobs"]["text_offset"])
+    assert max(choice["logprobs"]["text_offset"]) < len(text)
+    chunks = [c["choices"][0]["text"] for c in smollm2_core(text, max_tokens=40, temperature=1.2, seed=4, stream=True)]
+    assert not any("\ufffd" in chunk for chunk in chunks[:-1]) or "".join(chunks).count("\ufffd") < 3
+
+
+def test_penalties_may_look_everywhere_back(smollm2_core: Llama) -> None:
+    tokens = smollm2_core.tokenize("red " + "blue " * 100)
+
+    def next_token(**options: float) -> list[int]:
+        return list(smollm2_core.generate(tokens, max_tokens=1, temperature=0, **options))
+
+    assert (
+        next_token(repeat_penalty=9.0, penalty_last_n=-1)
+        == next_token(repeat_penalty=9.0, penalty_last_n=2048)
+        != next_token()
+    )
+
+
 def test_tokens_go_in_and_out(smollm2_core: Llama) -> None:
     for text in ("Hello, world!", "naïve café — 東京 🙂", "  spaces\n\nand\tlines  "):
         assert smollm2_core.detokenize(smollm2_core.tokenize(text)) == text

@@ -119,6 +119,16 @@ def test_damage_is_always_noticed(
         assert all((a.centre == b.centre).all() for a, b in zip(loaded.layers, original.layers, strict=True))
 
 
+def test_absurd_lengths_are_refused_at_once(sidecar: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """A reader that follows a damaged array length of 2**40 is busy for hours."""
+    content = sidecar.read_bytes()
+    key = b"triattention.layer.scale"
+    place = content.index(key) + len(key) + 8  # behind the types of the value and of its elements
+    (tmp_path / "x").write_bytes(content[:place] + (2**40).to_bytes(8, "little") + content[place + 8 :])
+    with pytest.raises(StatsError, match="damaged"):
+        TriAttentionStats.load(tmp_path / "x")
+
+
 def test_statistics_of_another_model(
     gemma3: pathlib.Path, sidecar: pathlib.Path, smollm2_stats: TriAttentionStats
 ) -> None:

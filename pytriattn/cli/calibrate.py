@@ -82,10 +82,12 @@ def _run(arguments: argparse.Namespace) -> None:
     text = "\n".join(_read(name) for name in arguments.corpus)
     path = check_model_file(arguments.model)
     output = arguments.output or path.with_suffix(".triattention")
+    if output.exists() and output.samefile(path):
+        raise StatsError(f"'{output}' is the model itself; write the statistics to another file")
     if not output.parent.is_dir():
         raise StatsError(f"the folder '{output.parent}' does not exist, so '{output}' cannot be written")
     start = time.monotonic()
-    model = core.Model(str(path), arguments.n_gpu_layers)
+    model = core.Model(path, arguments.n_gpu_layers)
     with tqdm(
         total=arguments.tokens, unit="tok", desc="calibrating", file=sys.stderr, disable=not sys.stderr.isatty()
     ) as bar:

@@ -177,6 +177,9 @@ Stats Observer::result() const {
 }  // namespace
 
 Stats calibrate(llama_model * model, const std::vector<llama_token> & tokens, const CalibrationOptions & options) {
+    if (options.n_threads < 1 || options.n_threads > GGML_MAX_N_THREADS) {
+        throw ContextError("n_threads is " + std::to_string(options.n_threads) + ", it must be from 1 to " + std::to_string(GGML_MAX_N_THREADS));
+    }
     Observer observer;
     bool was_interrupted = false;
     const auto poll = [&] {

@@ -61,6 +61,15 @@ Controller::Controller(llama_context * ctx, const EvictionConfig & config, Stats
         throw BudgetError("mode moves values between cells, which needs flash attention, and this context has none; "
                           "use flash_attn=True or mode='global'");
     }
+    if (moves_rows(config_.mode) && view_.uses_cell_positions()) {
+        throw UnsupportedModelError("this model's attention depends on where a key lies (ALiBi), so heads cannot keep different ones; "
+                                    "use mode='recent' or budget=None");
+    }
+    if (config_.mode == Mode::per_head && std::any_of(view_.layers().begin(), view_.layers().end(), [&](const KvLayer & layer) {
+            return layer.n_head_kv != view_.layers()[0].n_head_kv;
+        })) {
+        throw UnsupportedModelError("mode='per_head' needs the same number of KV heads in every layer; use per_layer_head");
+    }
     if (needs_scores(config_.mode)) {
         scorer_ = std::make_unique<Scorer>(view_, stats_, config_.score, graph_);
         for (const LayerStats & layer : stats_.layers) {

@@ -12,7 +12,9 @@
 namespace triattn {
 namespace {
 
-constexpr int64_t CELL_PADDING = 256;  // llama.cpp rounds a context's cells up to this
+constexpr int64_t CELL_PADDING  = 256;  // llama.cpp rounds a context's cells up to this
+constexpr int32_t LOGITS_CHUNK  = 128;
+constexpr int64_t MAX_POSITIONS = std::numeric_limits<llama_pos>::max() - CELL_PADDING;
 
 int64_t pad(int64_t n) { return (n + CELL_PADDING - 1) / CELL_PADDING * CELL_PADDING; }
 
@@ -56,9 +58,6 @@ void check_long_rope(const llama_model * model, const DecoderParams & params) {
 
 CacheSize cache_size(const DecoderParams & params, int32_t n_swa) {
     const int64_t whole = pad(params.n_ctx);
-    if (whole * params.n_seq_max > std::numeric_limits<int32_t>::max() && (!params.eviction || params.full_prefill)) {
-        throw ContextError("n_ctx " + std::to_string(params.n_ctx) + " needs too large a cache");
-    }
     int64_t cells = whole, chunk = std::min<int64_t>(params.n_batch, whole), batch = chunk;
     if (params.eviction && !params.full_prefill) {
         // Room for a step of prefill beyond the budget: at least an interval, at most a quarter of the budget, so that
@@ -66,7 +65,8 @@ CacheSize cache_size(const DecoderParams & params, int32_t n_swa) {
         const int64_t budget = params.eviction->budget, interval = params.eviction->interval;
         const int64_t room = std::max(interval, std::min<int64_t>(params.n_ubatch, budget / 4));
         cells = std::min(pad(budget + room), whole);
-        chunk = std::min<int64_t>({params.n_ubatch, params.n_batch, cells > budget ? cells - budget : cells});
+        // where all positions have cells, no step can overflow them
+        chunk = std::min<int64_t>({params.n_ubatch, params.n_batch, cells < whole ? cells - budget : cells});
         batch = std::min(std::max(chunk, interval), cells);
     }
     batch = std::max<int64_t>(batch, params.n_seq_max);
@@ -76,15 +76,21 @@ CacheSize cache_size(const DecoderParams & params, int32_t n_swa) {
         cells = std::min(std::max(cells, pad(n_swa + ubatch)), whole);
     }
     if (cells * params.n_seq_max > std::numeric_limits<int32_t>::max()) {
-        throw ContextError("the budget times n_seq_max needs too large a cache");
+        throw ContextError("this budget or n_ctx, times n_seq_max, needs too large a cache");
     }
     return {static_cast<int32_t>(cells), static_cast<int32_t>(chunk), static_cast<int32_t>(batch), static_cast<int32_t>(ubatch)};
 }
 
 Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
     : params_(params), n_past_(params.n_seq_max, 0), n_protected_(params.n_seq_max, 0) {
-    if (params_.n_ctx < 1 || params_.n_batch < 1 || params_.n_ubatch < 1 || params_.n_seq_max < 1 || params_.n_threads < 1) {
-        throw ContextError("n_ctx, n_batch, n_ubatch, n_seq_max and n_threads must be at least 1");
+    if (params_.n_ctx < 1 || params_.n_batch < 1 || params_.n_ubatch < 1 || params_.n_seq_max < 1) {
+        throw ContextError("n_ctx, n_batch, n_ubatch and n_seq_max must be at least 1");
+    }
+    if (params_.n_threads < 1 || params_.n_threads > GGML_MAX_N_THREADS) {
+        throw ContextError("n_threads is " + std::to_string(params_.n_threads) + ", it must be from 1 to " + std::to_string(GGML_MAX_N_THREADS));
+    }
+    if (params_.n_ctx > MAX_POSITIONS) {
+        throw ContextError("n_ctx is " + std::to_string(params_.n_ctx) + ", llama.cpp counts positions up to " + std::to_string(MAX_POSITIONS));
     }
     if (params_.eviction) {
         check(*params_.eviction);
@@ -210,7 +216,9 @@ void Decoder::read(int32_t seq, const std::vector<llama_token> & tokens, int32_t
     guarded([&] {
         n_protected_[static_cast<size_t>(seq)] = n_protected;
         for (size_t done = 0; done < tokens.size();) {
-            const size_t n = std::min<size_t>(static_cast<size_t>(cache_.chunk), tokens.size() - done);
+            // logits of every row take n_vocab floats each, so there are fewer rows at a time
+            const size_t chunk = static_cast<size_t>(sink ? std::min(cache_.chunk, LOGITS_CHUNK) : cache_.chunk);
+            const size_t n = std::min(chunk, tokens.size() - done);
             make_room(seq, static_cast<int32_t>(n));
             std::vector<Row> rows;
             for (size_t i = done; i < done + n; ++i) {
@@ -289,6 +297,9 @@ std::vector<float> Decoder::logprobs(const std::vector<llama_token> & tokens) {
 }
 
 float Decoder::logprob(const float * logits, llama_token token) const {
+    if (token < 0 || token >= n_vocab_) {
+        throw InvalidTokenError("token " + std::to_string(token) + " is not in the vocabulary of " + std::to_string(n_vocab_));
+    }
     const float maximum = *std::max_element(logits, logits + n_vocab_);
     double sum = 0;
     for (int32_t i = 0; i < n_vocab_; ++i) {

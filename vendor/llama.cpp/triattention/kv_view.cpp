@@ -111,7 +111,9 @@ KvView::KvView(llama_context * ctx) {
     const Parts parts = find_parts(ctx);
     kv_ = parts.full;
 
-    const bool has_v = !llama_get_model(ctx)->hparams.is_mla();
+    const llama_hparams & hparams = llama_get_model(ctx)->hparams;
+    const bool has_v = !hparams.is_mla();
+    uses_cell_positions_ = hparams.use_alibi;
     layers_ = read_layers(*kv_, has_v, bytes_, v_transposed_);
     if (parts.sliding != nullptr) {
         bool transposed = false;

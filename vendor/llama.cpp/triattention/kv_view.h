@@ -43,6 +43,7 @@ public:
     uint32_t n_stream() const;
     uint32_t stream_of(int32_t seq) const;
     bool     v_transposed() const { return v_transposed_; }
+    bool     uses_cell_positions() const { return uses_cell_positions_; }  // ALiBi: attention depends on the cells' positions
     KvBytes  bytes() const { return bytes_; }
 
     // The sequence's cells, by ascending position. Throws DecodeError if a cell is shared with another sequence.
@@ -63,6 +64,7 @@ private:
     std::vector<float>   k_rotation_;
     int     k_rotation_size_ = 0;
     bool    v_transposed_    = false;
+    bool    uses_cell_positions_ = false;
     KvBytes bytes_;
 };
 

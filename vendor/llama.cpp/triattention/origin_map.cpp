@@ -34,8 +34,6 @@ void OriginMap::apply(const CompactionPlan & plan) {
     }
 }
 
-void OriginMap::clear() { next_pos_ = 0; }
-
 std::vector<int32_t> OriginMap::kept(size_t layer, size_t kv_head, const std::vector<KvCell> & cells) const {
     const auto & origin = origin_.at(layer).at(kv_head);
     std::vector<int32_t> result;

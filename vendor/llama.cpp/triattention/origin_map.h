@@ -17,7 +17,6 @@ public:
     // Enters the cells that were filled since the last call (positions not seen yet).
     void sync(const std::vector<KvCell> & cells);
     void apply(const CompactionPlan & plan);
-    void clear();
 
     // Token positions kept by a head, ascending. `layer` counts the view's layers.
     std::vector<int32_t> kept(size_t layer, size_t kv_head, const std::vector<KvCell> & cells) const;

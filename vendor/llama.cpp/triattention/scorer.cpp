@@ -63,29 +63,44 @@ void check_layer(const LayerStats & layer) {
 
 }  // namespace
 
-std::vector<float> synthetic_query(const LayerStats & layer, int64_t position, const ScoreOptions & options) {
+std::vector<int32_t> default_offsets() {
+    std::vector<int32_t> offsets;
+    for (int i = 0; i <= 16 * 8; ++i) {
+        const auto offset = static_cast<int32_t>(std::lround(std::exp2(i / 8.0)));
+        if (offsets.empty() || offset > offsets.back()) {
+            offsets.push_back(offset);
+        }
+    }
+    return offsets;
+}
+
+std::vector<std::complex<double>> offset_means(const LayerStats & layer, const ScoreOptions & options) {
+    const RopeLayout & rope = layer.rope;
+    std::vector<std::complex<double>> means;
+    for (int f = 0; f < rope.n_bands(); ++f) {
+        std::complex<double> sum = 0;
+        if (counts(layer, f, options)) {
+            for (int32_t offset : options.offsets) {
+                sum += std::polar(1.0, rope.omega[f] * offset);
+            }
+        }
+        means.push_back(sum * rope.band_scale(f) / static_cast<double>(options.offsets.size()));
+    }
+    return means;
+}
+
+std::vector<float> synthetic_query(const LayerStats & layer, int64_t position, const std::vector<std::complex<double>> & means) {
     const RopeLayout & rope = layer.rope;
     std::vector<float> query(layer.centre.size(), 0.0f);
     for (int f = 0; f < rope.n_bands(); ++f) {
-        if (!counts(layer, f, options)) {
-            continue;
-        }
-        // The mean over offsets of a rotation is one complex factor per band, the same for all heads.
-        double c = 0, s = 0;
-        for (int32_t offset : options.offsets) {
-            const double angle = rope.omega[f] * static_cast<double>(position + offset);
-            c += std::cos(angle);
-            s += std::sin(angle);
-        }
-        const double factor = rope.band_scale(f) / static_cast<double>(options.offsets.size());
-        c *= factor;
-        s *= factor;
+        const std::complex<double> turn = std::polar(1.0, rope.omega[f] * static_cast<double>(position)) * means[f];
         const auto [a, b] = rope.dims(f);
         for (int h = 0; h < layer.n_head; ++h) {
             const float * mu = layer.centre.data() + static_cast<size_t>(h) * rope.head_dim;
             float * out = query.data() + static_cast<size_t>(h) * rope.head_dim;
-            out[a] = static_cast<float>(c * mu[a] - s * mu[b]);
-            out[b] = static_cast<float>(s * mu[a] + c * mu[b]);
+            const std::complex<double> q = turn * std::complex<double>(mu[a], mu[b]);
+            out[a] = static_cast<float>(q.real());
+            out[b] = static_cast<float>(q.imag());
         }
     }
     return query;
@@ -126,6 +141,7 @@ Scorer::Scorer(const KvView & view, const Stats & stats, ScoreOptions options, D
                              " KV heads of " + std::to_string(have.rope.head_dim) + ", the model has layer " + std::to_string(want.il) +
                              " with " + std::to_string(want.n_head_kv) + " of " + std::to_string(want.head_dim_k));
         }
+        offset_means_.push_back(offset_means(have, options_));
         norm_weights_.push_back(norm_weights(have, options_));
     }
 }
@@ -155,7 +171,7 @@ Scores Scorer::score(uint32_t stream, const std::vector<KvCell> & cells, int64_t
             keys = ggml_reshape_2d(ctx, undone, storage->ne[0], n);
         }
         ggml_tensor * scores = layer_scores(ctx, graph_, stats_.layers[i], options_,
-                                            synthetic_query(stats_.layers[i], position, options_), norm_weights_[i], keys,
+                                            synthetic_query(stats_.layers[i], position, offset_means_[i]), norm_weights_[i], keys,
                                             ggml_backend_buffer_is_host(storage->buffer));
         graph_.expand(scores, /*output*/ true);
         outputs.push_back(scores);
@@ -179,7 +195,7 @@ std::vector<float> score_keys(const LayerStats & layer, const std::vector<float>
     }
     DeviceGraph graph({}, 1);
     ggml_context * ctx = graph.begin(TENSORS_PER_LAYER + 8);
-    ggml_tensor * scores = layer_scores(ctx, graph, layer, options, synthetic_query(layer, position, options),
+    ggml_tensor * scores = layer_scores(ctx, graph, layer, options, synthetic_query(layer, position, offset_means(layer, options)),
                                         norm_weights(layer, options), graph.input_f32(keys, width, n_keys), on_host);
     graph.expand(scores, /*output*/ true);
     graph.run();
