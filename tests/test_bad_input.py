@@ -79,7 +79,6 @@ def test_settings_that_do_not_fit_together(smollm2: pathlib.Path) -> None:
     for options, message in [
         ({"type_k": "f8"}, "cache type 'f8' is unknown"),
         ({"n_batch": 0}, "at least 1"),
-        ({"n_ctx": 2**31 - 300, "type_k": "f32", "type_v": "f32", "flash_attn": False}, "could not make a context"),
         ({"n_ctx": 2**40}, "counts positions up to"),
         ({"n_ctx": 2**63 - 1, "budget": 512, "mode": "recent"}, "counts positions up to"),
         ({"n_threads": 100_000}, "n_threads is 100000.*512"),
@@ -249,7 +248,7 @@ def test_a_later_call_ends_an_earlier_generation(smollm2_core: Llama) -> None:
     first = smollm2_core.generate([1, 2, 3], ignore_eos=True)
     next(first)
     second = smollm2_core.generate([4, 5, 6], ignore_eos=True)
-    with pytest.raises(BusyError, match="later call"):
+    with pytest.raises(BusyError, match="another call"):
         next(first)
     assert next(second) >= 0
 

@@ -157,6 +157,20 @@ def test_sinks_window_and_protected_prompt_stay(tiny: Tiny, random_tokens: Token
             assert set(range(284, 300)) <= kept
 
 
+def test_protection_cannot_come_too_late(tiny: Tiny, random_tokens: Tokens) -> None:
+    context = TinyContext(tiny("llama"), mode="recent", budget=96).context
+    context.read(0, random_tokens[:200], 0)
+    with pytest.raises(BudgetError, match="after an eviction"):
+        context.read(0, random_tokens[:10], 40)
+    assert context.n_tokens() == 200
+    # and it ends with the text that it was for
+    context.clear()
+    context.read(0, random_tokens[:70], 70)
+    context.clear()
+    context.read(0, random_tokens[:200], 0)
+    assert context.kept_positions(0, 0, 0).tolist()[:6] == [0, 1, 2, 3, 108, 109]
+
+
 def test_an_eviction_is_due_when_the_interval_is_full(tiny: Tiny, random_tokens: Tokens) -> None:
     """The lengths that the published policy goes through: never beyond budget + interval - 1."""
     context = TinyContext(tiny("llama"), budget=24, interval=8, window=4).context
@@ -277,7 +291,7 @@ def test_alibi_depends_on_where_keys_lie(tmp_path: pathlib.Path) -> None:
     """Its bias is computed from the cells' positions, which are labels once rows have moved."""
     from tiny_builder import TinyModel
 
-    model = TinyModel("baichuan", n_layer=40, head_dim=32, n_head_kv=4)  # 40 layers: the variant with ALiBi
+    model = TinyModel("baichuan", n_layer=40, n_embd=128, head_dim=32, n_head_kv=4)  # 40 layers: the variant with ALiBi
     model.ends()
     for i in range(40):
         model.norms(i, "attn_norm", "ffn_norm")

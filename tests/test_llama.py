@@ -90,9 +90,9 @@ def test_logprobs_and_stop_strings(smollm2_core: Llama) -> None:
 def test_echo_gives_the_prompt_as_it_was(smollm2_core: Llama) -> None:
     chat = "<|im_start|>user\nhi<|im_end|>\n"
     assert smollm2_core(chat, max_tokens=1, echo=True)["choices"][0]["text"].startswith(chat)
-    choice = smollm2_core(smollm2_core.tokenize(chat, special=True), max_tokens=1, echo=True, logprobs=0)["choices"][0]
-    assert choice["text"].startswith(chat)
-    assert "".join(choice["logprobs"]["tokens"][:-1]) == chat
+    choice = smollm2_core(smollm2_core.tokenize(chat, special=True), max_tokens=0, echo=True, logprobs=0)["choices"][0]
+    assert choice["text"] == chat
+    assert "".join(choice["logprobs"]["tokens"]) == chat
 
 
 def test_characters_of_several_tokens(smollm2_core: Llama) -> None:
@@ -109,14 +109,14 @@ def test_characters_of_several_tokens(smollm2_core: Llama) -> None:
 
 
 def test_penalties_may_look_everywhere_back(smollm2_core: Llama) -> None:
-    tokens = smollm2_core.tokenize("red " + "blue " * 100)
+    tokens = smollm2_core.tokenize("red red red red red red red red red red red red")
 
     def next_token(**options: float) -> list[int]:
         return list(smollm2_core.generate(tokens, max_tokens=1, temperature=0, **options))
 
     assert (
-        next_token(repeat_penalty=9.0, penalty_last_n=-1)
-        == next_token(repeat_penalty=9.0, penalty_last_n=2048)
+        next_token(repeat_penalty=3.0, penalty_last_n=-1)
+        == next_token(repeat_penalty=3.0, penalty_last_n=2048)
         != next_token()
     )
 

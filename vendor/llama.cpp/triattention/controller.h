@@ -49,6 +49,7 @@ public:
     // Prunes the sequence's cache to the budget, if it holds more. The first `n_protected` positions stay (at least n_sink).
     void evict(int32_t seq, int32_t n_protected);
 
+    bool has_evicted(int32_t seq) const { return n_evictions_of_.count(seq) > 0; }
     void forget(int32_t seq);  // the sequence was cleared
 
     std::vector<int32_t> kept_positions(int32_t seq, size_t layer, size_t kv_head);

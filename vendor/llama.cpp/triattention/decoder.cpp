@@ -213,6 +213,9 @@ void Decoder::read(int32_t seq, const std::vector<llama_token> & tokens, int32_t
                               " do not fit the budget of " + std::to_string(config.budget) + "; raise the budget or use protect_prompt=False");
         }
     }
+    if (controller_ && n_protected > n_protected_[static_cast<size_t>(seq)] && controller_->has_evicted(seq)) {
+        throw BudgetError("more positions cannot be protected after an eviction: some may be gone; clear the sequence first");
+    }
     guarded([&] {
         n_protected_[static_cast<size_t>(seq)] = n_protected;
         for (size_t done = 0; done < tokens.size();) {
@@ -272,7 +275,6 @@ std::vector<float> Decoder::logprobs(const std::vector<llama_token> & tokens) {
     std::vector<float> result;
     result.reserve(tokens.size());
     guarded([&] {
-        n_protected_[0] = 0;
         for (size_t done = 0; done < tokens.size();) {
             int64_t n = std::min<int64_t>({interval, cache_.n_batch, static_cast<int64_t>(tokens.size() - done)});
             make_room(0, 1);
@@ -327,6 +329,7 @@ void Decoder::clear(int32_t seq) {
     check_room(seq, 0);
     llama_memory_seq_rm(llama_get_memory(ctx_.get()), seq, -1, -1);
     n_past_[static_cast<size_t>(seq)] = 0;
+    n_protected_[static_cast<size_t>(seq)] = 0;
     if (controller_) {
         controller_->forget(seq);
     }
@@ -335,6 +338,7 @@ void Decoder::clear(int32_t seq) {
 void Decoder::clear_all() {
     llama_memory_clear(llama_get_memory(ctx_.get()), /*data*/ false);
     std::fill(n_past_.begin(), n_past_.end(), 0);
+    std::fill(n_protected_.begin(), n_protected_.end(), 0);
     n_rows_ = 0;
     for (int32_t seq = 0; controller_ && seq < params_.n_seq_max; ++seq) {
         controller_->forget(seq);
