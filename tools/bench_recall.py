@@ -24,7 +24,7 @@ from bench_texts import TEXTS, load_text
 
 from pytriattn import Llama, TriAttentionStats
 
-MODES = ("per_layer_head", "per_head", "per_layer", "global", "random", "recent")
+MODES = ("full", "per_layer_head", "per_head", "per_layer", "global", "random", "recent")
 
 
 def pieces(llm: Llama, n_tokens: int) -> dict[str, list[int]]:
@@ -65,14 +65,14 @@ def main() -> int:
     path = fetch_models.fetch(arguments.model) if arguments.model in fetch_models.MODELS else arguments.model
     stats = TriAttentionStats.load(arguments.stats) if arguments.stats else None
     figures: dict[str, dict[str, float]] = {}
-    for mode in ("full", *arguments.modes):
+    for mode in arguments.modes:
         options = {} if mode == "full" else {"budget": arguments.budget, "mode": mode, "triattn_stats": stats}
         with Llama(path, n_ctx=2 * arguments.tokens, **options) as llm:
             texts = pieces(llm, arguments.tokens)
             start = time.monotonic()
             figures[mode] = perplexities(llm, texts, arguments.budget)
             seconds = time.monotonic() - start
-        if mode == "full":
+        if mode == arguments.modes[0]:
             print(f"{'perplexity':16s}" + "".join(f"{name:>15s}" for name in texts) + f"{'mean':>10s}")
         values = list(figures[mode].values())
         print(
