@@ -184,6 +184,7 @@ void add_context(py::module_ & m) {
         }), py::kw_only(), py::arg("mode"), py::arg("budget"), py::arg("interval") = 128, py::arg("window") = 64, py::arg("n_sink") = 4,
             py::arg("seed") = 0, py::arg("offsets") = triattn::ScoreOptions().offsets, py::arg("use_trig") = true, py::arg("use_norm") = true,
             py::arg("use_unrotated") = true)
+        .def_property_readonly("moves_rows", [](const triattn::EvictionConfig & c) { return triattn::moves_rows(c.mode); })
         .def_property_readonly("needs_scores", [](const triattn::EvictionConfig & c) { return triattn::needs_scores(c.mode); });
 
     py::class_<Context>(m, "Context")

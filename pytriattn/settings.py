@@ -10,7 +10,6 @@ from pytriattn.errors import BudgetError, ContextError
 
 __all__ = ["EvictionSettings", "check_context_settings", "flash_attention", "scaled_budget"]
 
-_MODES_THAT_MOVE_ROWS = ("per_layer_head", "per_head", "per_layer")
 _V_TYPES_THAT_NEED_FLASH_ATTENTION = ("q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 
 
@@ -31,8 +30,7 @@ class EvictionSettings:
         Raises:
             BudgetError: they do not fit together; the message names the value.
         """
-        self.to_native()
-        if self.mode in _MODES_THAT_MOVE_ROWS and flash == "off":
+        if self.to_native().moves_rows and flash == "off":
             raise BudgetError(
                 f"mode={self.mode!r} moves values between cells, which needs flash attention; "
                 "use flash_attn=True or mode='global'"

@@ -27,4 +27,4 @@ def usable_cpus() -> int:
         cpus = len(os.sched_getaffinity(0))
     else:  # macOS, Windows
         cpus = os.cpu_count() or 1
-    return max(1, min(cpus, math.floor(_cgroup_limit() if _cgroup_limit() < math.inf else cpus)))
+    return max(1, math.floor(min(cpus, _cgroup_limit())))

@@ -133,7 +133,6 @@ CompactionPlan plan_compaction(const Kept & kept, const std::vector<KvCell> & ce
 }
 
 void move_rows(const KvView & view, uint32_t stream, const CompactionPlan & plan, DeviceGraph & graph) {
-    // any cell that is a source in some head, or is freed without being one, serves to fill up rectangles
     ggml_context * ctx = graph.begin(2 * TENSORS_PER_COPY * view.layers().size() + 8);
     bool any = false;
     for (size_t l = 0; l < plan.moves.size(); ++l) {
@@ -153,6 +152,7 @@ void move_rows(const KvView & view, uint32_t stream, const CompactionPlan & plan
         }
         std::sort(sources.begin(), sources.end());
         sources.erase(std::unique(sources.begin(), sources.end()), sources.end());
+        // every source is a cell that will be freed, so the others' serve to fill up a head's row of the rectangle
         const Rectangle rectangle = make_rectangle(heads, sources);
         ggml_tensor * from = nullptr;
         ggml_tensor * to   = nullptr;

@@ -124,6 +124,7 @@ Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
     n_vocab_ = llama_vocab_n_tokens(llama_model_get_vocab(model));
     if (params_.eviction) {
         controller_ = std::make_unique<Controller>(ctx_.get(), *params_.eviction, std::move(stats), params_.n_threads);
+        return;
     }
     try {
         view_ = std::make_unique<KvView>(ctx_.get());
@@ -346,11 +347,11 @@ void Decoder::clear_all() {
 }
 
 std::vector<int32_t> Decoder::kept_positions(int32_t seq, int32_t layer, int32_t kv_head) {
-    if (!view_) {
+    if (view() == nullptr) {
         throw UnsupportedModelError("this model keeps no KV cache whose positions could be listed");
     }
     check_room(seq, 0);
-    const std::vector<KvLayer> & layers = view_->layers();
+    const std::vector<KvLayer> & layers = view()->layers();
     const auto found = std::find_if(layers.begin(), layers.end(), [&](const KvLayer & l) { return l.il == layer; });
     if (found == layers.end()) {
         throw ContextError("layer " + std::to_string(layer) + " has no full-attention cache of its own");
@@ -362,7 +363,7 @@ std::vector<int32_t> Decoder::kept_positions(int32_t seq, int32_t layer, int32_t
         return controller_->kept_positions(seq, static_cast<size_t>(found - layers.begin()), static_cast<size_t>(kv_head));
     }
     std::vector<int32_t> result;
-    for (const KvCell & cell : view_->cells(seq)) {
+    for (const KvCell & cell : view()->cells(seq)) {
         result.push_back(cell.pos);
     }
     return result;

@@ -82,7 +82,8 @@ public:
 
     const DecoderParams & params() const { return params_; }
     CacheSize cache() const { return cache_; }
-    const KvView * view() const { return view_.get(); }  // null: nothing that could be viewed
+    // null: nothing that could be viewed
+    const KvView * view() const { return controller_ ? &controller_->view() : view_.get(); }
     const Controller * controller() const { return controller_.get(); }
     Controller * controller() { return controller_.get(); }
     const DecoderCounters & counters() const { return counters_; }
@@ -109,7 +110,7 @@ private:
     bool was_interrupted_ = false;
     llama_context_ptr ctx_;
     int32_t n_vocab_ = 0;
-    std::unique_ptr<KvView> view_;
+    std::unique_ptr<KvView> view_;  // without a controller, which has one
     std::unique_ptr<Controller> controller_;
     std::vector<int64_t> n_past_;        // [n_seq_max]
     std::vector<int32_t> n_protected_;   // [n_seq_max]
