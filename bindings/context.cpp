@@ -1,8 +1,6 @@
 // The decoding context. Every method that computes releases the GIL, polls for signals and refuses a second thread.
-#include "bindings.h"
+#include "context.h"
 #include "sampler.h"
-
-#include "decoder.h"
 
 #include <algorithm>
 #include <numeric>
@@ -29,60 +27,6 @@ Logprobs logprobs_of(const Decoder & decoder, const float * logits, llama_token 
     return {of_chosen, std::move(top)};
 }
 
-class Context {
-public:
-    Context(std::shared_ptr<Model> model, triattn::DecoderParams params, triattn::Stats stats) : model_(std::move(model)) {
-        recent_errors();
-        params.interrupted = [this] { return poll_(); };
-        const py::gil_scoped_release release;
-        decoder_ = std::make_unique<Decoder>(model_->model.get(), params, std::move(stats));
-    }
-
-    // Runs `work` on the decoder without the GIL.
-    template <typename F>
-    auto compute(F && work) {
-        const Use use(busy_, "this context");
-        Decoder & decoder = open();
-        recent_errors();
-        try {
-            const py::gil_scoped_release release;
-            return work(decoder);
-        } catch (const triattn::InterruptedError &) {
-            poll_.rethrow();
-            throw;
-        }
-    }
-
-    // Runs `work` on the decoder with the GIL, for what is only looked up.
-    template <typename F>
-    auto look(F && work) {
-        const Use use(busy_, "this context");
-        return work(open());
-    }
-
-    void close() {
-        const Use use(busy_, "this context");
-        const py::gil_scoped_release release;
-        decoder_.reset();
-        model_.reset();
-    }
-
-    bool closed() const { return decoder_ == nullptr; }
-
-private:
-    Decoder & open() {
-        if (!decoder_) {
-            throw ClosedError("this context has been closed");
-        }
-        return *decoder_;
-    }
-
-    std::shared_ptr<Model> model_;
-    SignalPoll poll_;
-    std::unique_ptr<Decoder> decoder_;
-    std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
-};
-
 triattn::FlashAttention flash_attention(const std::string & name) {
     if (name == "auto") return triattn::FlashAttention::automatic;
     if (name == "on")   return triattn::FlashAttention::on;
@@ -100,9 +44,24 @@ ggml_type cache_type(const std::string & name) {
     throw triattn::ContextError("cache type '" + name + "' is unknown; use one of f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0, q5_1");
 }
 
+triattn::RopeOverrides rope_overrides(const std::string & scaling, float freq_base, float freq_scale, float yarn_ext_factor, float yarn_attn_factor,
+                                      float yarn_beta_fast, float yarn_beta_slow, uint32_t yarn_orig_ctx) {
+    triattn::RopeOverrides rope{LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED, freq_base, freq_scale, yarn_ext_factor, yarn_attn_factor, yarn_beta_fast, yarn_beta_slow,
+                                yarn_orig_ctx};
+    if (scaling == "none")          rope.scaling = LLAMA_ROPE_SCALING_TYPE_NONE;
+    else if (scaling == "linear")   rope.scaling = LLAMA_ROPE_SCALING_TYPE_LINEAR;
+    else if (scaling == "yarn")     rope.scaling = LLAMA_ROPE_SCALING_TYPE_YARN;
+    else if (scaling == "longrope") rope.scaling = LLAMA_ROPE_SCALING_TYPE_LONGROPE;
+    else if (!scaling.empty()) {
+        throw triattn::ContextError("rope_scaling_type is '" + scaling + "', it must be 'none', 'linear', 'yarn' or 'longrope'");
+    }
+    return rope;
+}
+
 std::unique_ptr<Context> make(std::shared_ptr<Model> model, int64_t n_ctx, int n_batch, int n_ubatch, int n_threads, int n_seq_max, bool kv_unified,
                               const std::string & type_k, const std::string & type_v, const std::string & flash_attn,
-                              const std::optional<triattn::EvictionConfig> & eviction, bool full_prefill, const std::optional<triattn::Stats> & stats) {
+                              const triattn::RopeOverrides & rope, const std::optional<triattn::EvictionConfig> & eviction, bool full_prefill,
+                              const std::optional<triattn::Stats> & stats) {
     triattn::DecoderParams params;
     params.n_ctx        = n_ctx;
     params.n_batch      = n_batch;
@@ -113,53 +72,10 @@ std::unique_ptr<Context> make(std::shared_ptr<Model> model, int64_t n_ctx, int n
     params.type_k       = cache_type(type_k);
     params.type_v       = cache_type(type_v);
     params.flash_attn   = flash_attention(flash_attn);
+    params.rope         = rope;
     params.eviction     = eviction;
     params.full_prefill = full_prefill;
     return std::make_unique<Context>(std::move(model), params, stats.value_or(triattn::Stats{}));
-}
-
-py::dict counters(Context & self, int seq) {
-    return self.look([&](Decoder & d) {
-        py::dict r;
-        r["n_tokens"]   = d.n_tokens(seq);
-        r["n_decoded"]  = d.counters().n_decoded;
-        r["decoding_s"] = d.counters().decoding_s;
-        r["cells_allocated"] = d.view() ? static_cast<int64_t>(d.view()->n_cells()) * d.view()->n_stream() : 0;
-        r["cells_used"]      = d.view() ? d.view()->n_used(seq) : 0;
-        const triattn::KvBytes bytes = d.view() ? d.view()->bytes() : triattn::KvBytes{};
-        r["k_bytes"] = bytes.k;
-        r["v_bytes"] = bytes.v;
-        r["recurrent_bytes"] = bytes.recurrent;
-        const triattn::EvictionCounters none;
-        const triattn::EvictionCounters & e = d.controller() ? d.controller()->counters() : none;
-        r["n_evictions"]      = e.n_evictions;
-        r["n_tokens_evicted"] = e.n_tokens_evicted;
-        r["scoring_s"]    = e.scoring_s;
-        r["selection_s"]  = e.selection_s;
-        r["compaction_s"] = e.compaction_s;
-        return r;
-    });
-}
-
-// The stored rows of one tensor of the cache as bytes: for tests that compare caches bit for bit.
-py::bytes cache_rows(Context & self, int seq, int layer, bool value) {
-    return self.look([&](Decoder & d) {
-        if (!d.view()) {
-            throw triattn::UnsupportedModelError("this model keeps no KV cache");
-        }
-        for (const triattn::KvLayer & l : d.view()->layers()) {
-            if (l.il == layer) {
-                ggml_tensor * t = value ? l.v : l.k;
-                if (t == nullptr) {
-                    throw triattn::ContextError("layer " + std::to_string(layer) + " stores no values of its own");
-                }
-                std::string bytes(t->nb[2], '\0');
-                ggml_backend_tensor_get(t, bytes.data(), d.view()->stream_of(seq) * t->nb[2], bytes.size());
-                return py::bytes(bytes);
-            }
-        }
-        throw triattn::ContextError("layer " + std::to_string(layer) + " has no full-attention cache of its own");
-    });
 }
 
 }  // namespace
@@ -187,10 +103,15 @@ void add_context(py::module_ & m) {
         .def_property_readonly("moves_rows", [](const triattn::EvictionConfig & c) { return triattn::moves_rows(c.mode); })
         .def_property_readonly("needs_scores", [](const triattn::EvictionConfig & c) { return triattn::needs_scores(c.mode); });
 
-    py::class_<Context>(m, "Context")
+    py::class_<triattn::RopeOverrides>(m, "RopeOverrides")
+        .def(py::init(&rope_overrides), py::kw_only(), py::arg("scaling") = "", py::arg("freq_base") = 0.0f, py::arg("freq_scale") = 0.0f,
+             py::arg("yarn_ext_factor") = -1.0f, py::arg("yarn_attn_factor") = -1.0f, py::arg("yarn_beta_fast") = -1.0f,
+             py::arg("yarn_beta_slow") = -1.0f, py::arg("yarn_orig_ctx") = 0);
+
+    auto context = py::class_<Context>(m, "Context")
         .def(py::init(&make), py::kw_only(), py::arg("model"), py::arg("n_ctx"), py::arg("n_batch") = 2048, py::arg("n_ubatch") = 512,
              py::arg("n_threads") = 1, py::arg("n_seq_max") = 1, py::arg("kv_unified") = false, py::arg("type_k") = "f16", py::arg("type_v") = "f16",
-             py::arg("flash_attn") = "auto", py::arg("eviction") = py::none(), py::arg("full_prefill") = false, py::arg("stats") = py::none())
+             py::arg("flash_attn") = "auto", py::arg("rope") = triattn::RopeOverrides(), py::arg("eviction") = py::none(), py::arg("full_prefill") = false, py::arg("stats") = py::none())
         .def("read", [](Context & self, int seq, const array<llama_token> & tokens, int n_protected) {
             const auto ids = to_vector(tokens);
             self.compute([&](Decoder & d) { d.read(seq, ids, n_protected); });
@@ -244,35 +165,11 @@ void add_context(py::module_ & m) {
             });
         }, py::arg("seq") = 0, py::arg("n_protected") = 0)
         .def("n_tokens", [](Context & self, int seq) { return self.look([&](Decoder & d) { return d.n_tokens(seq); }); }, py::arg("seq") = 0)
-        .def("kept_positions", [](Context & self, int seq, int layer, int kv_head) {
-            const auto values = self.look([&](Decoder & d) { return d.kept_positions(seq, layer, kv_head); });
-            return to_array(values, {static_cast<py::ssize_t>(values.size())});
-        }, py::arg("seq"), py::arg("layer"), py::arg("kv_head"))
-        .def("cells", [](Context & self, int seq) {
-            std::vector<std::pair<uint32_t, int32_t>> result;
-            self.look([&](Decoder & d) {
-                for (const triattn::KvCell & cell : d.view()->cells(seq)) {
-                    result.emplace_back(cell.slot, cell.pos);
-                }
-            });
-            return result;
-        }, py::arg("seq") = 0)
-        .def("cache_rows", &cache_rows, py::arg("seq"), py::arg("layer"), py::arg("value"))
-        .def("counters", &counters, py::arg("seq") = 0)
-        .def_property_readonly("layers", [](Context & self) {
-            return self.look([](Decoder & d) {
-                std::vector<std::tuple<int, int, int, int>> result;
-                if (d.view()) {
-                    for (const triattn::KvLayer & l : d.view()->layers()) {
-                        result.emplace_back(l.il, l.n_head_kv, l.head_dim_k, l.head_dim_v);
-                    }
-                }
-                return result;
-            });
-        })
         .def_property_readonly("chunk", [](Context & self) { return self.look([](Decoder & d) { return d.cache().chunk; }); })
+        .def_property_readonly("n_ubatch", [](Context & self) { return self.look([](Decoder & d) { return d.cache().n_ubatch; }); })
         .def("close", &Context::close)
         .def_property_readonly("closed", &Context::closed);
+    add_inspection(m, context);
 }
 
 }  // namespace pytriattn

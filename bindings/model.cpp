@@ -1,6 +1,8 @@
 // Loading a model, its facts and its tokenizer.
 #include "bindings.h"
 
+#include "kv_view.h"
+
 #include "ggml-cpp.h"
 #include "gguf.h"
 
@@ -177,11 +179,14 @@ void add_model(py::module_ & m) {
         .def_property_readonly("n_embd", [](const Model & s) { return llama_model_n_embd(s.model.get()); })
         .def_property_readonly("n_head", [](const Model & s) { return llama_model_n_head(s.model.get()); })
         .def_property_readonly("n_head_kv", [](const Model & s) { return llama_model_n_head_kv(s.model.get()); })
+        .def_property_readonly("n_swa", [](const Model & s) { return llama_model_n_swa(s.model.get()); })
         .def_property_readonly("n_ctx_train", [](const Model & s) { return llama_model_n_ctx_train(s.model.get()); })
         .def_property_readonly("bos", [](const Model & s) { return llama_vocab_bos(s.vocab()); })
         .def_property_readonly("eos", [](const Model & s) { return llama_vocab_eos(s.vocab()); })
         .def_property_readonly("add_bos", [](const Model & s) { return llama_vocab_get_add_bos(s.vocab()); })
         .def_property_readonly("has_vocab", [](const Model & s) { return llama_vocab_type(s.vocab()) != LLAMA_VOCAB_TYPE_NONE; })
+        .def_property_readonly("long_rope_threshold", [](const Model & s) { return triattn::long_rope_threshold(s.model.get()); })
+        .def("use_long_rope", [](Model & s) { triattn::use_long_rope(s.model.get()); })
         .def("is_end", [](const Model & s, llama_token token) { return llama_vocab_is_eog(s.vocab(), token); }, py::arg("token"))
         .def("tokenize", &tokenize, py::arg("text"), py::arg("add_special"), py::arg("parse_special"))
         .def("piece", &piece, py::arg("token"), py::arg("special"));

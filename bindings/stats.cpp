@@ -1,5 +1,6 @@
 // LayerStats and Stats as Python objects with numpy arrays; the calibrator.
 #include "bindings.h"
+#include "rope_properties.h"
 
 #include "calibrator.h"
 
@@ -10,25 +11,21 @@ using triattn::LayerStats;
 using triattn::RopeLayout;
 using triattn::Stats;
 
-LayerStats make_layer(int layer, int n_head, int n_head_kv, int head_dim, int n_rot, bool interleaved, double scale,
+LayerStats make_layer(int layer, int n_head, int n_head_kv, int head_dim, int rot_begin, int n_rot, bool interleaved, double scale,
                       const array<double> & omega, const array<float> & centre, const array<float> & magnitude) {
     LayerStats result;
     result.layer     = layer;
     result.n_head    = n_head;
     result.n_head_kv = n_head_kv;
     result.rope.head_dim    = head_dim;
+    result.rope.rot_begin   = rot_begin;
     result.rope.n_rot       = n_rot;
     result.rope.interleaved = interleaved;
     result.rope.scale       = scale;
     result.rope.omega = to_vector(omega);
     result.centre     = to_vector(centre);
     result.magnitude  = to_vector(magnitude);
-    triattn::check(result.rope);
-    if (n_head < 1 || n_head_kv < 1 || n_head % n_head_kv != 0 ||
-        result.centre.size() != static_cast<size_t>(n_head) * head_dim || result.magnitude.size() != static_cast<size_t>(n_head) * head_dim / 2) {
-        throw triattn::StatsError("layer " + std::to_string(layer) + ": the arrays do not fit " + std::to_string(n_head) + " query heads, " +
-                                  std::to_string(n_head_kv) + " KV heads and head dimension " + std::to_string(head_dim));
-    }
+    triattn::check(result);
     return result;
 }
 
@@ -62,28 +59,15 @@ Stats run_calibration(const Model & model, const array<llama_token> & tokens, in
 }  // namespace
 
 void add_stats(py::module_ & m) {
-    py::class_<LayerStats>(m, "LayerStats")
-        .def(py::init(&make_layer), py::kw_only(), py::arg("layer"), py::arg("n_head"), py::arg("n_head_kv"), py::arg("head_dim"), py::arg("n_rot"),
+    auto layer = py::class_<LayerStats>(m, "LayerStats")
+        .def(py::init(&make_layer), py::kw_only(), py::arg("layer"), py::arg("n_head"), py::arg("n_head_kv"), py::arg("head_dim"), py::arg("rot_begin"), py::arg("n_rot"),
              py::arg("interleaved"), py::arg("scale"), py::arg("omega"), py::arg("centre"), py::arg("magnitude"))
         .def_readonly("layer", &LayerStats::layer)
         .def_readonly("n_head", &LayerStats::n_head)
         .def_readonly("n_head_kv", &LayerStats::n_head_kv)
-        .def_property_readonly("head_dim", [](const LayerStats & s) { return s.rope.head_dim; })
-        .def_property_readonly("n_rot", [](const LayerStats & s) { return s.rope.n_rot; })
-        .def_property_readonly("interleaved", [](const LayerStats & s) { return s.rope.interleaved; })
-        .def_property_readonly("scale", [](const LayerStats & s) { return s.rope.scale; })
-        .def_property_readonly("omega", [](const LayerStats & s) { return to_array(s.rope.omega, {s.rope.n_bands()}); })
-        .def_property_readonly("band_dims", [](const LayerStats & s) {
-            std::vector<int32_t> dims;
-            for (int f = 0; f < s.rope.n_bands(); ++f) {
-                const auto [a, b] = s.rope.dims(f);
-                dims.push_back(a);
-                dims.push_back(b);
-            }
-            return to_array(dims, {s.rope.n_bands(), 2});
-        })
         .def_property_readonly("centre", [](const LayerStats & s) { return to_array(s.centre, {s.n_head, s.rope.head_dim}); })
         .def_property_readonly("magnitude", [](const LayerStats & s) { return to_array(s.magnitude, {s.n_head, s.rope.n_bands()}); });
+    add_rope_properties(layer);
     py::class_<Stats>(m, "Stats")
         .def(py::init([](std::vector<LayerStats> layers, int64_t n_tokens) { return Stats{std::move(layers), n_tokens}; }),
              py::arg("layers"), py::arg("n_tokens"))

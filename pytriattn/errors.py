@@ -8,6 +8,7 @@ __all__ = [
     "ClosedError",
     "ContextError",
     "ContextFullError",
+    "ContextWarning",
     "DecodeError",
     "InvalidTokenError",
     "ModelLoadError",
@@ -26,7 +27,7 @@ class ModelLoadError(TriAttnError, ValueError):
 
 
 class UnsupportedModelError(TriAttnError, ValueError):
-    """The model's cache cannot be evicted from; the message says why and what still works."""
+    """Eviction from this model's cache is impossible or untested; the message says why and what still works."""
 
 
 class StatsError(TriAttnError, ValueError):
@@ -43,6 +44,10 @@ class ContextError(TriAttnError, ValueError):
 
 class ContextFullError(TriAttnError, ValueError):
     """A text is longer than ``n_ctx``."""
+
+
+class ContextWarning(UserWarning):
+    """A text goes beyond the positions that the model was trained for."""
 
 
 class InvalidTokenError(TriAttnError, ValueError):

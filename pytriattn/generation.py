@@ -48,8 +48,11 @@ class Generation(Iterator[int]):
             raise BusyError("another call has changed what this Llama has read; finish one generation before the next")
         if self.n_generated == self._limit:
             return self._finish("length")
-        if self._last is not None and context.n_tokens() >= self._llm.n_ctx():
-            return self._finish("length")
+        if self._last is not None:
+            n_tokens = context.n_tokens()
+            if n_tokens >= self._llm.n_ctx():
+                return self._finish("length")
+            self._llm.note_position(n_tokens + 1)
         try:
             token: int = (
                 context.sample(self._sampler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pytriattn._native import core
+from pytriattn.architectures import check_architecture
 from pytriattn.calibration import bundled_stats
 from pytriattn.completion import Completion, CompletionChunk, complete
-from pytriattn.errors import ClosedError, ContextFullError, InvalidTokenError
+from pytriattn.errors import ClosedError, ContextFullError, ContextWarning, InvalidTokenError
 from pytriattn.generation import Generation, token_limit
 from pytriattn.kv_stats import KVStats, kv_stats_of
-from pytriattn.log import enable_verbose, forward_llama_log, logger
+from pytriattn.log import enable_verbose, forward_llama_log
 from pytriattn.model_file import ModelIdentity, check_model_file, model_identity
+from pytriattn.rope import RopeSettings
 from pytriattn.sampling import SamplingParams
 from pytriattn.settings import EvictionSettings, check_context_settings, flash_attention, scaled_budget
 from pytriattn.stats import TriAttentionStats
@@ -48,7 +51,8 @@ class Llama:
             first and evicts once, which needs memory for all of ``n_ctx``.
         scale_budget_by_attention: in models where only some layers have full attention, raise the kept fraction b of
             ``n_ctx`` to 1 - (1 - b) * (their number) / (number of layers).
-        n_ctx: the largest number of positions; 0: what the model was trained for. Under a budget it allocates nothing.
+        n_ctx: the largest number of positions; 0: what the model was trained for. Under a budget it allocates nothing, and may be
+            any number. A text that goes beyond what the model was trained for is warned of once (`ContextWarning`).
         n_batch: tokens given to llama.cpp at once.
         n_ubatch: tokens computed at once.
         n_threads: CPU threads; None: all that this process may use.
@@ -56,12 +60,23 @@ class Llama:
         type_k: type of cached keys: f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0, q5_1.
         type_v: type of cached values.
         flash_attn: ``auto``, or True / False (also ``on`` / ``off``).
+        rope_scaling_type: in place of the model's own: ``none``, ``linear``, ``yarn`` or ``longrope``. This and the next
+            settings are followed exactly: scores rotate as the model then does. See `RopeSettings`.
+        rope_freq_base: base of the frequencies; 0: the model's.
+        rope_freq_scale: factor on positions; 0: the model's.
+        yarn_ext_factor: mix of extrapolation and interpolation; negative: the model's.
+        yarn_attn_factor: factor on rotated dimensions; negative: the model's.
+        yarn_beta_fast: bound for fast bands; negative: the model's.
+        yarn_beta_slow: bound for slow bands; negative: the model's.
+        yarn_orig_ctx: positions before stretching; 0: the model's.
+        allow_untested: set a budget for an architecture that has not passed the tests of eviction.
         seed: of sampling and of mode ``random``; None: a new one for each call (mode ``random``: 0).
         verbose: show what llama.cpp logs.
 
     Raises:
         ModelLoadError: the model file is missing, damaged or of another kind.
-        UnsupportedModelError: nothing can be evicted from this model's cache, but a budget is set.
+        UnsupportedModelError: a budget is set, and nothing can be evicted from this model's cache, or its architecture has not
+            been tested.
         StatsError: the statistics are damaged or of another model.
         BudgetError: budget, window, sinks, mode and the others do not fit together.
         ContextError: a cache of this size or these types cannot be made.
@@ -88,6 +103,15 @@ class Llama:
         type_k: str = "f16",
         type_v: str = "f16",
         flash_attn: str | bool = "auto",
+        rope_scaling_type: str | int | None = None,
+        rope_freq_base: float = 0.0,
+        rope_freq_scale: float = 0.0,
+        yarn_ext_factor: float = -1.0,
+        yarn_attn_factor: float = -1.0,
+        yarn_beta_fast: float = -1.0,
+        yarn_beta_slow: float = -1.0,
+        yarn_orig_ctx: int = 0,
+        allow_untested: bool = False,
         seed: int | None = None,
         verbose: bool = False,
     ) -> None:
@@ -95,6 +119,7 @@ class Llama:
         self._context: Any = None
         self._model: Any = None
         self._call = 0
+        self._has_warned = False
         self._seed = seed
         self._protect_prompt = protect_prompt
         if verbose:
@@ -102,6 +127,17 @@ class Llama:
         # everything that can be refused is refused before the model is read
         flash = flash_attention(flash_attn)
         check_context_settings(prefill=prefill, n_ctx=n_ctx, type_v=type_v, flash=flash)
+        rope = RopeSettings(
+            rope_scaling_type,
+            rope_freq_base,
+            rope_freq_scale,
+            yarn_ext_factor,
+            yarn_attn_factor,
+            yarn_beta_fast,
+            yarn_beta_slow,
+            yarn_orig_ctx,
+        )
+        rope.check()
         eviction = None
         if budget is not None:
             eviction = EvictionSettings(budget, mode, interval, window, n_sink, (seed or 0) & 0xFFFFFFFF)
@@ -113,6 +149,8 @@ class Llama:
 
         try:
             self._load_model(path, n_gpu_layers, n_ctx)
+            if eviction is not None:
+                check_architecture(self._identity.architecture, allow_untested)
             if stats is not None:
                 source = "these statistics" if stats is triattn_stats else f"the statistics '{triattn_stats}'"
                 stats.check_model(self._identity, source)
@@ -131,6 +169,7 @@ class Llama:
                 type_k=type_k,
                 type_v=type_v,
                 flash_attn=flash,
+                rope=rope.to_native(),
                 eviction=native_eviction,
                 full_prefill=prefill == "full",
                 stats=stats.to_native() if stats is not None and native_eviction is not None else None,
@@ -139,15 +178,17 @@ class Llama:
             forward_llama_log()
         self._stats = stats
         self._eviction = eviction
+        # with YaRN set by the user llama.cpp raises it when the context is made
+        self._n_ctx_train: int = self._open_model().n_ctx_train
 
     def _load_model(self, path: Path, n_gpu_layers: int, n_ctx: int) -> None:
         self._model = core.Model(path, n_gpu_layers)
         self._metadata: dict[str, str] = self._model.metadata
         self._identity = model_identity(path, self._metadata)
-        trained = self._model.n_ctx_train
-        self._n_ctx: int = n_ctx or trained
-        if 0 < trained < self._n_ctx:
-            logger.warning("n_ctx %d is beyond the %d positions that the model was trained for", self._n_ctx, trained)
+        self._n_ctx: int = n_ctx or self._model.n_ctx_train
+        if 0 < self._model.long_rope_threshold < self._n_ctx:
+            # llama.cpp would choose by the size of the cache, which is smaller under a budget
+            self._model.use_long_rope()
 
     # -- text ------------------------------------------------------------------------------------------------------------------
 
@@ -292,6 +333,7 @@ class Llama:
             raise ContextFullError(
                 f"the prompt has {len(tokens)} tokens, more than n_ctx {self._n_ctx}; raise n_ctx or shorten the prompt"
             )
+        self.note_position(len(tokens))
         n_protected = len(tokens) if self._protect_prompt else 0
         if self._eviction is not None:
             self._eviction.check_prompt(n_protected)
@@ -333,6 +375,7 @@ class Llama:
             raise ContextFullError(
                 f"{len(array)} tokens are more than n_ctx {self._n_ctx}; raise n_ctx or shorten the text"
             )
+        self.note_position(len(array))
         self._start_over()
         try:
             values: npt.NDArray[np.float32] = context.logprobs(array)
@@ -369,6 +412,17 @@ class Llama:
         self._call += 1
         if self._context is not None and not self._context.closed:
             self._context.clear()
+
+    def note_position(self, n_tokens: int) -> None:
+        """Warn, the first time, of a text of `n_tokens` that goes beyond what the model was trained for."""
+        if 0 < self._n_ctx_train < n_tokens and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"the text goes beyond the {self._n_ctx_train} positions that this model was trained for; what it predicts "
+                "there may be poor. Stretch its context by rope_freq_scale or YaRN, or keep texts shorter",
+                ContextWarning,
+                stacklevel=2,
+            )
 
     def _start_over(self) -> None:
         self._open_context().clear()  # refused if another thread is at work; then nothing has changed

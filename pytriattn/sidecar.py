@@ -20,13 +20,14 @@ from pytriattn.stats import LayerStats, TriAttentionStats
 
 __all__ = ["FORMAT_VERSION", "read_sidecar", "write_sidecar"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _ARCHITECTURE = "triattention"
 # Per-layer numbers, as arrays over layers under "triattention.layer.<name>". GGUF keeps arrays of numbers in single precision.
 _LAYER_FIELDS: dict[str, Callable[[Any], int | bool | float]] = {
     "layer": int,
     "n_head": int,
     "n_head_kv": int,
+    "rot_begin": int,
     "n_rot": int,
     "interleaved": bool,
     "scale": lambda value: float(np.float32(value)),

@@ -20,15 +20,16 @@ __all__ = ["LayerStats", "TriAttentionStats"]
 class LayerStats:
     """The queries of one layer that owns a KV cache.
 
-    A head's ``head_dim`` dimensions form ``head_dim // 2`` bands of two; RoPE turns the first ``n_rot // 2`` bands by
-    ``omega * position`` and leaves the others alone (their ``omega`` is 0).
+    A head's ``head_dim`` dimensions form ``head_dim // 2`` bands of two, counted in the order of dimensions; RoPE turns the
+    ``n_rot // 2`` bands from dimension ``rot_begin`` on by ``omega * position`` and leaves the others alone (their ``omega`` is 0).
 
     Attributes:
         layer: index in the model.
         n_head: query heads that read this cache, grouped by KV head.
         n_head_kv: KV heads.
-        n_rot: dimensions that RoPE rotates, at the front of a head; 0 for a layer without RoPE.
-        interleaved: whether bands are neighbours (2f, 2f+1), else halves (f, f + n_rot/2).
+        rot_begin: the first dimension that RoPE rotates; 0 but for latent attention.
+        n_rot: dimensions that RoPE rotates; 0 for a layer without RoPE.
+        interleaved: whether bands are neighbours (2f, 2f+1), else halves (f, f + n_rot/2) of the rotated and of the other parts.
         scale: factor that RoPE multiplies rotated dimensions by (1 but for YaRN).
         omega: float64 [n_bands], radians per position.
         centre: float32 [n_head, head_dim], E[q] before RoPE.
@@ -38,6 +39,7 @@ class LayerStats:
     layer: int
     n_head: int
     n_head_kv: int
+    rot_begin: int
     n_rot: int
     interleaved: bool
     scale: float
@@ -71,6 +73,7 @@ class LayerStats:
             n_head=self.n_head,
             n_head_kv=self.n_head_kv,
             head_dim=self.head_dim,
+            rot_begin=self.rot_begin,
             n_rot=self.n_rot,
             interleaved=self.interleaved,
             scale=self.scale,
@@ -86,6 +89,7 @@ class LayerStats:
             layer=native.layer,
             n_head=native.n_head,
             n_head_kv=native.n_head_kv,
+            rot_begin=native.rot_begin,
             n_rot=native.n_rot,
             interleaved=native.interleaved,
             scale=native.scale,

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import tiny_archs
+from tiny_builder import TinyModel
 
 from pytriattn import (
     BudgetError,
@@ -283,16 +285,45 @@ def test_two_threads_on_one_llama(smollm2: pathlib.Path) -> None:
 
 
 def test_models_that_cannot_be_evicted_from(tiny: Callable[[str], pathlib.Path]) -> None:
-    with pytest.raises(UnsupportedModelError, match="LongRoPE.*n_ctx=512"):
-        Llama(tiny("phi3"), budget=128, n_ctx=1024, mode="recent")
-    with Llama(tiny("phi3"), n_ctx=1024) as llm:
-        assert len(list(llm.generate([1, 2, 3], max_tokens=3))) <= 3
     # no tokenizer: the bundled text cannot be read
     with pytest.raises(TriAttnError, match="no tokenizer"):
         Llama(tiny("llama"), budget=128)
 
 
-def test_a_context_that_cannot_be_made_says_why(tiny: Callable[[str], pathlib.Path]) -> None:
-    # heads of 48 do not divide into blocks of 32
+def test_an_architecture_that_has_not_been_tested(tmp_path: pathlib.Path) -> None:
+    model = tiny_archs.llama()
+    model.arch = "xverse"  # the same tensors under another name, one that nobody has put through the checks
+    model.save(tmp_path / "xverse.gguf")
+    with pytest.raises(UnsupportedModelError, match=r"not been tested.*'xverse'.*allow_untested=True"):
+        Llama(tmp_path / "xverse.gguf", budget=128, mode="recent")
+    with Llama(tmp_path / "xverse.gguf", n_ctx=512) as llm:
+        assert len(llm.logprobs([1, 2, 3])) == 2
+    with Llama(tmp_path / "xverse.gguf", budget=128, mode="recent", allow_untested=True) as llm:
+        assert len(llm.logprobs([1, 2, 3])) == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("rope_scaling_type", "ntk", "rope_scaling_type is 'ntk'.*none, linear, yarn, longrope"),
+        ("rope_scaling_type", 7, "rope_scaling_type is 7"),
+        ("rope_freq_base", -1.0, "rope_freq_base is -1.0"),
+        ("rope_freq_scale", float("nan"), "rope_freq_scale is nan"),
+        ("yarn_beta_fast", float("inf"), "yarn_beta_fast is inf"),
+        ("yarn_orig_ctx", -5, "yarn_orig_ctx is -5"),
+    ],
+)
+def test_rope_settings(tiny: Callable[[str], pathlib.Path], setting: str, value: object, message: str) -> None:
+    with pytest.raises(ContextError, match=message):
+        Llama(tiny("llama"), n_ctx=256, **{setting: value})
+
+
+def test_a_context_that_cannot_be_made_says_why(tmp_path: pathlib.Path) -> None:
+    model = TinyModel("qwen3", n_layer=1, head_dim=48)  # does not divide into blocks of 32
+    model.ends()
+    model.norms(0, "attn_norm", "ffn_norm")
+    model.attention(0, qk_norm=True)
+    model.ffn(0)
+    model.save(tmp_path / "48.gguf")
     with pytest.raises(ContextError, match="llama.cpp"):
-        Llama(tiny("gemma3"), type_k="q8_0", type_v="q8_0", n_ctx=256)
+        Llama(tmp_path / "48.gguf", type_k="q8_0", type_v="q8_0", n_ctx=256)

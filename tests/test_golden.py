@@ -26,6 +26,7 @@ def layer_stats(layer: int, *, interleaved: bool = False, scale: float = 1.0) ->
         layer=layer,
         n_head=CONFIG["n_q_heads"],
         n_head_kv=CONFIG["n_kv_heads"],
+        rot_begin=0,
         n_rot=D,
         interleaved=interleaved,
         scale=scale,

@@ -24,6 +24,7 @@ def random_layer(
         layer=0,
         n_head=4,
         n_head_kv=2,
+        rot_begin=0,
         n_rot=n_rot,
         interleaved=interleaved,
         scale=scale,

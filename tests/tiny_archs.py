@@ -30,6 +30,13 @@ def llama_ropefreqs() -> TinyModel:
     return model
 
 
+def llama_linear() -> TinyModel:
+    """Positions divided by 4 (linear scaling), as the first long-context models had it."""
+    model = TinyModel("llama", n_layer=2, head_dim=32)
+    model.keys({"rope.scaling.type": "linear", "rope.scaling.factor": 4.0})
+    return _plain(model)
+
+
 def qwen2() -> TinyModel:
     """Half-split pairs (NEOX); queries, keys and values have biases."""
     return _plain(TinyModel("qwen2", n_layer=3, head_dim=32, n_embd=128, freq_base=1e6), bias=True)
@@ -106,8 +113,8 @@ def gemma2() -> TinyModel:
 
 
 def gemma3() -> TinyModel:
-    """Two of every three layers look back 32 tokens only, with a RoPE base of their own; one KV head of 48."""
-    model = TinyModel("gemma3", n_layer=6, head_dim=48, n_head_kv=1, freq_base=1e6)
+    """Two of every three layers look back 32 tokens only, with a RoPE base of their own; one KV head of 96."""
+    model = TinyModel("gemma3", n_layer=6, head_dim=96, n_head_kv=1, freq_base=1e6)
     model.keys(
         {
             "attention.sliding_window": WINDOW,

@@ -9,14 +9,20 @@ import pathlib
 import sys
 from collections.abc import Callable
 
+import tiny_after_rope
 import tiny_archs
 import tiny_hybrids
+import tiny_hybrids_more
+import tiny_latent
 import tiny_moes
+import tiny_mtp
+import tiny_shared
 from tiny_builder import TinyModel
 
 ARCHITECTURES: dict[str, Callable[[], TinyModel]] = {
     "llama": tiny_archs.llama,
     "llama-ropefreqs": tiny_archs.llama_ropefreqs,
+    "llama-linear": tiny_archs.llama_linear,
     "qwen2": tiny_archs.qwen2,
     "qwen3": tiny_archs.qwen3,
     "smollm3": tiny_archs.smollm3,
@@ -36,6 +42,31 @@ ARCHITECTURES: dict[str, Callable[[], TinyModel]] = {
     "jamba": tiny_hybrids.jamba,
     "qwen35": tiny_hybrids.qwen35,
     "qwen3next": tiny_hybrids.qwen3next,
+    "gemma3n": tiny_shared.gemma3n,
+    "deepseek2-full": tiny_latent.deepseek2_full,
+    "deepseek2-mtp": tiny_latent.deepseek2_mtp,
+    "minicpm3": tiny_latent.minicpm3,
+    "mistral4": tiny_latent.mistral4,
+    "kimi-linear": tiny_latent.kimi_linear,
+    "bailingmoe3": tiny_latent.bailingmoe3,
+    "plm": tiny_latent.plm,
+    "glm4moe": tiny_mtp.glm4moe,
+    "qwen35-mtp": tiny_mtp.qwen35_mtp,
+    "bailingmoe2": tiny_mtp.bailingmoe2,
+    "exaone-moe": tiny_mtp.exaone_moe,
+    "step35": tiny_mtp.step35,
+    "mimo2": tiny_mtp.mimo2,
+    "lfm2moe": tiny_hybrids_more.lfm2moe,
+    "granitehybrid-moe": tiny_hybrids_more.granitehybrid_moe,
+    "nemotron_h": tiny_hybrids_more.nemotron_h,
+    "nemotron_h_moe": tiny_hybrids_more.nemotron_h_moe,
+    "plamo2": tiny_hybrids_more.plamo2,
+    "qwen35moe": tiny_hybrids_more.qwen35moe,
+    "lfm2-sliding": tiny_hybrids_more.lfm2_sliding,
+    "mistral3": tiny_after_rope.mistral3,
+    "talkie": tiny_after_rope.talkie,
+    "maincoder": tiny_after_rope.maincoder,
+    "hunyuan-dense": tiny_after_rope.hunyuan_dense,
 }
 
 

@@ -58,7 +58,7 @@ def llama4() -> TinyModel:
 
 def deepseek2() -> TinyModel:
     """Multi-head latent attention: one cached row per token serves all heads, a part of it rotated; no V is stored."""
-    n_head, n_latent, n_nope, n_rope, d_value, n_query = 4, 64, 32, 16, 32, 48
+    n_head, n_latent, n_nope, n_rope, d_value, n_query = 4, 96, 32, 32, 32, 48
     model = TinyModel("deepseek2", n_layer=3, n_head=n_head, n_head_kv=1, head_dim=n_latent + n_rope, n_rot=n_rope)
     model.expert_keys()
     model.keys(

@@ -23,7 +23,7 @@ void compute(ggml_tensor * result, int thread, int n_threads, void * user) {
     const RopeLayout & rope = *static_cast<const RopeLayout *>(user);
     const ggml_tensor * keys = result->src[0];
     const int64_t n_heads = keys->ne[0] / rope.head_dim;
-    const int rotated = rope.n_rot / 2, rest = rope.n_bands() - rotated;
+    const std::vector<RopeLayout::Part> parts = rope.parts();
     for (int64_t row = thread; row < result->ne[1]; row += n_threads) {
         const float * x = reinterpret_cast<const float *>(static_cast<const char *>(keys->data) + row * keys->nb[1]);
         float * out = reinterpret_cast<float *>(static_cast<char *>(result->data) + row * result->nb[1]);
@@ -31,8 +31,9 @@ void compute(ggml_tensor * result, int thread, int n_threads, void * user) {
             if (rope.interleaved) {
                 norms_of_neighbours(x, rope.n_bands(), out);
             } else {
-                norms_of_halves(x, x + rotated, rotated, out);
-                norms_of_halves(x + rope.n_rot, x + rope.n_rot + rest, rest, out + rotated);
+                for (const RopeLayout::Part & part : parts) {
+                    norms_of_halves(x + part.begin, x + part.begin + part.size / 2, part.size / 2, out + part.begin / 2);
+                }
             }
         }
     }
@@ -50,19 +51,13 @@ ggml_tensor * band_norms(ggml_context * ctx, const RopeLayout & rope, int n_head
         return ggml_sqrt(ctx, ggml_add(ctx, half(0), half(squares->nb[1])));
     }
     ggml_tensor * squares = ggml_sqr(ctx, keys);
-    const auto add_halves = [&](int64_t first, int64_t n_dims) {
-        const size_t row = d * sizeof(float);
-        ggml_tensor * low  = ggml_view_2d(ctx, squares, n_dims / 2, n_heads, row, first * sizeof(float));
-        ggml_tensor * high = ggml_view_2d(ctx, squares, n_dims / 2, n_heads, row, (first + n_dims / 2) * sizeof(float));
-        return ggml_add(ctx, ggml_cont(ctx, low), high);
-    };
     ggml_tensor * sums = nullptr;
-    if (rope.n_rot > 0) {
-        sums = add_halves(0, rope.n_rot);
-    }
-    if (rope.n_rot < d) {
-        ggml_tensor * rest = add_halves(rope.n_rot, d - rope.n_rot);
-        sums = sums != nullptr ? ggml_concat(ctx, sums, rest, 0) : rest;
+    for (const RopeLayout::Part & part : rope.parts()) {
+        const auto half = [&](int64_t first) {
+            return ggml_view_2d(ctx, squares, part.size / 2, n_heads, d * sizeof(float), first * sizeof(float));
+        };
+        ggml_tensor * sum = ggml_add(ctx, ggml_cont(ctx, half(part.begin)), half(part.begin + part.size / 2));
+        sums = sums != nullptr ? ggml_concat(ctx, sums, sum, 0) : sum;
     }
     return ggml_reshape_2d(ctx, ggml_sqrt(ctx, sums), width, n);
 }

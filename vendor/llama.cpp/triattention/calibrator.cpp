@@ -1,8 +1,9 @@
 #include "calibrator.h"
 
+#include "attention_probe.h"
 #include "errors.h"
+#include "flash_attention.h"
 #include "kv_view.h"
-#include "rope_probe.h"
 
 #include "ggml-backend.h"
 #include "llama-cpp.h"
@@ -18,7 +19,6 @@ namespace {
 
 // Sums over tokens for the queries of one attention node that reads a cache.
 struct Sums {
-    RopeLayout rope;
     int n_head = 0;
     int64_t n_tokens = 0;
     std::vector<double> centre;     // [n_head, head_dim]
@@ -42,10 +42,16 @@ private:
 
 class Observer {
 public:
-    void set_layers(const std::vector<KvLayer> & layers) { layers_ = &layers; }
+    void set_view(const KvView & view) {
+        for (const AttentionNode & node : probe_attention(view)) {
+            ropes_[node.owner] = node.rope;  // the same for all that read a cache
+        }
+        layers_ = &view.layers();
+    }
 
-    void begin_step(int32_t first_position) {
+    void begin_step(int32_t first_position, int32_t n_tokens) {
         first_position_ = first_position;
+        n_tokens_ = n_tokens;
         readers_.clear();
     }
 
@@ -70,7 +76,7 @@ private:
             return layer != nullptr;
         }
         try {
-            add(*layer, node->op == GGML_OP_FLASH_ATTN_EXT ? node->src[0] : node->src[1]);
+            add(*layer, attention_operands(node).queries);
         } catch (...) {
             error_ = std::current_exception();
             return false;
@@ -80,23 +86,16 @@ private:
 
     // The layer whose stored keys this node multiplies with queries, or null.
     const KvLayer * reads_cache(const ggml_tensor * node) const {
-        const ggml_tensor * keys = nullptr;
-        if (node->op == GGML_OP_FLASH_ATTN_EXT) {
-            keys = node->src[1];
-        } else if (node->op == GGML_OP_MUL_MAT) {
-            keys = node->src[0];
-        }
-        if (keys == nullptr || keys->view_src == nullptr) {
-            return nullptr;
-        }
-        const auto found = std::find_if(layers_->begin(), layers_->end(), [&](const KvLayer & layer) { return layer.k == keys->view_src; });
+        const ggml_tensor * storage = attention_operands(node).storage;
+        const auto found = std::find_if(layers_->begin(), layers_->end(), [&](const KvLayer & layer) { return layer.k == storage; });
         return found != layers_->end() ? &*found : nullptr;
     }
 
     void add(const KvLayer & layer, const ggml_tensor * q);
 
     const std::vector<KvLayer> * layers_ = nullptr;
-    int32_t first_position_ = 0;
+    int32_t first_position_ = 0, n_tokens_ = 0;     // of this step
+    std::map<int, RopeLayout> ropes_;               // of layers
     std::map<int, int> readers_;                    // layer -> nodes seen in this step
     std::map<int, std::vector<Sums>> sums_;         // layer -> one entry per node that reads its cache
     std::exception_ptr error_;
@@ -104,15 +103,14 @@ private:
 
 void Observer::add(const KvLayer & layer, const ggml_tensor * q) {
     const int d = static_cast<int>(q->ne[0]);
-    const int64_t n_tokens = q->ne[1];
-    if (q->type != GGML_TYPE_F32 || d != layer.head_dim_k || q->ne[3] != 1) {
+    const RopeLayout & rope = ropes_.at(layer.il);
+    if (q->type != GGML_TYPE_F32 || d != layer.head_dim_k || q->ne[1] != n_tokens_ || q->ne[3] != 1) {
         throw UnsupportedModelError("the queries of layer " + std::to_string(layer.il) + " have an unexpected shape");
     }
     auto & nodes = sums_[layer.il];
     const size_t reader = static_cast<size_t>(readers_[layer.il]++);
     if (reader == nodes.size()) {
         Sums sums;
-        sums.rope   = probe_rope(find_rope(q), d);
         sums.n_head = static_cast<int>(q->ne[2]);
         sums.centre.assign(static_cast<size_t>(sums.n_head) * d, 0.0);
         sums.magnitude.assign(static_cast<size_t>(sums.n_head) * d / 2, 0.0);
@@ -120,13 +118,13 @@ void Observer::add(const KvLayer & layer, const ggml_tensor * q) {
     }
     Sums & sums = nodes[reader];
     const Queries queries(q);
-    for (int64_t t = 0; t < n_tokens; ++t) {
+    for (int32_t t = 0; t < n_tokens_; ++t) {
         const double position = static_cast<double>(first_position_ + t);
         for (int f = 0; f < d / 2; ++f) {
-            const auto [a, b] = sums.rope.dims(f);
-            const double scale = sums.rope.band_scale(f);
-            const double c = std::cos(sums.rope.omega[f] * position) / scale;
-            const double s = std::sin(sums.rope.omega[f] * position) / scale;
+            const auto [a, b] = rope.dims(f);
+            const double scale = rope.band_scale(f);
+            const double c = std::cos(rope.omega[f] * position) / scale;
+            const double s = std::sin(rope.omega[f] * position) / scale;
             for (int h = 0; h < sums.n_head; ++h) {
                 const float * x = queries.row(t, h);
                 const double re = c * x[a] + s * x[b];
@@ -137,7 +135,7 @@ void Observer::add(const KvLayer & layer, const ggml_tensor * q) {
             }
         }
     }
-    sums.n_tokens += n_tokens;
+    sums.n_tokens += n_tokens_;
 }
 
 Stats Observer::result() const {
@@ -151,14 +149,14 @@ Stats Observer::result() const {
         LayerStats out;
         out.layer     = layer.il;
         out.n_head_kv = layer.n_head_kv;
-        out.rope      = nodes[0].rope;
+        out.rope      = ropes_.at(layer.il);
         // all readers of one KV head side by side
         for (int kv = 0; kv < layer.n_head_kv; ++kv) {
             for (const Sums & sums : nodes) {
-                if (sums.rope.omega != out.rope.omega || sums.n_head % layer.n_head_kv != 0) {
-                    throw UnsupportedModelError("layers that share the cache of layer " + std::to_string(layer.il) + " rotate their queries differently");
+                if (sums.n_head % layer.n_head_kv != 0) {
+                    throw UnsupportedModelError("the query heads of layer " + std::to_string(layer.il) + " do not divide over its KV heads");
                 }
-                const int group = sums.n_head / layer.n_head_kv, d = sums.rope.head_dim;
+                const int group = sums.n_head / layer.n_head_kv, d = out.rope.head_dim;
                 const double n = static_cast<double>(sums.n_tokens);
                 for (int i = kv * group * d; i < (kv + 1) * group * d; ++i) {
                     out.centre.push_back(static_cast<float>(sums.centre[i] / n));
@@ -197,6 +195,7 @@ Stats calibrate(llama_model * model, const std::vector<llama_token> & tokens, co
     params.n_threads_batch = options.n_threads;
     params.type_k          = GGML_TYPE_F16;  // never Hadamard-rotated: then queries would be as well
     params.type_v          = GGML_TYPE_F16;
+    params.flash_attn_type = flash_attention_for(model, FlashAttention::automatic);
     params.swa_full        = false;
     params.no_perf         = true;
     params.cb_eval             = Observer::callback;
@@ -208,7 +207,7 @@ Stats calibrate(llama_model * model, const std::vector<llama_token> & tokens, co
         throw ContextError("llama.cpp could not make a context of " + std::to_string(options.n_ctx) + " tokens for calibration");
     }
     const KvView view(ctx.get());
-    observer.set_layers(view.layers());
+    observer.set_view(view);
 
     const int64_t total = static_cast<int64_t>(tokens.size());
     for (int64_t done = 0; done < total;) {
@@ -217,7 +216,7 @@ Stats calibrate(llama_model * model, const std::vector<llama_token> & tokens, co
             llama_memory_clear(llama_get_memory(ctx.get()), true);
         }
         const int32_t n = static_cast<int32_t>(std::min<int64_t>({params.n_ubatch, options.n_ctx - position, total - done}));
-        observer.begin_step(position);
+        observer.begin_step(position, n);
         std::vector<llama_token> step(tokens.begin() + done, tokens.begin() + done + n);
         const int status = llama_decode(ctx.get(), llama_batch_get_one(step.data(), n));
         observer.rethrow();

@@ -55,15 +55,15 @@ void check(const EvictionConfig & config) {
 }
 
 Controller::Controller(llama_context * ctx, const EvictionConfig & config, Stats stats, int n_threads)
-    : ctx_(ctx), config_(config), stats_(std::move(stats)), view_(ctx), graph_(tensors_of(view_), n_threads) {
+    : ctx_(ctx), config_(config), view_(ctx), graph_(tensors_of(view_), n_threads) {
     check(config_);
     if (moves_rows(config_.mode) && view_.v_transposed()) {
         throw BudgetError("mode moves values between cells, which needs flash attention, and this context has none; "
                           "use flash_attn=True or mode='global'");
     }
-    if (moves_rows(config_.mode) && view_.uses_cell_positions()) {
-        throw UnsupportedModelError("this model's attention depends on where a key lies (ALiBi), so heads cannot keep different ones; "
-                                    "use mode='recent' or budget=None");
+    if ((moves_rows(config_.mode) || needs_scores(config_.mode)) && view_.uses_cell_positions()) {
+        throw UnsupportedModelError("this model's attention is biased by distance (ALiBi): scores do not know the bias, and a key that is moved "
+                                    "would get another one; use mode='recent' or budget=None");
     }
     if (config_.mode == Mode::per_head && std::any_of(view_.layers().begin(), view_.layers().end(), [&](const KvLayer & layer) {
             return layer.n_head_kv != view_.layers()[0].n_head_kv;
@@ -71,8 +71,8 @@ Controller::Controller(llama_context * ctx, const EvictionConfig & config, Stats
         throw UnsupportedModelError("mode='per_head' needs the same number of KV heads in every layer; use per_layer_head");
     }
     if (needs_scores(config_.mode)) {
-        scorer_ = std::make_unique<Scorer>(view_, stats_, config_.score, graph_);
-        for (const LayerStats & layer : stats_.layers) {
+        scorer_ = std::make_unique<Scorer>(view_, std::move(stats), config_.score, graph_);
+        for (const LayerStats & layer : scorer_->stats().layers) {
             shapes_.push_back({layer.n_head, layer.n_head_kv});
         }
     } else {
@@ -106,13 +106,8 @@ void Controller::evict(int32_t seq, int32_t n_protected) {
     OriginMap & origin = origins(seq);
     origin.sync(cells);
 
-    llama_synchronize(ctx_);  // our graphs run on backends of their own
     const uint32_t stream = view_.stream_of(seq);
-    Scores scores;
-    if (scorer_) {
-        const Stopwatch watch(counters_.scoring_s);
-        scores = scorer_->score(stream, cells, cells.back().pos + 1);
-    }
+    const Scores scores = score(stream, cells);
     CompactionPlan plan;
     {
         const Stopwatch watch(counters_.selection_s);
@@ -134,6 +129,17 @@ void Controller::evict(int32_t seq, int32_t n_protected) {
     ++counters_.n_evictions;
     counters_.n_tokens_evicted += static_cast<int64_t>(n - budget);
 }
+
+Scores Controller::score(uint32_t stream, const std::vector<KvCell> & cells) {
+    llama_synchronize(ctx_);  // our graphs run on backends of their own
+    if (!scorer_ || cells.empty()) {
+        return {};
+    }
+    const Stopwatch watch(counters_.scoring_s);
+    return scorer_->score(stream, cells, cells.back().pos + 1);
+}
+
+Scores Controller::scores(int32_t seq) { return score(view_.stream_of(seq), view_.cells(seq)); }
 
 void Controller::forget(int32_t seq) {
     origins_.erase(seq);

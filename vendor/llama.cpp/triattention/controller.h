@@ -49,6 +49,9 @@ public:
     // Prunes the sequence's cache to the budget, if it holds more. The first `n_protected` positions stay (at least n_sink).
     void evict(int32_t seq, int32_t n_protected);
 
+    // Scores of the sequence's keys, in the order of view().cells(seq), for the next position; empty if the mode needs none.
+    Scores scores(int32_t seq);
+
     bool has_evicted(int32_t seq) const { return n_evictions_of_.count(seq) > 0; }
     void forget(int32_t seq);  // the sequence was cleared
 
@@ -58,11 +61,11 @@ public:
     const KvView & view() const { return view_; }
 
 private:
+    Scores score(uint32_t stream, const std::vector<KvCell> & cells);
     OriginMap & origins(int32_t seq);
 
     llama_context * ctx_;
     EvictionConfig config_;
-    Stats stats_;
     KvView view_;
     DeviceGraph graph_;
     std::unique_ptr<Scorer> scorer_;

@@ -18,14 +18,6 @@ constexpr int64_t MAX_POSITIONS = std::numeric_limits<llama_pos>::max() - CELL_P
 
 int64_t pad(int64_t n) { return (n + CELL_PADDING - 1) / CELL_PADDING * CELL_PADDING; }
 
-llama_flash_attn_type to_llama(FlashAttention setting) {
-    switch (setting) {
-        case FlashAttention::on:  return LLAMA_FLASH_ATTN_TYPE_ENABLED;
-        case FlashAttention::off: return LLAMA_FLASH_ATTN_TYPE_DISABLED;
-        default:                  return LLAMA_FLASH_ATTN_TYPE_AUTO;
-    }
-}
-
 class Batch {
 public:
     explicit Batch(int32_t n) : batch_(llama_batch_init(n, 0, 1)) {}
@@ -46,11 +38,14 @@ private:
     llama_batch batch_;
 };
 
-void check_long_rope(const llama_model * model, const DecoderParams & params) {
-    const uint32_t threshold = long_rope_threshold(model);
-    if (params.eviction && threshold > 0 && params.n_ctx > threshold) {
-        throw UnsupportedModelError("this model has LongRoPE, and a budget with n_ctx beyond its original " + std::to_string(threshold) +
-                                    " positions would rotate by the wrong frequencies; use n_ctx=" + std::to_string(threshold) + " or budget=None");
+// llama.cpp chooses LongRoPE's frequencies by the size of the cache; they have to be those for n_ctx positions.
+void check_long_rope(const llama_model * model, const DecoderParams & params, const CacheSize & cache) {
+    const int64_t threshold = long_rope_threshold(model);
+    const int64_t cells = static_cast<int64_t>(cache.n_cells) * (params.kv_unified ? params.n_seq_max : 1);
+    if (params.eviction && threshold > 0 && (params.n_ctx > threshold) != (cells > threshold)) {
+        throw UnsupportedModelError("this model has LongRoPE with frequencies for up to " + std::to_string(threshold) + " positions and for more; a cache of " +
+                                    std::to_string(cells) + " cells would take the wrong ones for n_ctx " + std::to_string(params.n_ctx) +
+                                    "; choose the long ones when the model is loaded (use_long_rope), or another n_ctx");
     }
 }
 
@@ -95,8 +90,8 @@ Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
     if (params_.eviction) {
         check(*params_.eviction);
     }
-    check_long_rope(model, params_);
     cache_ = cache_size(params_, llama_model_n_swa(model));
+    check_long_rope(model, params_, cache_);
 
     llama_context_params p = llama_context_default_params();
     p.n_ctx           = static_cast<uint32_t>(cache_.n_cells) * static_cast<uint32_t>(params_.n_seq_max);
@@ -109,7 +104,15 @@ Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
     p.n_threads_batch = params_.n_threads;
     p.type_k          = params_.type_k;
     p.type_v          = params_.type_v;
-    p.flash_attn_type = to_llama(params_.flash_attn);
+    p.flash_attn_type = flash_attention_for(model, params_.flash_attn);
+    p.rope_scaling_type = params_.rope.scaling;
+    p.rope_freq_base    = params_.rope.freq_base;
+    p.rope_freq_scale   = params_.rope.freq_scale;
+    p.yarn_ext_factor   = params_.rope.yarn_ext_factor;
+    p.yarn_attn_factor  = params_.rope.yarn_attn_factor;
+    p.yarn_beta_fast    = params_.rope.yarn_beta_fast;
+    p.yarn_beta_slow    = params_.rope.yarn_beta_slow;
+    p.yarn_orig_ctx     = params_.rope.yarn_orig_ctx;
     p.no_perf         = true;
     p.abort_callback      = [](void * self) {
         auto & decoder = *static_cast<Decoder *>(self);
@@ -344,6 +347,14 @@ void Decoder::clear_all() {
     for (int32_t seq = 0; controller_ && seq < params_.n_seq_max; ++seq) {
         controller_->forget(seq);
     }
+}
+
+void Decoder::remove(int32_t seq, const std::vector<int32_t> & positions) {
+    check_room(seq, 0);
+    if (!view_) {
+        throw ContextError("positions can be removed only from a KV cache that nothing else evicts from");
+    }
+    view_->remove(seq, positions);
 }
 
 std::vector<int32_t> Decoder::kept_positions(int32_t seq, int32_t layer, int32_t kv_head) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "controller.h"
+#include "flash_attention.h"
 #include "stats.h"
 
 #include "llama-cpp.h"
@@ -15,7 +16,13 @@
 
 namespace triattn {
 
-enum class FlashAttention { automatic, on, off };
+// What a user sets in place of the model's own RoPE settings; each default means "the model's own". See llama_context_params.
+struct RopeOverrides {
+    llama_rope_scaling_type scaling = LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED;
+    float    freq_base  = 0, freq_scale = 0;
+    float    yarn_ext_factor = -1, yarn_attn_factor = -1, yarn_beta_fast = -1, yarn_beta_slow = -1;
+    uint32_t yarn_orig_ctx = 0;
+};
 
 struct DecoderParams {
     int64_t n_ctx     = 0;      // largest number of positions per sequence; not an allocation when there is a budget
@@ -27,6 +34,7 @@ struct DecoderParams {
     ggml_type type_k  = GGML_TYPE_F16;
     ggml_type type_v  = GGML_TYPE_F16;
     FlashAttention flash_attn = FlashAttention::automatic;
+    RopeOverrides rope;
     std::optional<EvictionConfig> eviction;
     bool    full_prefill = false;        // read a prompt in full, then prune once; else prune while reading
     std::function<bool()> interrupted;   // polled while computing
@@ -76,6 +84,10 @@ public:
 
     void clear(int32_t seq);
     void clear_all();
+
+    // Takes positions out of the layers with full attention by llama.cpp's own means: what evictions are compared with.
+    // Throws ContextError in a context that evicts by itself.
+    void remove(int32_t seq, const std::vector<int32_t> & positions);
 
     int64_t n_tokens(int32_t seq) const { return n_past_.at(static_cast<size_t>(seq)); }
     std::vector<int32_t> kept_positions(int32_t seq, int32_t layer, int32_t kv_head);

@@ -7,6 +7,7 @@
 #include "ggml-cpp.h"
 #include "llama.h"
 // private headers of the pinned llama.cpp
+#include "llama-context.h"
 #include "llama-kv-cache-iswa.h"
 #include "llama-kv-cache.h"
 #include "llama-memory-hybrid-iswa.h"
@@ -79,8 +80,9 @@ size_t sum_bytes(const llama_memory_i & memory) {
     return total;
 }
 
-// The layers of a cache. Multi-head latent attention (MLA) has no V of its own: it is a part of K.
-std::vector<KvLayer> read_layers(const llama_kv_cache & cache, bool has_v, KvBytes & bytes, bool & v_transposed) {
+// The layers of a cache. Multi-head latent attention (MLA) has no V of its own: it is a part of K. Layers from `n_layer` on predict
+// more than one token at once (MTP): some models' caches have cells for them, but decoding does not use them.
+std::vector<KvLayer> read_layers(const llama_kv_cache & cache, uint32_t n_layer, bool has_v, size_t & k_bytes, size_t & v_bytes, bool & v_transposed) {
     const auto slot_info = first_stream();
     std::vector<KvLayer> layers;
     for (uint32_t id : cache.get_layer_ids()) {
@@ -88,7 +90,7 @@ std::vector<KvLayer> read_layers(const llama_kv_cache & cache, bool has_v, KvByt
         KvLayer layer;
         layer.il = static_cast<int>(id);
         layer.k  = cache.get_k_storage(layer.il);
-        bytes.k += ggml_nbytes(layer.k);
+        k_bytes += ggml_nbytes(layer.k);
         const ggml_tensor * k = cache.get_k(scratch.get(), layer.il, cache.get_size(), slot_info);
         layer.head_dim_k = static_cast<int>(k->ne[0]);
         layer.n_head_kv  = static_cast<int>(k->ne[1]);
@@ -97,9 +99,11 @@ std::vector<KvLayer> read_layers(const llama_kv_cache & cache, bool has_v, KvByt
             v_transposed = v->nb[1] > v->nb[2];
             layer.head_dim_v = static_cast<int>(v_transposed ? v->ne[2] : v->ne[0]);
             layer.v = v->view_src;
-            bytes.v += ggml_nbytes(layer.v);
+            v_bytes += ggml_nbytes(layer.v);
         }
-        layers.push_back(layer);
+        if (id < n_layer) {
+            layers.push_back(layer);
+        }
     }
     std::sort(layers.begin(), layers.end(), [](const KvLayer & a, const KvLayer & b) { return a.il < b.il; });
     return layers;
@@ -107,17 +111,17 @@ std::vector<KvLayer> read_layers(const llama_kv_cache & cache, bool has_v, KvByt
 
 }  // namespace
 
-KvView::KvView(llama_context * ctx) {
+KvView::KvView(llama_context * ctx) : ctx_(ctx) {
     const Parts parts = find_parts(ctx);
     kv_ = parts.full;
 
     const llama_hparams & hparams = llama_get_model(ctx)->hparams;
     const bool has_v = !hparams.is_mla();
     uses_cell_positions_ = hparams.use_alibi;
-    layers_ = read_layers(*kv_, has_v, bytes_, v_transposed_);
+    layers_ = read_layers(*kv_, hparams.n_layer(), has_v, bytes_.k, bytes_.v, v_transposed_);
     if (parts.sliding != nullptr) {
         bool transposed = false;
-        read_layers(*parts.sliding, has_v, bytes_, transposed);
+        sliding_layers_ = read_layers(*parts.sliding, hparams.n_layer(), has_v, bytes_.sliding_k, bytes_.sliding_v, transposed);
     }
     bytes_.recurrent = parts.recurrent != nullptr ? sum_bytes(*parts.recurrent) : 0;
     if (layers_.empty()) {
@@ -186,9 +190,24 @@ void KvView::remove(int32_t seq, const std::vector<int32_t> & positions) {
     }
 }
 
+ggml_cgraph * KvView::build_graph() const {
+    const uint32_t n_seq = kv_->get_n_seq_max();
+    // for devices it is split, but nothing is allocated
+    const llama_memory_context_ptr memory = llama_get_memory(ctx_)->init_full();
+    ggml_cgraph * graph = memory ? ctx_->graph_reserve(n_seq, n_seq, n_seq, memory.get(), /*split_only*/ true) : nullptr;
+    if (graph == nullptr) {
+        throw Error("llama.cpp could not build a graph for this context");
+    }
+    return graph;
+}
+
+const ggml_tensor * KvView::find_weight(const std::string & name) const { return llama_get_model(ctx_)->get_tensor(name.c_str()); }
+
 uint32_t long_rope_threshold(const llama_model * model) {
     const bool has_long = std::any_of(model->layers.begin(), model->layers.end(), [](const llama_layer & layer) { return layer.rope_long != nullptr; });
     return has_long ? model->hparams.n_ctx_orig_yarn : 0;
 }
+
+void use_long_rope(llama_model * model) { model->hparams.n_ctx_orig_yarn = 0; }
 
 }  // namespace triattn

@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
+struct ggml_cgraph;
 struct ggml_tensor;
 struct llama_context;
 struct llama_model;
@@ -27,9 +29,11 @@ struct KvCell {
     int32_t  pos;
 };
 
+// Allocated bytes.
 struct KvBytes {
-    size_t k = 0, v = 0;  // allocated, all attention caches together (full and sliding)
-    size_t recurrent = 0; // states of recurrent and convolution layers
+    size_t k = 0, v = 0;                  // layers with full attention, all streams
+    size_t sliding_k = 0, sliding_v = 0;  // layers with a sliding window
+    size_t recurrent = 0;                 // states of recurrent and convolution layers
 };
 
 class KvView {
@@ -38,7 +42,8 @@ public:
     explicit KvView(llama_context * ctx);
     ~KvView();
 
-    const std::vector<KvLayer> & layers() const { return layers_; }
+    const std::vector<KvLayer> & layers() const { return layers_; }                  // full attention: those that are evicted from
+    const std::vector<KvLayer> & sliding_layers() const { return sliding_layers_; }  // left alone
     uint32_t n_cells() const;   // allocated, per stream
     uint32_t n_stream() const;
     uint32_t stream_of(int32_t seq) const;
@@ -53,14 +58,19 @@ public:
     // Frees the cells of the sequence at these ascending positions, in this cache alone (not in sliding or recurrent parts).
     void remove(int32_t seq, const std::vector<int32_t> & positions);
 
-    // llama.cpp rotates the keys of a quantised cache by a symmetric orthonormal block matrix: its values [size, size],
-    // empty where it does not.
+    // llama.cpp rotates pieces of the keys of most quantised caches by a symmetric orthonormal matrix: its values [size, size],
+    // empty if there is none. Not all layers need use it; see AttentionNode::hadamard.
     const std::vector<float> & k_rotation() const { return k_rotation_; }
     int k_rotation_size() const { return k_rotation_size_; }
 
+    // The graph of one decoding step, built and not run: what the context itself would compute. Valid until the context is used.
+    ggml_cgraph * build_graph() const;
+    const ggml_tensor * find_weight(const std::string & name) const;  // null: there is none
+
 private:
+    llama_context * ctx_ = nullptr;
     llama_kv_cache * kv_ = nullptr;
-    std::vector<KvLayer> layers_;
+    std::vector<KvLayer> layers_, sliding_layers_;
     std::vector<float>   k_rotation_;
     int     k_rotation_size_ = 0;
     bool    v_transposed_    = false;
@@ -68,8 +78,12 @@ private:
     KvBytes bytes_;
 };
 
-// LongRoPE models have two sets of frequencies, and llama.cpp chooses by the *allocated* size of a context: the number of
-// positions beyond which it takes the long ones, 0 for any other model.
+// LongRoPE models have two sets of frequencies, and llama.cpp chooses the long ones where a context's *allocated* size is beyond
+// the model's original context: that number of positions, 0 for any other model.
 uint32_t long_rope_threshold(const llama_model * model);
+
+// Makes all contexts of a LongRoPE model take the long frequencies, whatever their size: for texts beyond the original context
+// in a cache that is smaller.
+void use_long_rope(llama_model * model);
 
 }  // namespace triattn

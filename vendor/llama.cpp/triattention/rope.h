@@ -6,18 +6,26 @@
 
 namespace triattn {
 
-// A head's dimensions are split into head_dim/2 bands of two. The first n_rot/2 bands are rotated by omega*position,
-// the others pass unchanged and have omega 0, so that every formula over bands holds for them as well.
+// A head's dimensions are split into head_dim/2 bands of two. RoPE rotates n_rot dimensions from rot_begin on; their bands turn
+// by omega*position. The dimensions before and behind them form bands as well, which pass unchanged and have omega 0, so that
+// every formula over bands holds for all. Bands are counted in the order of dimensions: before, rotated, behind.
 struct RopeLayout {
     int  head_dim    = 0;
-    int  n_rot       = 0;      // rotated dimensions, at the front of the head; 0 for a NoPE layer
-    bool interleaved = false;  // bands are neighbours (2f, 2f+1), else the two halves (f, f + half)
+    int  rot_begin   = 0;      // the first rotated dimension (not 0 in latent attention, where they come last)
+    int  n_rot       = 0;      // rotated dimensions; 0 for a NoPE layer
+    bool interleaved = false;  // bands are neighbours (2f, 2f+1), else halves of each of the three parts
     double scale     = 1.0;    // RoPE also multiplies rotated dimensions by this (YaRN's attention factor)
     std::vector<double> omega; // [head_dim/2], radians per position
 
     int n_bands() const { return head_dim / 2; }
     std::pair<int, int> dims(int band) const;
-    double band_scale(int band) const { return band < n_rot / 2 ? scale : 1.0; }
+    double band_scale(int band) const { return band >= rot_begin / 2 && band < (rot_begin + n_rot) / 2 ? scale : 1.0; }
+
+    struct Part { int begin, size; };
+    std::vector<Part> parts() const;  // the non-empty ones among before, rotated, behind
+
+    // Whether both cut heads into the same bands; how fast these turn may differ.
+    bool same_bands(const RopeLayout & other) const;
 };
 
 // Throws StatsError if the numbers contradict each other.

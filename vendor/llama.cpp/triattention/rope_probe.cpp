@@ -3,23 +3,34 @@
 #include "device_graph.h"
 #include "errors.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
+#include <utility>
 
 namespace triattn {
 namespace {
 
-// Multiplying a whole head by one number (per token) commutes with RoPE; weights per dimension do not.
+// ggml's places for the parameters of GGML_OP_ROPE
+constexpr size_t N_DIMS = 1, MODE = 2, FIRST_DIM = 15;
+constexpr int32_t VISION = GGML_ROPE_TYPE_VISION;
+
+[[noreturn]] void refuse(const std::string & what) {
+    throw UnsupportedModelError("this model's RoPE " + what + "; load it with budget=None");
+}
+
+// llama.cpp rotates queries and keys of quantised caches by a Hadamard matrix: an input of the graph with this name. Behind a
+// copy to another device the name gets a prefix and a suffix.
+bool is_hadamard(const ggml_tensor * tensor) { return std::strstr(tensor->name, "attn_inp_k_rot") != nullptr; }
+
+// Whether the operation multiplies each vector by one number at most: such a thing commutes with RoPE.
 bool keeps_directions(const ggml_tensor * node) {
     switch (node->op) {
-        case GGML_OP_VIEW:
-        case GGML_OP_RESHAPE:
-        case GGML_OP_PERMUTE:
-        case GGML_OP_TRANSPOSE:
         case GGML_OP_CONT:
         case GGML_OP_CPY:
         case GGML_OP_DUP:
+        case GGML_OP_REPEAT:
         case GGML_OP_SCALE:
         case GGML_OP_RMS_NORM:
         case GGML_OP_L2_NORM:
@@ -31,122 +42,214 @@ bool keeps_directions(const ggml_tensor * node) {
     }
 }
 
-// Where a head without RoPE may come from: the walk ends there.
-bool is_source(const ggml_tensor * node) {
-    switch (node->op) {
-        case GGML_OP_NONE:
-        case GGML_OP_MUL_MAT:
-        case GGML_OP_ADD:
-        case GGML_OP_MUL:
-        case GGML_OP_NORM:
-            return true;
-        default:
-            return false;
+// Whether a view or reshape leaves vectors of `width` dimensions whole, or cuts them into equal pieces that are put together again.
+bool keeps_vectors(const ggml_tensor * node, int width) {
+    const int64_t n = node->ne[0];
+    if (node->op == GGML_OP_PERMUTE) {
+        int32_t axis = 0;
+        std::memcpy(&axis, node->op_params, sizeof axis);
+        return axis == 0;
+    }
+    if (node->op == GGML_OP_VIEW) {
+        const size_t vector = width * ggml_element_size(node);
+        return n % width == 0 && node->view_offs % vector == 0;
+    }
+    return n % width == 0 || width % n == 0;
+}
+
+RopeOperator take(const ggml_tensor * node, int begin, int width, const FindWeight & find_weight) {
+    RopeOperator rope;
+    static_assert(sizeof rope.params == GGML_MAX_OP_PARAMS, "ggml's parameters have another size");
+    std::memcpy(rope.params.data(), node->op_params, sizeof rope.params);
+    if (node->ne[0] != width) {
+        refuse("rotates vectors of " + std::to_string(node->ne[0]) + " where heads have " + std::to_string(width));
+    }
+    // Queries may be rotated as whole heads and keys as their last part alone (DeepSeek 2): what matters is what is rotated.
+    const int32_t n_dims = rope.params[N_DIMS], first = rope.params[FIRST_DIM];
+    if (n_dims <= 0 || n_dims % 2 != 0 || first < 0 || first % 2 != 0 || first + n_dims > width || (rope.params[MODE] & VISION) == VISION) {
+        refuse("says it rotates " + std::to_string(n_dims) + " of " + std::to_string(width) + " dimensions, from " + std::to_string(first) + " on");
+    }
+    rope.begin = begin + first;
+    rope.width = n_dims;
+    rope.params[FIRST_DIM] = 0;
+    const ggml_tensor * positions = node->src[1];
+    while (positions->op == GGML_OP_VIEW || positions->op == GGML_OP_RESHAPE) {
+        positions = positions->src[0];
+    }
+    if (positions->op != GGML_OP_NONE) {
+        refuse(std::string("computes its positions by ") + ggml_op_name(positions->op));
+    }
+    if (const ggml_tensor * factors = node->src[2]) {
+        if (factors->buffer == nullptr || factors->op != GGML_OP_NONE) {
+            // a copy that is made for another device when the graph runs: BACKEND#name#number
+            const std::string name = factors->name;
+            const size_t first = name.find('#'), last = name.rfind('#');
+            factors = first < last ? find_weight(name.substr(first + 1, last - first - 1)) : nullptr;
+        }
+        if (factors == nullptr || factors->buffer == nullptr || factors->type != GGML_TYPE_F32) {
+            refuse("has frequency factors that are not weights of the model");
+        }
+        rope.factors.resize(static_cast<size_t>(ggml_nelements(factors)));
+        ggml_backend_tensor_get(factors, rope.factors.data(), 0, ggml_nbytes(factors));
+    }
+    return rope;
+}
+
+void check_last(const char * mixed) {
+    if (mixed != nullptr) {
+        refuse(std::string("is followed by ") + mixed + ", so that attention depends on more than the distance of query and key");
     }
 }
 
-// The operator on unit vectors at one position: column i of the result is RoPE(e_i). [head_dim, head_dim]
-std::vector<float> apply_to_basis(const ggml_tensor * node, int head_dim, int32_t position) {
-    int32_t mode = 0;
-    std::memcpy(&mode, node->op_params + 2, sizeof mode);
-    const bool four_positions = (mode & GGML_ROPE_TYPE_MROPE) != 0;
-
-    DeviceGraph graph({}, 1);
-    ggml_context * ctx = graph.begin(16);
-    std::vector<float> basis(static_cast<size_t>(head_dim) * head_dim, 0.0f);
-    for (int i = 0; i < head_dim; ++i) {
-        basis[static_cast<size_t>(i) * head_dim + i] = 1.0f;
+// The walk back. `begin`, `width`: which dimensions of the head `node` gives.
+RopeTrace walk(const ggml_tensor * node, int begin, int width, const FindWeight & find_weight) {
+    RopeTrace trace;
+    const char * mixed = nullptr;  // an operation that does not commute with RoPE has been passed: fine if no RoPE comes before it
+    while (node != nullptr) {
+        switch (node->op) {
+            case GGML_OP_ROPE:
+                check_last(mixed);
+                trace.op = take(node, begin, width, find_weight);
+                return trace;
+            case GGML_OP_VIEW:
+            case GGML_OP_RESHAPE:
+            case GGML_OP_PERMUTE:
+                if (!keeps_vectors(node, width)) {
+                    mixed = "a cut through heads";
+                }
+                break;
+            case GGML_OP_CONCAT: {
+                int32_t dim = 0;
+                std::memcpy(&dim, node->op_params, sizeof dim);
+                if (dim != 0 || node->ne[0] != width) {
+                    refuse("is followed by a concatenation that cannot be seen through");
+                }
+                const int left = static_cast<int>(node->src[0]->ne[0]);
+                const RopeTrace first  = walk(node->src[0], begin, left, find_weight);
+                const RopeTrace second = walk(node->src[1], begin + left, width - left, find_weight);
+                if ((first.op && second.op) || first.hadamard || second.hadamard) {
+                    refuse("is applied to parts of a head in different ways");
+                }
+                trace.op = first.op ? first.op : second.op;
+                if (trace.op) {
+                    check_last(mixed);
+                }
+                return trace;
+            }
+            case GGML_OP_MUL_MAT:
+                if (!is_hadamard(node->src[0])) {
+                    return trace;  // a projection: vectors start here
+                }
+                trace.hadamard = true;
+                node = node->src[1];
+                continue;
+            case GGML_OP_ADD:
+                mixed = "a bias";
+                break;
+            case GGML_OP_NORM:
+                mixed = "a norm that subtracts means";
+                break;
+            case GGML_OP_NONE:
+                refuse("cannot be found: a copy to another device lies between (" + std::string(node->name) + ")");
+            default:
+                if (node->op == GGML_OP_MUL && node->src[1]->ne[0] != 1) {
+                    mixed = "weights per dimension";
+                } else if (!keeps_directions(node)) {
+                    refuse(std::string("is followed by the operation ") + ggml_op_name(node->op) + " that cannot be seen through");
+                }
+        }
+        node = node->src[0];
     }
-    const std::vector<int32_t> positions(four_positions ? 4 : 1, position);
-    ggml_tensor * x = graph.input_f32(basis, head_dim, head_dim);
-    ggml_tensor * p = graph.input(positions.data(), GGML_TYPE_I32, static_cast<int64_t>(positions.size()));
-    ggml_tensor * factors = nullptr;
-    if (const ggml_tensor * source = node->src[2]) {
-        std::vector<float> values(ggml_nelements(source));
-        ggml_backend_tensor_get(source, values.data(), 0, ggml_nbytes(source));
-        factors = graph.input_f32(values, static_cast<int64_t>(values.size()));
-    }
-    // any constructor will do: the parameters are then copied from the model's node
-    int n_dims = 0;
-    std::memcpy(&n_dims, node->op_params + 1, sizeof n_dims);
-    int sections[GGML_MROPE_SECTIONS] = {0, 0, 0, 0};
-    ggml_tensor * y = four_positions
-        ? ggml_rope_multi(ctx, x, p, factors, n_dims, sections, mode, 0, 10000.0f, 1.0f, 0.0f, 1.0f, 32.0f, 1.0f)
-        : ggml_rope_ext(ctx, x, p, factors, n_dims, mode, 0, 10000.0f, 1.0f, 0.0f, 1.0f, 32.0f, 1.0f);
-    std::memcpy(y->op_params, node->op_params, sizeof y->op_params);
-    graph.expand(y, /*output*/ true);
-    graph.run();
-    std::vector<float> result(basis.size());
-    ggml_backend_tensor_get(y, result.data(), 0, ggml_nbytes(y));
-    return result;
-}
-
-[[noreturn]] void refuse(const std::string & what) {
-    throw UnsupportedModelError("this model's RoPE " + what + "; load it with budget=None");
+    return trace;
 }
 
 }  // namespace
 
-const ggml_tensor * find_rope(const ggml_tensor * rotated) {
-    for (const ggml_tensor * node = rotated; node != nullptr;) {
-        if (node->op == GGML_OP_ROPE) {
-            return node;
-        }
-        if (keeps_directions(node)) {
-            node = node->src[0];
-            continue;
-        }
-        if (is_source(node)) {
-            return nullptr;
-        }
-        refuse(std::string("is followed by the operation ") + ggml_op_name(node->op) + " that cannot be seen through");
-    }
-    return nullptr;
+RopeTrace trace_rope(const ggml_tensor * vectors, int head_dim, const FindWeight & find_weight) {
+    return walk(vectors, 0, head_dim, find_weight);
 }
 
-RopeLayout probe_rope(const ggml_tensor * node, int head_dim) {
+std::vector<float> run_rope(const RopeOperator & rope, const std::vector<float> & vectors, int head_dim, const std::vector<int32_t> & positions) {
+    const int64_t n = static_cast<int64_t>(positions.size());
+    const int32_t n_dims = rope.params[N_DIMS], mode = rope.params[MODE];
+    const bool four_positions = (mode & GGML_ROPE_TYPE_MROPE) != 0;
+
+    DeviceGraph graph({}, 1);
+    ggml_context * ctx = graph.begin(16);
+    std::vector<float> part(static_cast<size_t>(n) * rope.width);
+    for (int64_t i = 0; i < n; ++i) {
+        std::copy_n(vectors.begin() + i * head_dim + rope.begin, rope.width, part.begin() + i * rope.width);
+    }
+    ggml_tensor * x = graph.input_f32(part, rope.width, 1, n);
+    // multi-modal models give text three times its position, and 0 for the fourth
+    std::vector<int32_t> all = positions;
+    for (int i = 1; four_positions && i < 4; ++i) {
+        all.insert(all.end(), positions.begin(), positions.end());
+        if (i == 3) {
+            std::fill(all.end() - n, all.end(), 0);
+        }
+    }
+    ggml_tensor * p = graph.input(all.data(), GGML_TYPE_I32, static_cast<int64_t>(all.size()));
+    ggml_tensor * factors = rope.factors.empty() ? nullptr : graph.input_f32(rope.factors, static_cast<int64_t>(rope.factors.size()));
+    // any constructor will do: the parameters are then those of the model's node
+    int sections[GGML_MROPE_SECTIONS] = {0, 0, 0, 0};
+    ggml_tensor * y = four_positions
+        ? ggml_rope_multi(ctx, x, p, factors, n_dims, sections, mode, 0, 10000.0f, 1.0f, 0.0f, 1.0f, 32.0f, 1.0f)
+        : ggml_rope_ext(ctx, x, p, factors, n_dims, mode, 0, 10000.0f, 1.0f, 0.0f, 1.0f, 32.0f, 1.0f);
+    std::memcpy(y->op_params, rope.params.data(), sizeof y->op_params);
+    graph.expand(y, /*output*/ true);
+    graph.run();
+    ggml_backend_tensor_get(y, part.data(), 0, ggml_nbytes(y));
+
+    std::vector<float> result = vectors;
+    for (int64_t i = 0; i < n; ++i) {
+        std::copy_n(part.begin() + i * rope.width, rope.width, result.begin() + i * head_dim + rope.begin);
+    }
+    return result;
+}
+
+RopeLayout probe_rope(const std::optional<RopeOperator> & op, int head_dim) {
     RopeLayout rope;
     rope.head_dim = head_dim;
     rope.omega.assign(head_dim / 2, 0.0);
-    if (node == nullptr) {
+    if (!op) {
         return rope;
     }
-    if (node->ne[0] != head_dim) {
-        refuse("rotates vectors of " + std::to_string(node->ne[0]) + " in heads of " + std::to_string(head_dim));
-    }
-    const std::vector<float> at_one = apply_to_basis(node, head_dim, 1);
-    const auto entry = [&](int from, int to) { return static_cast<double>(at_one[static_cast<size_t>(from) * head_dim + to]); };
+    rope.n_rot     = op->width;
+    rope.rot_begin = op->begin;
 
-    std::memcpy(&rope.n_rot, node->op_params + 1, sizeof(int32_t));
-    if (rope.n_rot <= 0 || rope.n_rot > head_dim || rope.n_rot % 2 != 0) {
-        refuse("says it rotates " + std::to_string(rope.n_rot) + " of " + std::to_string(head_dim) + " dimensions");
+    // RoPE of every unit vector at position 1
+    const size_t d = static_cast<size_t>(head_dim);
+    std::vector<float> basis(d * d, 0.0f);
+    for (size_t i = 0; i < d; ++i) {
+        basis[i * d + i] = 1.0f;
     }
+    const std::vector<float> at_one = run_rope(*op, basis, head_dim, std::vector<int32_t>(d, 1));
+    const auto entry = [&](int from, int to) { return static_cast<double>(at_one[static_cast<size_t>(from) * d + static_cast<size_t>(to)]); };
+
     // The first band turns fastest; where its first dimension goes tells the pairing.
-    rope.interleaved = std::abs(entry(0, 1)) > std::abs(entry(0, rope.n_rot / 2));
-    if (rope.n_rot == 2) {
-        rope.interleaved = true;
+    const int begin = rope.rot_begin, first_band = begin / 2, end_band = (begin + rope.n_rot) / 2;
+    rope.interleaved = rope.n_rot == 2 || std::abs(entry(begin, begin + 1)) > std::abs(entry(begin, begin + rope.n_rot / 2));
+    for (int f = first_band; f < end_band; ++f) {
+        const auto [a, b] = rope.dims(f);
+        rope.omega[f] = std::atan2(entry(a, b), entry(a, a));
     }
+    const auto [a0, b0] = rope.dims(first_band);
+    // the operator works in single precision; what differs from 1 by less is 1
+    const double length = std::hypot(entry(a0, a0), entry(a0, b0));
+    rope.scale = std::abs(length - 1.0) < 1e-6 ? 1.0 : static_cast<float>(length);
 
-    std::vector<double> expected(at_one.size(), 0.0);
-    bool have_scale = false;
+    std::vector<double> expected(d * d, 0.0);
     for (int f = 0; f < rope.n_bands(); ++f) {
         const auto [a, b] = rope.dims(f);
-        const double c = entry(a, a), s = entry(a, b);
-        rope.omega[f] = f < rope.n_rot / 2 ? std::atan2(s, c) : 0.0;
-        if (f < rope.n_rot / 2 && !have_scale) {
-            // the operator works in single precision; what differs from 1 by less is 1
-            const double length = std::hypot(c, s);
-            rope.scale = std::abs(length - 1.0) < 1e-6 ? 1.0 : static_cast<float>(length);
-            have_scale = true;
-        }
-        const double m = rope.band_scale(f);
-        expected[static_cast<size_t>(a) * head_dim + a] = expected[static_cast<size_t>(b) * head_dim + b] = m * std::cos(rope.omega[f]);
-        expected[static_cast<size_t>(a) * head_dim + b] = m * std::sin(rope.omega[f]);
-        expected[static_cast<size_t>(b) * head_dim + a] = -m * std::sin(rope.omega[f]);
+        const double c = rope.band_scale(f) * std::cos(rope.omega[f]), s = rope.band_scale(f) * std::sin(rope.omega[f]);
+        expected[a * d + a] = expected[b * d + b] = c;
+        expected[a * d + b] = s;
+        expected[b * d + a] = -s;
     }
     for (size_t i = 0; i < expected.size(); ++i) {
         if (std::abs(expected[i] - at_one[i]) > 1e-4) {
-            refuse("is not a rotation of pairs at the front of each head");
+            refuse("is not a rotation of pairs of dimensions");
         }
     }
     // Frequency factors of 1e30 mean "not rotated"; what is left of them is far below any angle that matters.

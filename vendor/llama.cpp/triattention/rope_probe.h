@@ -1,18 +1,50 @@
-// Reads what RoPE does from the model's own graph, by running the operator that was found there on basis vectors.
+// The RoPE operator as it stands in a model's graph: finding it, running it, and reading off what it does.
 #pragma once
 
 #include "rope.h"
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
 
 struct ggml_tensor;
 
 namespace triattn {
 
-// The RoPE node that a query or key tensor comes from, walking back over operations that do not change directions per
-// band; null if there is none (a NoPE layer). Throws UnsupportedModelError at an operation that cannot be seen through.
-const ggml_tensor * find_rope(const ggml_tensor * rotated);
+// An operator taken out of a graph with all its parameters, so that it can be run on any vectors.
+struct RopeOperator {
+    std::array<int32_t, 16> params{};  // ggml's own, as in the graph
+    std::vector<float> factors;        // that divide frequencies; empty: none
+    int begin = 0;                     // the dimensions of a head that it rotates: from here on
+    int width = 0;                     // and so many
 
-// Runs the operator of `node` (null: none) with its own parameters and frequency factors on unit vectors.
-// Throws UnsupportedModelError if it is not a rotation of neighbouring or half-split pairs at the front of the head.
-RopeLayout probe_rope(const ggml_tensor * node, int head_dim);
+    bool operator==(const RopeOperator & other) const {
+        return params == other.params && factors == other.factors && begin == other.begin && width == other.width;
+    }
+};
+
+// Finds a weight of the model by name; null if there is none.
+using FindWeight = std::function<const ggml_tensor *(const std::string & name)>;
+
+// What happens to query or key vectors between the projection and the cache (or the queries' product with it).
+struct RopeTrace {
+    std::optional<RopeOperator> op;  // none: no RoPE
+    bool hadamard = false;           // llama.cpp's rotation for quantised caches comes last
+};
+
+// Walks back from `vectors` (heads of `head_dim` dimensions) over operations that commute with RoPE. Throws
+// UnsupportedModelError where something between RoPE and `vectors` makes the product of a query and a key depend on more than
+// their distance, or cannot be seen through.
+RopeTrace trace_rope(const ggml_tensor * vectors, int head_dim, const FindWeight & find_weight);
+
+// Runs the operator on `vectors` [positions.size(), head_dim]; other dimensions pass unchanged.
+std::vector<float> run_rope(const RopeOperator & rope, const std::vector<float> & vectors, int head_dim, const std::vector<int32_t> & positions);
+
+// What the operator (none: no RoPE) does to heads of `head_dim`, found by running it on unit vectors.
+// Throws UnsupportedModelError if it is not a rotation of neighbouring or half-split pairs.
+RopeLayout probe_rope(const std::optional<RopeOperator> & rope, int head_dim);
 
 }  // namespace triattn

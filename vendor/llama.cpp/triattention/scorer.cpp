@@ -47,20 +47,6 @@ void check_options(const ScoreOptions & options) {
     }
 }
 
-void check_layer(const LayerStats & layer) {
-    check(layer.rope);
-    const std::string where = "layer " + std::to_string(layer.layer) + ": ";
-    if (layer.n_head_kv <= 0 || layer.n_head <= 0 || layer.n_head % layer.n_head_kv != 0) {
-        throw StatsError(where + std::to_string(layer.n_head) + " query heads do not divide over " + std::to_string(layer.n_head_kv) + " KV heads");
-    }
-    if (layer.centre.size() != static_cast<size_t>(layer.n_head) * layer.rope.head_dim ||
-        layer.magnitude.size() != static_cast<size_t>(layer.n_head) * layer.rope.n_bands()) {
-        throw StatsError(where + "centre or magnitude has the wrong size");
-    }
-    for (float x : layer.centre)    { if (!std::isfinite(x)) throw StatsError(where + "a centre is not finite"); }
-    for (float x : layer.magnitude) { if (!std::isfinite(x) || x < 0) throw StatsError(where + "a magnitude is negative or not finite"); }
-}
-
 }  // namespace
 
 std::vector<int32_t> default_offsets() {
@@ -125,24 +111,45 @@ std::vector<float> norm_weights(const LayerStats & layer, const ScoreOptions & o
     return weights;
 }
 
-Scorer::Scorer(const KvView & view, const Stats & stats, ScoreOptions options, DeviceGraph & graph)
-    : view_(view), stats_(stats), options_(std::move(options)), graph_(graph) {
+Scorer::Scorer(const KvView & view, Stats stats, ScoreOptions options, DeviceGraph & graph)
+    : view_(view), stats_(std::move(stats)), options_(std::move(options)), graph_(graph), hadamard_(view.layers().size(), 0) {
     check_options(options_);
-    if (stats.layers.size() != view.layers().size()) {
-        throw StatsError("the statistics have " + std::to_string(stats.layers.size()) + " layers, the model has " +
+    if (stats_.layers.size() != view.layers().size()) {
+        throw StatsError("the statistics have " + std::to_string(stats_.layers.size()) + " layers, the model has " +
                          std::to_string(view.layers().size()) + " layers with full attention");
     }
-    for (size_t i = 0; i < stats.layers.size(); ++i) {
-        const LayerStats & have = stats.layers[i];
+    for (size_t i = 0; i < stats_.layers.size(); ++i) {
+        const LayerStats & have = stats_.layers[i];
         const KvLayer    & want = view.layers()[i];
-        check_layer(have);
+        check(have);
         if (have.layer != want.il || have.n_head_kv != want.n_head_kv || have.rope.head_dim != want.head_dim_k) {
             throw StatsError("the statistics say layer " + std::to_string(have.layer) + " with " + std::to_string(have.n_head_kv) +
                              " KV heads of " + std::to_string(have.rope.head_dim) + ", the model has layer " + std::to_string(want.il) +
                              " with " + std::to_string(want.n_head_kv) + " of " + std::to_string(want.head_dim_k));
         }
-        offset_means_.push_back(offset_means(have, options_));
-        norm_weights_.push_back(norm_weights(have, options_));
+    }
+    take_rope(probe_attention(view));
+    for (const LayerStats & layer : stats_.layers) {
+        offset_means_.push_back(offset_means(layer, options_));
+        norm_weights_.push_back(norm_weights(layer, options_));
+    }
+}
+
+void Scorer::take_rope(const std::vector<AttentionNode> & nodes) {
+    for (size_t i = 0; i < stats_.layers.size(); ++i) {
+        LayerStats & layer = stats_.layers[i];
+        const auto node = std::find_if(nodes.begin(), nodes.end(), [&](const AttentionNode & n) { return n.owner == layer.layer && !n.sliding; });
+        if (node == nodes.end()) {
+            throw UnsupportedModelError("no attention was found over the cache of layer " + std::to_string(layer.layer) + "; load the model with budget=None");
+        }
+        const RopeLayout & have = layer.rope, & want = node->rope;
+        if (!have.same_bands(want)) {
+            throw StatsError("the statistics say that layer " + std::to_string(layer.layer) + " rotates " + std::to_string(have.n_rot) + " dimensions from " +
+                             std::to_string(have.rot_begin) + " on, the model " + std::to_string(want.n_rot) + " from " + std::to_string(want.rot_begin) +
+                             " on" + (have.interleaved == want.interleaved ? "" : ", in other pairs") + "; calibrate again");
+        }
+        layer.rope   = want;
+        hadamard_[i] = node->hadamard ? 1 : 0;
     }
 }
 
@@ -163,7 +170,7 @@ Scores Scorer::score(uint32_t stream, const std::vector<KvCell> & cells, int64_t
         ggml_tensor * storage = view_.layers()[i].k;
         ggml_tensor * plane = ggml_view_2d(ctx, storage, storage->ne[0], storage->ne[1], storage->nb[1], stream * storage->nb[2]);
         ggml_tensor * keys = ggml_get_rows(ctx, plane, index);  // float32 whatever the cache's type
-        if (rotation != nullptr) {
+        if (rotation != nullptr && hadamard_[i] != 0) {
             // symmetric and orthonormal: rotating once more undoes it
             ggml_tensor * blocks = ggml_reshape_2d(ctx, keys, rotation->ne[0], ggml_nelements(keys) / rotation->ne[0]);
             ggml_tensor * undone = ggml_mul_mat(ctx, rotation, blocks);
@@ -188,7 +195,7 @@ Scores Scorer::score(uint32_t stream, const std::vector<KvCell> & cells, int64_t
 std::vector<float> score_keys(const LayerStats & layer, const std::vector<float> & keys, int64_t n_keys, int64_t position,
                               const ScoreOptions & options, bool on_host) {
     check_options(options);
-    check_layer(layer);
+    check(layer);
     const int64_t width = static_cast<int64_t>(layer.n_head_kv) * layer.rope.head_dim;
     if (n_keys <= 0 || static_cast<int64_t>(keys.size()) != n_keys * width) {
         throw StatsError("keys must be [n_keys, " + std::to_string(layer.n_head_kv) + ", " + std::to_string(layer.rope.head_dim) + "] and not empty");

@@ -1,6 +1,7 @@
 // Scores cached keys by the attention that they can expect from future queries (TriAttention, arXiv 2604.04921).
 #pragma once
 
+#include "attention_probe.h"
 #include "device_graph.h"
 #include "kv_view.h"
 #include "stats.h"
@@ -36,17 +37,24 @@ std::vector<float> norm_weights(const LayerStats & layer, const ScoreOptions & o
 
 class Scorer {
 public:
-    // `stats` must have exactly the layers of the view, with the same shapes; throws StatsError.
-    Scorer(const KvView & view, const Stats & stats, ScoreOptions options, DeviceGraph & graph);
+    // `stats` must have exactly the layers of the view, with the same shapes; throws StatsError. How keys are rotated is read from
+    // the context: its frequencies may be others than those of calibration (a user's overrides, LongRoPE's two sets), which the
+    // statistics, of queries before RoPE, do not depend on. Throws UnsupportedModelError where it cannot be read.
+    Scorer(const KvView & view, Stats stats, ScoreOptions options, DeviceGraph & graph);
 
     // Scores of the keys in `cells` of one stream for a next query at `position`.
     Scores score(uint32_t stream, const std::vector<KvCell> & cells, int64_t position);
 
+    const Stats & stats() const { return stats_; }
+
 private:
+    void take_rope(const std::vector<AttentionNode> & nodes);
+
     const KvView & view_;
-    const Stats  & stats_;
+    Stats          stats_;           // with the context's RoPE
     ScoreOptions   options_;
     DeviceGraph  & graph_;
+    std::vector<uint8_t> hadamard_;  // per layer: whether its keys are multiplied by the view's k_rotation()
     std::vector<std::vector<std::complex<double>>> offset_means_;  // per layer
     std::vector<std::vector<float>> norm_weights_;
 };

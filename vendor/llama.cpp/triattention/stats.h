@@ -18,6 +18,9 @@ struct LayerStats {
     std::vector<float> magnitude;  // [n_head, head_dim/2] E|q_f|, before RoPE
 };
 
+// Throws StatsError if the numbers contradict each other or are not finite.
+void check(const LayerStats & layer);
+
 struct Stats {
     std::vector<LayerStats> layers;  // ascending by layer
     int64_t n_tokens = 0;

@@ -1,0 +1,67 @@
+// A decoder as Python holds it: every method that computes releases the GIL, polls for signals and refuses a second thread.
+#pragma once
+
+#include "bindings.h"
+
+#include "decoder.h"
+
+namespace pytriattn {
+
+class Context {
+public:
+    Context(std::shared_ptr<Model> model, triattn::DecoderParams params, triattn::Stats stats) : model_(std::move(model)) {
+        recent_errors();
+        params.interrupted = [this] { return poll_(); };
+        const py::gil_scoped_release release;
+        decoder_ = std::make_unique<triattn::Decoder>(model_->model.get(), params, std::move(stats));
+    }
+
+    // Runs `work` on the decoder without the GIL.
+    template <typename F>
+    auto compute(F && work) {
+        const Use use(busy_, "this context");
+        triattn::Decoder & decoder = open();
+        recent_errors();
+        try {
+            const py::gil_scoped_release release;
+            return work(decoder);
+        } catch (const triattn::InterruptedError &) {
+            poll_.rethrow();
+            throw;
+        }
+    }
+
+    // Runs `work` on the decoder with the GIL, for what is only looked up.
+    template <typename F>
+    auto look(F && work) {
+        const Use use(busy_, "this context");
+        return work(open());
+    }
+
+    void close() {
+        const Use use(busy_, "this context");
+        const py::gil_scoped_release release;
+        decoder_.reset();
+        model_.reset();
+    }
+
+    bool closed() const { return decoder_ == nullptr; }
+
+private:
+    triattn::Decoder & open() {
+        if (!decoder_) {
+            throw ClosedError("this context has been closed");
+        }
+        return *decoder_;
+    }
+
+    std::shared_ptr<Model> model_;
+    SignalPoll poll_;
+    std::unique_ptr<triattn::Decoder> decoder_;
+    std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
+};
+
+// Adds what only looks into a context.
+void add_inspection(py::module_ & m, py::class_<Context> & context);
+
+}  // namespace pytriattn

@@ -1,0 +1,154 @@
+#include "attention_probe.h"
+
+#include "errors.h"
+
+#include "ggml.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
+#include <map>
+#include <string>
+#include <utility>
+
+namespace triattn {
+namespace {
+
+// The allocated tensor that `tensor` is a view (or a cast) of.
+const ggml_tensor * storage_of(const ggml_tensor * tensor) {
+    while (tensor != nullptr) {
+        if (tensor->view_src != nullptr) {
+            tensor = tensor->view_src;
+        } else if (tensor->op == GGML_OP_CPY || tensor->op == GGML_OP_CONT) {
+            tensor = tensor->src[0];
+        } else {
+            break;
+        }
+    }
+    return tensor;
+}
+
+// The layer in llama.cpp's names of nodes: "kqv_out-7", "Vcur-7 (view)"; -1 if the name has none.
+int layer_in_name(const char * name) {
+    const std::string text(name);
+    const size_t end = text.find(" (");
+    const std::string stem = text.substr(0, end);
+    const size_t dash = stem.rfind('-');
+    if (dash == std::string::npos || dash + 1 == stem.size() ||
+        !std::all_of(stem.begin() + static_cast<std::ptrdiff_t>(dash) + 1, stem.end(), [](unsigned char c) { return std::isdigit(c); })) {
+        return -1;
+    }
+    return std::atoi(stem.c_str() + dash + 1);
+}
+
+struct Cache {
+    const KvLayer * layer = nullptr;
+    bool sliding = false;
+    bool found = false;  // the node that writes its keys
+    RopeTrace keys;
+};
+
+class Walker {
+public:
+    explicit Walker(const KvView & view) : view_(view), graph_(view.build_graph()) {
+        for (const KvLayer & layer : view.layers()) {
+            caches_[layer.k] = {&layer, false};
+        }
+        for (const KvLayer & layer : view.sliding_layers()) {
+            caches_[layer.k] = {&layer, true};
+        }
+    }
+
+    std::vector<AttentionNode> run() {
+        std::vector<AttentionNode> result;
+        for (int i = 0; i < ggml_graph_n_nodes(graph_); ++i) {
+            const ggml_tensor * node = ggml_graph_node(graph_, i);
+            if (node->op == GGML_OP_SET_ROWS) {
+                note_keys(node);
+            } else if (const AttentionOperands operands = attention_operands(node); caches_.count(operands.storage) > 0) {
+                result.push_back(read(operands, i));
+            }
+        }
+        return result;
+    }
+
+private:
+    // llama.cpp writes new keys into the cache
+    void note_keys(const ggml_tensor * node) {
+        const auto found = caches_.find(storage_of(node));
+        if (found == caches_.end()) {
+            return;
+        }
+        Cache & cache = found->second;
+        cache.keys  = trace_rope(node->src[0], cache.layer->head_dim_k, finder());
+        cache.found = true;
+    }
+
+    AttentionNode read(const AttentionOperands & operands, int index) {
+        const Cache & cache = caches_.at(operands.storage);
+        AttentionNode result;
+        result.owner     = cache.layer->il;
+        result.layer     = layer_after(index);
+        result.sliding   = cache.sliding;
+        result.n_head_kv = cache.layer->n_head_kv;
+        result.head_dim_v = cache.layer->head_dim_v;
+        result.n_head    = static_cast<int>(operands.queries->ne[2]);
+        const RopeTrace queries = trace_rope(operands.queries, cache.layer->head_dim_k, finder());
+        if (!cache.found || !(cache.keys.op == queries.op) || cache.keys.hadamard != queries.hadamard) {
+            throw UnsupportedModelError("layer " + std::to_string(result.layer) + " rotates its queries otherwise than the keys in its cache; "
+                                        "load the model with budget=None");
+        }
+        result.op       = queries.op;
+        result.hadamard = queries.hadamard;
+        result.rope     = probe(result.op, cache.layer->head_dim_k);
+        return result;
+    }
+
+    // the first name with a layer in it after an attention node is still of that layer
+    int layer_after(int index) const {
+        for (int i = index; i < ggml_graph_n_nodes(graph_); ++i) {
+            const int layer = layer_in_name(ggml_graph_node(graph_, i)->name);
+            if (layer >= 0) {
+                return layer;
+            }
+        }
+        return -1;
+    }
+
+    // most layers have the same operator
+    const RopeLayout & probe(const std::optional<RopeOperator> & op, int head_dim) {
+        for (const auto & [known, layout] : probed_) {
+            if (known == op && layout.head_dim == head_dim) {
+                return layout;
+            }
+        }
+        probed_.emplace_back(op, probe_rope(op, head_dim));
+        return probed_.back().second;
+    }
+
+    FindWeight finder() const {
+        return [this](const std::string & name) { return view_.find_weight(name); };
+    }
+
+    const KvView & view_;
+    ggml_cgraph * graph_;
+    std::map<const ggml_tensor *, Cache> caches_;
+    std::vector<std::pair<std::optional<RopeOperator>, RopeLayout>> probed_;
+};
+
+}  // namespace
+
+AttentionOperands attention_operands(const ggml_tensor * node) {
+    if (node->op == GGML_OP_FLASH_ATTN_EXT) {
+        return {storage_of(node->src[1]), node->src[0]};
+    }
+    // in latent attention values are a part of the keys: their product with the softmax is none of ours
+    if (node->op == GGML_OP_MUL_MAT && node->src[0]->op != GGML_OP_NONE && node->src[1]->op != GGML_OP_SOFT_MAX) {
+        return {storage_of(node->src[0]), node->src[1]};
+    }
+    return {};
+}
+
+std::vector<AttentionNode> probe_attention(const KvView & view) { return Walker(view).run(); }
+
+}  // namespace triattn
