@@ -27,6 +27,7 @@ using array = py::array_t<T, py::array::c_style | py::array::forcecast>;
 void add_errors(py::module_ & m);
 void add_log(py::module_ & m);
 void add_model(py::module_ & m);
+void add_rope_overrides(py::module_ & m);
 void add_stats(py::module_ & m);
 void add_engine(py::module_ & m);
 void add_context(py::module_ & m);

@@ -44,20 +44,6 @@ ggml_type cache_type(const std::string & name) {
     throw triattn::ContextError("cache type '" + name + "' is unknown; use one of f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0, q5_1");
 }
 
-triattn::RopeOverrides rope_overrides(const std::string & scaling, float freq_base, float freq_scale, float yarn_ext_factor, float yarn_attn_factor,
-                                      float yarn_beta_fast, float yarn_beta_slow, uint32_t yarn_orig_ctx) {
-    triattn::RopeOverrides rope{LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED, freq_base, freq_scale, yarn_ext_factor, yarn_attn_factor, yarn_beta_fast, yarn_beta_slow,
-                                yarn_orig_ctx};
-    if (scaling == "none")          rope.scaling = LLAMA_ROPE_SCALING_TYPE_NONE;
-    else if (scaling == "linear")   rope.scaling = LLAMA_ROPE_SCALING_TYPE_LINEAR;
-    else if (scaling == "yarn")     rope.scaling = LLAMA_ROPE_SCALING_TYPE_YARN;
-    else if (scaling == "longrope") rope.scaling = LLAMA_ROPE_SCALING_TYPE_LONGROPE;
-    else if (!scaling.empty()) {
-        throw triattn::ContextError("rope_scaling_type is '" + scaling + "', it must be 'none', 'linear', 'yarn' or 'longrope'");
-    }
-    return rope;
-}
-
 std::unique_ptr<Context> make(std::shared_ptr<Model> model, int64_t n_ctx, int n_batch, int n_ubatch, int n_threads, int n_seq_max, bool kv_unified,
                               const std::string & type_k, const std::string & type_v, const std::string & flash_attn,
                               const triattn::RopeOverrides & rope, const std::optional<triattn::EvictionConfig> & eviction, bool full_prefill,
@@ -102,11 +88,6 @@ void add_context(py::module_ & m) {
             py::arg("use_unrotated") = true)
         .def_property_readonly("moves_rows", [](const triattn::EvictionConfig & c) { return triattn::moves_rows(c.mode); })
         .def_property_readonly("needs_scores", [](const triattn::EvictionConfig & c) { return triattn::needs_scores(c.mode); });
-
-    py::class_<triattn::RopeOverrides>(m, "RopeOverrides")
-        .def(py::init(&rope_overrides), py::kw_only(), py::arg("scaling") = "", py::arg("freq_base") = 0.0f, py::arg("freq_scale") = 0.0f,
-             py::arg("yarn_ext_factor") = -1.0f, py::arg("yarn_attn_factor") = -1.0f, py::arg("yarn_beta_fast") = -1.0f,
-             py::arg("yarn_beta_slow") = -1.0f, py::arg("yarn_orig_ctx") = 0);
 
     auto context = py::class_<Context>(m, "Context")
         .def(py::init(&make), py::kw_only(), py::arg("model"), py::arg("n_ctx"), py::arg("n_batch") = 2048, py::arg("n_ubatch") = 512,

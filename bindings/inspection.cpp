@@ -137,6 +137,7 @@ void add_inspection(py::module_ & m, py::class_<Context> & context) {
         .def_readonly("n_head_kv", &AttentionNode::n_head_kv)
         .def_readonly("head_dim_v", &AttentionNode::head_dim_v)
         .def_readonly("hadamard", &AttentionNode::hadamard)
+        .def_property_readonly("weights", [](const AttentionNode & n) { return to_array(n.weights, {static_cast<py::ssize_t>(n.weights.size())}); })
         .def_property_readonly("operator", &operator_of);
     add_rope_properties(node);
 

@@ -34,6 +34,7 @@ PYBIND11_MODULE(_core, m) {
         return result;
     });
     add_model(m);
+    add_rope_overrides(m);
     add_stats(m);
     add_engine(m);
     add_sampler(m);

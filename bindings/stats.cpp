@@ -29,7 +29,8 @@ LayerStats make_layer(int layer, int n_head, int n_head_kv, int head_dim, int ro
     return result;
 }
 
-Stats run_calibration(const Model & model, const array<llama_token> & tokens, int n_ctx, int n_ubatch, int n_threads, const py::object & progress) {
+Stats run_calibration(const Model & model, const array<llama_token> & tokens, int n_ctx, int n_ubatch, int n_threads, const triattn::RopeOverrides & rope,
+                      const py::object & progress) {
     if (tokens.size() == 0) {
         throw triattn::InvalidTokenError("there is no text to calibrate on");
     }
@@ -38,6 +39,7 @@ Stats run_calibration(const Model & model, const array<llama_token> & tokens, in
     options.n_ctx     = n_ctx;
     options.n_ubatch  = n_ubatch;
     options.n_threads = n_threads;
+    options.rope      = rope;
     options.interrupted = [&poll] { return poll(); };
     if (!progress.is_none()) {
         options.progress = [&progress](int64_t done, int64_t total) {
@@ -74,7 +76,7 @@ void add_stats(py::module_ & m) {
         .def_readonly("layers", &Stats::layers)
         .def_readonly("n_tokens", &Stats::n_tokens);
     m.def("calibrate", &run_calibration, py::arg("model"), py::arg("tokens"), py::kw_only(), py::arg("n_ctx"), py::arg("n_ubatch"),
-          py::arg("n_threads"), py::arg("progress") = py::none());
+          py::arg("n_threads"), py::arg("rope") = triattn::RopeOverrides(), py::arg("progress") = py::none());
 }
 
 }  // namespace pytriattn

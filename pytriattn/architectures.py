@@ -8,11 +8,11 @@ from importlib import resources
 
 from pytriattn.errors import UnsupportedModelError
 
-__all__ = ["check_architecture", "tested_architectures"]
+__all__ = ["check_architecture", "passed_architectures"]
 
 
 @functools.cache
-def tested_architectures() -> frozenset[str]:
+def passed_architectures() -> frozenset[str]:
     """Return the names, as in ``general.architecture``, of those whose scores and evictions have been found exact."""
     text = (resources.files("pytriattn") / "data" / "architectures.json").read_text(encoding="utf-8")
     return frozenset(json.loads(text)["passed"])
@@ -24,7 +24,7 @@ def check_architecture(architecture: str, allow_untested: bool) -> None:
     Raises:
         UnsupportedModelError: it has not passed, and `allow_untested` is not set.
     """
-    if not allow_untested and architecture not in tested_architectures():
+    if not allow_untested and architecture not in passed_architectures():
         raise UnsupportedModelError(
             f"eviction has not been tested on models of architecture {architecture!r} (docs/supported-models.md lists those that "
             "have passed); load it with budget=None, or with allow_untested=True if you will check its answers yourself"

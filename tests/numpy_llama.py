@@ -21,6 +21,11 @@ def as_is(rows: Array) -> Array:
     return rows
 
 
+def as_f16(rows: Array) -> Array:
+    """Round to float16."""
+    return rows.astype(np.float16).astype(np.float64)
+
+
 def as_bf16(rows: Array) -> Array:
     """Round to bfloat16, the upper half of a float32."""
     bits = rows.astype(np.float32).view(np.uint32)
@@ -85,17 +90,23 @@ class NumpyLlama:
             rows = np.stack([turned.real, turned.imag], axis=-1).reshape(rows.shape)
         return rows
 
-    def logits(self, tokens: npt.NDArray[np.int32], visible: npt.NDArray[np.bool_], store: Store = as_is) -> Array:
+    def logits(
+        self,
+        tokens: npt.NDArray[np.int32],
+        visible: npt.NDArray[np.bool_],
+        store: Store = as_is,
+        round_queries: Store = as_is,
+    ) -> Array:
         """Compute the logits [n, n_vocab] that follow each token.
 
         visible[layer, kv_head, i, j] says whether the query at position i may attend to the key at position j. That key was
-        computed from what its own position could see. `store` rounds keys, values and (as flash attention does) queries.
+        computed from what its own position could see. `store` rounds keys and values; flash attention may round queries as well.
         """
         x = self._weights["token_embd.weight"][tokens]
         for layer in range(self.n_layer):
             blk = f"blk.{layer}"
             y = self._norm(x, f"{blk}.attn_norm")
-            q = store(self._heads(y, f"{blk}.attn_q", rotate=True))
+            q = round_queries(self._heads(y, f"{blk}.attn_q", rotate=True))
             k = store(self._heads(y, f"{blk}.attn_k", rotate=True))
             v = store(self._heads(y, f"{blk}.attn_v", rotate=False))
             heads = []

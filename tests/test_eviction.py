@@ -12,7 +12,7 @@ import pytest
 from architecture_checks import misplaced_rows, snapshot
 from conftest import TinyContext, Tokens
 
-from pytriattn import BudgetError, ContextError, DecodeError, UnsupportedModelError
+from pytriattn import BudgetError, ContextError, ContextFullError, DecodeError, UnsupportedModelError
 from pytriattn._native import core
 
 Tiny = Callable[[str], pathlib.Path]
@@ -232,20 +232,28 @@ def test_a_budget_near_n_ctx_does_not_slow_down_reading(tiny: Tiny) -> None:
         assert TinyContext(tiny("llama"), mode="recent", budget=budget).context.chunk == 512
 
 
-def test_alibi_depends_on_where_keys_lie(tmp_path: pathlib.Path) -> None:
-    """Its bias is computed from the cells' positions, which are labels once rows have moved."""
-    from tiny_builder import TinyModel
+def test_alibi_depends_on_where_keys_lie(tiny: Tiny, random_tokens: Tokens) -> None:
+    """Its bias is computed from the cells' positions, which are labels once rows have moved, and scores do not know it."""
+    for mode in ("per_layer_head", "per_head", "per_layer", "global"):
+        with pytest.raises(UnsupportedModelError, match="ALiBi"):
+            TinyContext(tiny("bloom"), mode=mode)
+    context = TinyContext(tiny("bloom"), mode="recent").context
+    context.read(0, random_tokens[:200], 0)
+    assert context.counters()["n_evictions"] > 0
 
-    model = TinyModel("baichuan", n_layer=40, n_embd=128, head_dim=32, n_head_kv=4)  # 40 layers: the variant with ALiBi
-    model.ends()
-    for i in range(40):
-        model.norms(i, "attn_norm", "ffn_norm")
-        model.attention(i)
-        model.ffn(i)
-    model.save(tmp_path / "alibi.gguf")
-    with pytest.raises(UnsupportedModelError, match="ALiBi"):
-        TinyContext(tmp_path / "alibi.gguf")
-    TinyContext(tmp_path / "alibi.gguf", mode="recent").context.read(0, np.arange(200, dtype=np.int32), 0)
+
+def test_learned_positions_end_where_their_table_does(tiny: Tiny, random_tokens: Tokens) -> None:
+    """llama.cpp looks positions up without a check, and an assertion ends the process."""
+    with pytest.raises(ContextError, match="learned positions, and only 2048"):
+        TinyContext(tiny("gpt2"), n_ctx=2049)
+    model = core.Model(str(tiny("gpt2")))
+    with pytest.raises(ContextError, match="learned positions up to 2048"):
+        core.calibrate(model, np.resize(random_tokens, 4096), n_ctx=2049, n_ubatch=128, n_threads=1)
+    context = TinyContext(tiny("gpt2"), n_ctx=2048).context
+    context.read(0, np.resize(random_tokens, 2048), 0)
+    with pytest.raises(ContextFullError):
+        context.step([0], [1])
+    assert np.isfinite(context.logits()).all()
 
 
 def test_full_prefill_prunes_once(tiny: Tiny, random_tokens: Tokens) -> None:

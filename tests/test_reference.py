@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from conftest import Tokens
-from numpy_llama import Array, NumpyLlama, Store, as_bf16, as_is, as_rotated_q8_0
+from numpy_llama import Array, NumpyLlama, Store, as_bf16, as_f16, as_is, as_rotated_q8_0
 
 from pytriattn._native import core
 
@@ -34,7 +34,8 @@ class Cache:
 
     arch: str
     type: str
-    store: Store  # what numpy does to queries, keys and values
+    store: Store  # what numpy does to keys and values
+    round_queries: Store
     largest: float
     rms: float
     flash_attn: str = "on"
@@ -47,11 +48,15 @@ class Cache:
 # behind them. Wrong masks give 1.3 (rms 0.15) or more, a single wrong row in one head 0.017 or more. Flash attention on the
 # CPU sums float16 values in float16, which numpy does not imitate, but others in float32: then only rounding that falls the
 # other way is left.
-F32 = Cache("llama", "f32", as_is, 5e-5, 5e-6, flash_attn="off")  # 1.2e-5, rms 1.0e-6
-F32_FACTORS = Cache("llama-ropefreqs", "f32", as_is, 5e-5, 5e-6, flash_attn="off")  # 1.7e-5, rms 1.2e-6
-F16 = Cache("llama", "f16", as_is, 3.2e-2, 5.5e-3)  # 1.6e-2, rms 2.7e-3
-BF16 = Cache("llama", "bf16", as_bf16, 8e-3, 4e-4)  # 3.7e-3, rms 1.9e-4
-Q8_0 = Cache("llama-ropefreqs", "q8_0", as_rotated_q8_0, 3e-2, 2e-3)  # 1.5e-2, rms 9.6e-4
+F32 = Cache("llama", "f32", as_is, as_is, 5e-5, 5e-6, flash_attn="off")  # 1.2e-5, rms 1.0e-6
+F32_FACTORS = Cache("llama-ropefreqs", "f32", as_is, as_is, 5e-5, 5e-6, flash_attn="off")  # 1.7e-5, rms 1.2e-6
+F16 = Cache("llama", "f16", as_is, as_is, 3.2e-2, 5.5e-3)  # 1.6e-2, rms 2.7e-3
+BF16 = Cache("llama", "bf16", as_bf16, as_bf16, 8e-3, 4e-4)  # 3.7e-3, rms 1.9e-4
+Q8_0 = Cache("llama-ropefreqs", "q8_0", as_rotated_q8_0, as_rotated_q8_0, 3e-2, 2e-3)  # 1.5e-2, rms 9.6e-4
+
+# From 64 queries at once on it sums in float32 and leaves queries as they are: what compaction is proven by.
+TILE = 64
+F16_TILES = Cache("llama", "f16", as_f16, as_is, 2e-3, 2e-4)  # 3.5e-4, rms 7.1e-5
 
 
 @functools.cache
@@ -78,7 +83,9 @@ class Run:
 
     def difference(self, model: NumpyLlama, cache: Cache, visible: Marks) -> tuple[float, float]:
         """Return the largest and the rms difference from numpy with these masks."""
-        expected = model.logits(self.tokens, np.broadcast_to(visible, self.visible.shape), cache.store)
+        expected = model.logits(
+            self.tokens, np.broadcast_to(visible, self.visible.shape), cache.store, cache.round_queries
+        )
         found: Array = np.array(list(self.logits.values())) - expected[list(self.logits)]
         return float(np.abs(found).max()), float(np.sqrt((found**2).mean()))
 
@@ -120,11 +127,13 @@ def drive(context: Any, texts: Sequence[Tokens], sizes: Sequence[int] = (1,) * N
     return [Run(text[:n], *masks) for text, *masks in zip(texts, visible, unmoved, logits, strict=True)]
 
 
-def make_context(path: pathlib.Path, cache: Cache, mode: str | None = "per_layer_head", **options: Any) -> Any:
+def make_context(
+    path: pathlib.Path, cache: Cache, mode: str | None = "per_layer_head", interval: int = 32, **options: Any
+) -> Any:
     """Make a context with a budget of 96, or one that keeps everything if the mode is None."""
     model, stats = calibrated(path)
     settings = {"type_k": cache.type, "type_v": cache.type, "flash_attn": cache.flash_attn, **options}
-    eviction = None if mode is None else core.EvictionConfig(mode=mode, budget=96, interval=32, window=16)
+    eviction = None if mode is None else core.EvictionConfig(mode=mode, budget=96, interval=interval, window=16)
     return core.Context(model=model, n_ctx=1024, n_threads=1, eviction=eviction, stats=stats, **settings)
 
 
@@ -166,6 +175,18 @@ def test_every_query_sees_the_kept_keys(tiny: Tiny, random_tokens: Tokens, mode:
         largest, rms = run.difference(model, cache, visible)
         assert largest > 0.5
         assert rms > 0.08
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_compaction_gives_the_logits_of_per_head_masks(tiny: Tiny, random_tokens: Tokens, mode: str) -> None:
+    """In steps of so many tokens that llama.cpp's attention is as exact as a float16 cache allows."""
+    path = tiny(F16_TILES.arch)
+    context = make_context(path, F16_TILES, mode=mode, interval=TILE)
+    (run,) = drive(context, [random_tokens], (TILE,) * 8)
+    assert context.counters()["n_evictions"] == 6
+    run.check(numpy_model(path), F16_TILES)
+    if mode.startswith("per_"):
+        assert run.difference(numpy_model(path), F16_TILES, run.unmoved)[0] > 0.1
 
 
 def test_a_single_wrong_row_would_be_noticed(tiny: Tiny, random_tokens: Tokens) -> None:

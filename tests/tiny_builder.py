@@ -45,6 +45,7 @@ class TinyModel:
         self._n_head = n_head
         self._n_head_kv = n_head_kv
         self._keys: dict[str, Value] = {}
+        self._bare_keys: dict[str, Value] = {}
         self._tensors: dict[str, np.ndarray] = {}
         self._n_expert = 0
         self._n_ff_expert = 0
@@ -70,6 +71,10 @@ class TinyModel:
     def keys(self, values: dict[str, Value]) -> None:
         """Set keys under the architecture's prefix; a later value replaces an earlier one."""
         self._keys.update(values)
+
+    def bare_keys(self, values: dict[str, Value]) -> None:
+        """Set keys that have no architecture in front."""
+        self._bare_keys.update(values)
 
     def n_head(self, layer: int) -> int:
         """Count the query heads of a layer."""
@@ -201,6 +206,8 @@ class TinyModel:
         writer.add_string("tokenizer.ggml.model", "no_vocab")
         for key, value in self._keys.items():
             _add_value(writer, f"{self.arch}.{key}", value)
+        for key, value in self._bare_keys.items():
+            _add_value(writer, key, value)
         for name, values in self._tensors.items():
             writer.add_tensor(name, values)
         writer.write_header_to_file()

@@ -46,6 +46,7 @@ struct Cache {
     bool sliding = false;
     bool found = false;  // the node that writes its keys
     RopeTrace keys;
+    std::optional<std::vector<float>> weights;  // of the queries that have read it
 };
 
 class Walker {
@@ -67,6 +68,12 @@ public:
                 note_keys(node);
             } else if (const AttentionOperands operands = attention_operands(node); caches_.count(operands.storage) > 0) {
                 result.push_back(read(operands, i));
+                Cache & cache = caches_.at(operands.storage);
+                cache.weights = cache.weights.value_or(result.back().weights);
+                if (*cache.weights != result.back().weights) {
+                    throw UnsupportedModelError("layers that share the cache of layer " + std::to_string(result.back().owner) +
+                                                " have other weights after RoPE; load the model with budget=None");
+                }
             }
         }
         return result;
@@ -99,6 +106,7 @@ private:
                                         "load the model with budget=None");
         }
         result.op       = queries.op;
+        result.weights  = queries.weights;
         result.hadamard = queries.hadamard;
         result.rope     = probe(result.op, cache.layer->head_dim_k);
         return result;

@@ -21,6 +21,7 @@ struct AttentionNode {
     int  head_dim_v = 0;     // 0: values are a part of the keys
     RopeLayout rope;         // of queries and keys
     std::optional<RopeOperator> op;  // none: a layer without RoPE
+    std::vector<float> weights;      // [head_dim] that each dimension of the queries is multiplied by after RoPE; empty: none
     bool hadamard = false;   // the cached keys are multiplied by KvView::k_rotation()
 };
 

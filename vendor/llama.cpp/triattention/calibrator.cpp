@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <exception>
+#include <limits>
 #include <map>
 #include <string>
 
@@ -44,7 +45,7 @@ class Observer {
 public:
     void set_view(const KvView & view) {
         for (const AttentionNode & node : probe_attention(view)) {
-            ropes_[node.owner] = node.rope;  // the same for all that read a cache
+            attention_[node.owner] = node;  // rotations and weights are the same for all that read a cache
         }
         layers_ = &view.layers();
     }
@@ -95,7 +96,7 @@ private:
 
     const std::vector<KvLayer> * layers_ = nullptr;
     int32_t first_position_ = 0, n_tokens_ = 0;     // of this step
-    std::map<int, RopeLayout> ropes_;               // of layers
+    std::map<int, AttentionNode> attention_;        // of layers
     std::map<int, int> readers_;                    // layer -> nodes seen in this step
     std::map<int, std::vector<Sums>> sums_;         // layer -> one entry per node that reads its cache
     std::exception_ptr error_;
@@ -103,7 +104,7 @@ private:
 
 void Observer::add(const KvLayer & layer, const ggml_tensor * q) {
     const int d = static_cast<int>(q->ne[0]);
-    const RopeLayout & rope = ropes_.at(layer.il);
+    const RopeLayout & rope = attention_.at(layer.il).rope;
     if (q->type != GGML_TYPE_F32 || d != layer.head_dim_k || q->ne[1] != n_tokens_ || q->ne[3] != 1) {
         throw UnsupportedModelError("the queries of layer " + std::to_string(layer.il) + " have an unexpected shape");
     }
@@ -117,6 +118,12 @@ void Observer::add(const KvLayer & layer, const ggml_tensor * q) {
         nodes.push_back(std::move(sums));
     }
     Sums & sums = nodes[reader];
+    // undo what multiplies each dimension after RoPE; a dimension that counts for nothing has no statistics either
+    std::vector<double> divisor(static_cast<size_t>(d), 1.0);
+    const std::vector<float> & weights = attention_.at(layer.il).weights;
+    for (size_t i = 0; i < weights.size(); ++i) {
+        divisor[i] = weights[i] != 0.0f ? weights[i] : std::numeric_limits<double>::infinity();
+    }
     const Queries queries(q);
     for (int32_t t = 0; t < n_tokens_; ++t) {
         const double position = static_cast<double>(first_position_ + t);
@@ -127,8 +134,9 @@ void Observer::add(const KvLayer & layer, const ggml_tensor * q) {
             const double s = std::sin(rope.omega[f] * position) / scale;
             for (int h = 0; h < sums.n_head; ++h) {
                 const float * x = queries.row(t, h);
-                const double re = c * x[a] + s * x[b];
-                const double im = c * x[b] - s * x[a];
+                const double xa = x[a] / divisor[a], xb = x[b] / divisor[b];
+                const double re = c * xa + s * xb;
+                const double im = c * xb - s * xa;
                 sums.centre[static_cast<size_t>(h) * d + a] += re;
                 sums.centre[static_cast<size_t>(h) * d + b] += im;
                 sums.magnitude[static_cast<size_t>(h) * (d / 2) + f] += std::sqrt(re * re + im * im);
@@ -149,7 +157,7 @@ Stats Observer::result() const {
         LayerStats out;
         out.layer     = layer.il;
         out.n_head_kv = layer.n_head_kv;
-        out.rope      = ropes_.at(layer.il);
+        out.rope      = attention_.at(layer.il).rope;
         // all readers of one KV head side by side
         for (int kv = 0; kv < layer.n_head_kv; ++kv) {
             for (const Sums & sums : nodes) {
@@ -178,6 +186,9 @@ Stats calibrate(llama_model * model, const std::vector<llama_token> & tokens, co
     if (options.n_threads < 1 || options.n_threads > GGML_MAX_N_THREADS) {
         throw ContextError("n_threads is " + std::to_string(options.n_threads) + ", it must be from 1 to " + std::to_string(GGML_MAX_N_THREADS));
     }
+    if (has_learned_positions(model) && options.n_ctx > llama_model_n_ctx_train(model)) {
+        throw ContextError("this model has learned positions up to " + std::to_string(llama_model_n_ctx_train(model)) + "; calibrate with no larger n_ctx");
+    }
     Observer observer;
     bool was_interrupted = false;
     const auto poll = [&] {
@@ -197,6 +208,7 @@ Stats calibrate(llama_model * model, const std::vector<llama_token> & tokens, co
     params.type_v          = GGML_TYPE_F16;
     params.flash_attn_type = flash_attention_for(model, FlashAttention::automatic);
     params.swa_full        = false;
+    apply(options.rope, params);
     params.no_perf         = true;
     params.cb_eval             = Observer::callback;
     params.cb_eval_user_data   = &observer;

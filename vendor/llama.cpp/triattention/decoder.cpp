@@ -38,6 +38,13 @@ private:
     llama_batch batch_;
 };
 
+void check_learned_positions(const llama_model * model, int64_t n_ctx) {
+    const int32_t trained = llama_model_n_ctx_train(model);
+    if (has_learned_positions(model) && n_ctx > trained) {
+        throw ContextError("this model has learned positions, and only " + std::to_string(trained) + " of them; use n_ctx=" + std::to_string(trained));
+    }
+}
+
 // llama.cpp chooses LongRoPE's frequencies by the size of the cache; they have to be those for n_ctx positions.
 void check_long_rope(const llama_model * model, const DecoderParams & params, const CacheSize & cache) {
     const int64_t threshold = long_rope_threshold(model);
@@ -90,6 +97,7 @@ Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
     if (params_.eviction) {
         check(*params_.eviction);
     }
+    check_learned_positions(model, params_.n_ctx);
     cache_ = cache_size(params_, llama_model_n_swa(model));
     check_long_rope(model, params_, cache_);
 
@@ -105,14 +113,7 @@ Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
     p.type_k          = params_.type_k;
     p.type_v          = params_.type_v;
     p.flash_attn_type = flash_attention_for(model, params_.flash_attn);
-    p.rope_scaling_type = params_.rope.scaling;
-    p.rope_freq_base    = params_.rope.freq_base;
-    p.rope_freq_scale   = params_.rope.freq_scale;
-    p.yarn_ext_factor   = params_.rope.yarn_ext_factor;
-    p.yarn_attn_factor  = params_.rope.yarn_attn_factor;
-    p.yarn_beta_fast    = params_.rope.yarn_beta_fast;
-    p.yarn_beta_slow    = params_.rope.yarn_beta_slow;
-    p.yarn_orig_ctx     = params_.rope.yarn_orig_ctx;
+    apply(params_.rope, p);
     p.no_perf         = true;
     p.abort_callback      = [](void * self) {
         auto & decoder = *static_cast<Decoder *>(self);

@@ -3,6 +3,7 @@
 
 #include "controller.h"
 #include "flash_attention.h"
+#include "rope_overrides.h"
 #include "stats.h"
 
 #include "llama-cpp.h"
@@ -15,14 +16,6 @@
 #include <vector>
 
 namespace triattn {
-
-// What a user sets in place of the model's own RoPE settings; each default means "the model's own". See llama_context_params.
-struct RopeOverrides {
-    llama_rope_scaling_type scaling = LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED;
-    float    freq_base  = 0, freq_scale = 0;
-    float    yarn_ext_factor = -1, yarn_attn_factor = -1, yarn_beta_fast = -1, yarn_beta_slow = -1;
-    uint32_t yarn_orig_ctx = 0;
-};
 
 struct DecoderParams {
     int64_t n_ctx     = 0;      // largest number of positions per sequence; not an allocation when there is a budget

@@ -81,7 +81,8 @@ size_t sum_bytes(const llama_memory_i & memory) {
 }
 
 // The layers of a cache. Multi-head latent attention (MLA) has no V of its own: it is a part of K. Layers from `n_layer` on predict
-// more than one token at once (MTP): some models' caches have cells for them, but decoding does not use them.
+// more than one token at once (MTP): some models' caches have cells for them, but decoding does not use them. Layers without
+// attention (Nemotron's pruned ones) have cells of no width.
 std::vector<KvLayer> read_layers(const llama_kv_cache & cache, uint32_t n_layer, bool has_v, size_t & k_bytes, size_t & v_bytes, bool & v_transposed) {
     const auto slot_info = first_stream();
     std::vector<KvLayer> layers;
@@ -96,12 +97,14 @@ std::vector<KvLayer> read_layers(const llama_kv_cache & cache, uint32_t n_layer,
         layer.n_head_kv  = static_cast<int>(k->ne[1]);
         if (has_v) {
             const ggml_tensor * v = cache.get_v(scratch.get(), layer.il, cache.get_size(), slot_info);
-            v_transposed = v->nb[1] > v->nb[2];
-            layer.head_dim_v = static_cast<int>(v_transposed ? v->ne[2] : v->ne[0]);
             layer.v = v->view_src;
             v_bytes += ggml_nbytes(layer.v);
+            if (layer.n_head_kv > 0) {
+                v_transposed = v->nb[1] > v->nb[2];
+                layer.head_dim_v = static_cast<int>(v_transposed ? v->ne[2] : v->ne[0]);
+            }
         }
-        if (id < n_layer) {
+        if (id < n_layer && layer.n_head_kv > 0) {
             layers.push_back(layer);
         }
     }
@@ -203,10 +206,13 @@ ggml_cgraph * KvView::build_graph() const {
 
 const ggml_tensor * KvView::find_weight(const std::string & name) const { return llama_get_model(ctx_)->get_tensor(name.c_str()); }
 
-uint32_t long_rope_threshold(const llama_model * model) {
-    const bool has_long = std::any_of(model->layers.begin(), model->layers.end(), [](const llama_layer & layer) { return layer.rope_long != nullptr; });
-    return has_long ? model->hparams.n_ctx_orig_yarn : 0;
+bool has_learned_positions(const llama_model * model) { return model->pos_embd != nullptr; }
+
+bool has_long_rope(const llama_model * model) {
+    return std::any_of(model->layers.begin(), model->layers.end(), [](const llama_layer & layer) { return layer.rope_long != nullptr; });
 }
+
+uint32_t long_rope_threshold(const llama_model * model) { return has_long_rope(model) ? model->hparams.n_ctx_orig_yarn : 0; }
 
 void use_long_rope(llama_model * model) { model->hparams.n_ctx_orig_yarn = 0; }
 

@@ -78,6 +78,11 @@ private:
     KvBytes bytes_;
 };
 
+// A table of positions in place of RoPE (GPT-2): llama.cpp ends the process at a position beyond it.
+bool has_learned_positions(const llama_model * model);
+
+bool has_long_rope(const llama_model * model);
+
 // LongRoPE models have two sets of frequencies, and llama.cpp chooses the long ones where a context's *allocated* size is beyond
 // the model's original context: that number of positions, 0 for any other model.
 uint32_t long_rope_threshold(const llama_model * model);

@@ -57,6 +57,22 @@ bool keeps_vectors(const ggml_tensor * node, int width) {
     return n % width == 0 || width % n == 0;
 }
 
+// The values of a weight of the model; none if the tensor is none.
+std::vector<float> read_weight(const ggml_tensor * tensor, const FindWeight & find_weight) {
+    if (tensor->buffer == nullptr || tensor->op != GGML_OP_NONE) {
+        // a copy that is made for another device when the graph runs: BACKEND#name#number
+        const std::string name = tensor->name;
+        const size_t first = name.find('#'), last = name.rfind('#');
+        tensor = first < last ? find_weight(name.substr(first + 1, last - first - 1)) : nullptr;
+    }
+    if (tensor == nullptr || tensor->buffer == nullptr || tensor->type != GGML_TYPE_F32) {
+        return {};
+    }
+    std::vector<float> values(static_cast<size_t>(ggml_nelements(tensor)));
+    ggml_backend_tensor_get(tensor, values.data(), 0, ggml_nbytes(tensor));
+    return values;
+}
+
 RopeOperator take(const ggml_tensor * node, int begin, int width, const FindWeight & find_weight) {
     RopeOperator rope;
     static_assert(sizeof rope.params == GGML_MAX_OP_PARAMS, "ggml's parameters have another size");
@@ -79,38 +95,43 @@ RopeOperator take(const ggml_tensor * node, int begin, int width, const FindWeig
     if (positions->op != GGML_OP_NONE) {
         refuse(std::string("computes its positions by ") + ggml_op_name(positions->op));
     }
-    if (const ggml_tensor * factors = node->src[2]) {
-        if (factors->buffer == nullptr || factors->op != GGML_OP_NONE) {
-            // a copy that is made for another device when the graph runs: BACKEND#name#number
-            const std::string name = factors->name;
-            const size_t first = name.find('#'), last = name.rfind('#');
-            factors = first < last ? find_weight(name.substr(first + 1, last - first - 1)) : nullptr;
-        }
-        if (factors == nullptr || factors->buffer == nullptr || factors->type != GGML_TYPE_F32) {
+    if (node->src[2] != nullptr) {
+        rope.factors = read_weight(node->src[2], find_weight);
+        if (rope.factors.empty()) {
             refuse("has frequency factors that are not weights of the model");
         }
-        rope.factors.resize(static_cast<size_t>(ggml_nelements(factors)));
-        ggml_backend_tensor_get(factors, rope.factors.data(), 0, ggml_nbytes(factors));
     }
     return rope;
 }
 
 void check_last(const char * mixed) {
     if (mixed != nullptr) {
-        refuse(std::string("is followed by ") + mixed + ", so that attention depends on more than the distance of query and key");
+        refuse(std::string("is followed by ") + mixed + ", whose effect on attention is not known here");
     }
 }
 
-// The walk back. `begin`, `width`: which dimensions of the head `node` gives.
-RopeTrace walk(const ggml_tensor * node, int begin, int width, const FindWeight & find_weight) {
+// The walk back. `begin`, `width`: which of the head's dimensions `node` gives; `whole`: all of them.
+RopeTrace walk(const ggml_tensor * node, int begin, int width, bool whole, const FindWeight & find_weight) {
     RopeTrace trace;
-    const char * mixed = nullptr;  // an operation that does not commute with RoPE has been passed: fine if no RoPE comes before it
+    const char * mixed = nullptr;  // what cannot stand after RoPE has been passed: fine if no RoPE comes before it
+    const ggml_tensor * multiplied = nullptr;  // the node that multiplies each dimension by a weight
+    const auto finish = [&](std::optional<RopeOperator> op) {
+        if (op) {
+            check_last(mixed);
+            if (multiplied != nullptr) {
+                trace.weights = read_weight(multiplied->src[1], find_weight);
+                if (!whole || trace.weights.size() != static_cast<size_t>(width)) {
+                    check_last("a product that is not with a weight for each dimension");
+                }
+            }
+        }
+        trace.op = std::move(op);
+        return trace;
+    };
     while (node != nullptr) {
         switch (node->op) {
             case GGML_OP_ROPE:
-                check_last(mixed);
-                trace.op = take(node, begin, width, find_weight);
-                return trace;
+                return finish(take(node, begin, width, find_weight));
             case GGML_OP_VIEW:
             case GGML_OP_RESHAPE:
             case GGML_OP_PERMUTE:
@@ -125,20 +146,16 @@ RopeTrace walk(const ggml_tensor * node, int begin, int width, const FindWeight 
                     refuse("is followed by a concatenation that cannot be seen through");
                 }
                 const int left = static_cast<int>(node->src[0]->ne[0]);
-                const RopeTrace first  = walk(node->src[0], begin, left, find_weight);
-                const RopeTrace second = walk(node->src[1], begin + left, width - left, find_weight);
+                const RopeTrace first  = walk(node->src[0], begin, left, false, find_weight);
+                const RopeTrace second = walk(node->src[1], begin + left, width - left, false, find_weight);
                 if ((first.op && second.op) || first.hadamard || second.hadamard) {
                     refuse("is applied to parts of a head in different ways");
                 }
-                trace.op = first.op ? first.op : second.op;
-                if (trace.op) {
-                    check_last(mixed);
-                }
-                return trace;
+                return finish(first.op ? first.op : second.op);
             }
             case GGML_OP_MUL_MAT:
                 if (!is_hadamard(node->src[0])) {
-                    return trace;  // a projection: vectors start here
+                    return finish(std::nullopt);  // a projection: vectors start here
                 }
                 trace.hadamard = true;
                 node = node->src[1];
@@ -149,24 +166,30 @@ RopeTrace walk(const ggml_tensor * node, int begin, int width, const FindWeight 
             case GGML_OP_NORM:
                 mixed = "a norm that subtracts means";
                 break;
+            case GGML_OP_CLAMP:
+                mixed = "a clamp";
+                break;
             case GGML_OP_NONE:
                 refuse("cannot be found: a copy to another device lies between (" + std::string(node->name) + ")");
             default:
                 if (node->op == GGML_OP_MUL && node->src[1]->ne[0] != 1) {
-                    mixed = "weights per dimension";
+                    if (multiplied != nullptr || mixed != nullptr) {
+                        mixed = "several operations on single dimensions";
+                    }
+                    multiplied = node;
                 } else if (!keeps_directions(node)) {
                     refuse(std::string("is followed by the operation ") + ggml_op_name(node->op) + " that cannot be seen through");
                 }
         }
         node = node->src[0];
     }
-    return trace;
+    return finish(std::nullopt);
 }
 
 }  // namespace
 
 RopeTrace trace_rope(const ggml_tensor * vectors, int head_dim, const FindWeight & find_weight) {
-    return walk(vectors, 0, head_dim, find_weight);
+    return walk(vectors, 0, head_dim, true, find_weight);
 }
 
 std::vector<float> run_rope(const RopeOperator & rope, const std::vector<float> & vectors, int head_dim, const std::vector<int32_t> & positions) {

@@ -32,12 +32,12 @@ using FindWeight = std::function<const ggml_tensor *(const std::string & name)>;
 // What happens to query or key vectors between the projection and the cache (or the queries' product with it).
 struct RopeTrace {
     std::optional<RopeOperator> op;  // none: no RoPE
+    std::vector<float> weights;      // [head_dim] that each dimension is multiplied by after RoPE (a norm's); empty: none
     bool hadamard = false;           // llama.cpp's rotation for quantised caches comes last
 };
 
-// Walks back from `vectors` (heads of `head_dim` dimensions) over operations that commute with RoPE. Throws
-// UnsupportedModelError where something between RoPE and `vectors` makes the product of a query and a key depend on more than
-// their distance, or cannot be seen through.
+// Walks back from `vectors` (heads of `head_dim` dimensions) over operations that multiply vectors by a number, or each dimension
+// by a weight of the model. Throws UnsupportedModelError where anything else stands between RoPE and `vectors`.
 RopeTrace trace_rope(const ggml_tensor * vectors, int head_dim, const FindWeight & find_weight);
 
 // Runs the operator on `vectors` [positions.size(), head_dim]; other dimensions pass unchanged.

@@ -112,7 +112,7 @@ std::vector<float> norm_weights(const LayerStats & layer, const ScoreOptions & o
 }
 
 Scorer::Scorer(const KvView & view, Stats stats, ScoreOptions options, DeviceGraph & graph)
-    : view_(view), stats_(std::move(stats)), options_(std::move(options)), graph_(graph), hadamard_(view.layers().size(), 0) {
+    : view_(view), stats_(std::move(stats)), options_(std::move(options)), graph_(graph), hadamard_(view.layers().size(), 0), weights_(view.layers().size()) {
     check_options(options_);
     if (stats_.layers.size() != view.layers().size()) {
         throw StatsError("the statistics have " + std::to_string(stats_.layers.size()) + " layers, the model has " +
@@ -150,6 +150,7 @@ void Scorer::take_rope(const std::vector<AttentionNode> & nodes) {
         }
         layer.rope   = want;
         hadamard_[i] = node->hadamard ? 1 : 0;
+        weights_[i]  = node->weights;
     }
 }
 
@@ -176,6 +177,12 @@ Scores Scorer::score(uint32_t stream, const std::vector<KvCell> & cells, int64_t
             ggml_tensor * undone = ggml_mul_mat(ctx, rotation, blocks);
             ggml_mul_mat_set_hint(undone, GGML_HINT_SRC0_IS_HADAMARD);  // backends that know a faster way take it
             keys = ggml_reshape_2d(ctx, undone, storage->ne[0], n);
+        }
+        if (!weights_[i].empty()) {
+            // what multiplies the queries' dimensions may as well multiply those of the keys: then queries are plain RoPE
+            const int64_t d = stats_.layers[i].rope.head_dim;
+            ggml_tensor * heads = ggml_reshape_2d(ctx, keys, d, ggml_nelements(keys) / d);
+            keys = ggml_reshape_2d(ctx, ggml_mul(ctx, heads, graph_.input_f32(weights_[i], d)), storage->ne[0], n);
         }
         ggml_tensor * scores = layer_scores(ctx, graph_, stats_.layers[i], options_,
                                             synthetic_query(stats_.layers[i], position, offset_means_[i]), norm_weights_[i], keys,

@@ -54,7 +54,8 @@ private:
     Stats          stats_;           // with the context's RoPE
     ScoreOptions   options_;
     DeviceGraph  & graph_;
-    std::vector<uint8_t> hadamard_;  // per layer: whether its keys are multiplied by the view's k_rotation()
+    std::vector<uint8_t> hadamard_;            // per layer: whether its keys are multiplied by the view's k_rotation()
+    std::vector<std::vector<float>> weights_;  // per layer: AttentionNode::weights
     std::vector<std::vector<std::complex<double>>> offset_means_;  // per layer
     std::vector<std::vector<float>> norm_weights_;
 };
