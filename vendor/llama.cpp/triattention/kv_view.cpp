@@ -121,10 +121,12 @@ KvView::KvView(llama_context * ctx) : ctx_(ctx) {
     const llama_hparams & hparams = llama_get_model(ctx)->hparams;
     const bool has_v = !hparams.is_mla();
     uses_cell_positions_ = hparams.use_alibi;
-    layers_ = read_layers(*kv_, hparams.n_layer(), has_v, bytes_.k, bytes_.v, v_transposed_);
+    // a model with a router layer counts it among the MTP layers, but decoding uses it
+    const uint32_t n_layer = hparams.router_layer < 0 ? hparams.n_layer() : hparams.n_layer_all;
+    layers_ = read_layers(*kv_, n_layer, has_v, bytes_.k, bytes_.v, v_transposed_);
     if (parts.sliding != nullptr) {
         bool transposed = false;
-        sliding_layers_ = read_layers(*parts.sliding, hparams.n_layer(), has_v, bytes_.sliding_k, bytes_.sliding_v, transposed);
+        sliding_layers_ = read_layers(*parts.sliding, n_layer, has_v, bytes_.sliding_k, bytes_.sliding_v, transposed);
     }
     bytes_.recurrent = parts.recurrent != nullptr ? sum_bytes(*parts.recurrent) : 0;
     if (layers_.empty()) {
