@@ -30,12 +30,15 @@ void add_model(py::module_ & m);
 void add_rope_overrides(py::module_ & m);
 void add_stats(py::module_ & m);
 void add_engine(py::module_ & m);
+void add_chat(py::module_ & m);
 void add_context(py::module_ & m);
 void add_sampler(py::module_ & m);
 void add_reference_loop(py::module_ & m);
 
 struct ClosedError : triattn::Error { using triattn::Error::Error; };
 struct BusyError   : triattn::Error { using triattn::Error::Error; };
+struct GrammarError : triattn::Error { using triattn::Error::Error; };
+struct ChatError   : triattn::Error { using triattn::Error::Error; };
 
 // ": <what llama.cpp logged as errors since the last call>", or an empty string.
 std::string recent_errors();

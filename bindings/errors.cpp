@@ -27,6 +27,8 @@ void translate(std::exception_ptr pointer) {
     catch (const triattn::ContextFullError & e)        { raise("ContextFullError", e.what()); }
     catch (const triattn::InvalidTokenError & e)       { raise("InvalidTokenError", e.what()); }
     catch (const ClosedError & e)                      { raise("ClosedError", e.what()); }
+    catch (const GrammarError & e)                     { raise("GrammarError", e.what()); }
+    catch (const ChatError & e)                        { raise("ChatError", e.what()); }
     catch (const BusyError & e)                        { raise("BusyError", e.what()); }
     catch (const triattn::Error & e)                   { raise("TriAttnError", e.what() + recent_errors()); }
 }

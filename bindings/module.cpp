@@ -38,6 +38,7 @@ PYBIND11_MODULE(_core, m) {
     add_stats(m);
     add_engine(m);
     add_sampler(m);
+    add_chat(m);
     add_context(m);
     add_reference_loop(m);
 }

@@ -1,37 +1,89 @@
 #include "sampler.h"
 
+#include "common.h"
+#include "json-schema-to-grammar.h"
+#include "json.h"
+
 #include <cmath>
+#include <map>
+#include <set>
 
 namespace pytriattn {
 namespace {
 
-std::unique_ptr<Sampler> make(std::shared_ptr<Model> model, float temperature, int top_k, float top_p, float min_p, float repeat_penalty,
-                              float frequency_penalty, float presence_penalty, int penalty_last_n, uint32_t seed, bool ignore_eos) {
-    common_params_sampling params;
-    params.temp            = temperature;
-    params.top_k           = top_k;
-    params.top_p           = top_p;
-    params.min_p           = min_p;
-    params.penalty_repeat  = repeat_penalty;
-    params.penalty_freq    = frequency_penalty;
-    params.penalty_present = presence_penalty;
-    params.penalty_last_n  = penalty_last_n;
-    params.seed            = seed;
-    params.no_perf         = true;
-    if (ignore_eos) {
-        for (llama_token token = 0; token < llama_vocab_n_tokens(model->vocab()); ++token) {
-            if (llama_vocab_is_eog(model->vocab(), token)) {
-                params.logit_bias.push_back({token, -INFINITY});
-            }
+// Adds -infinity to every token that ends a text.
+void forbid_end(const Model & model, common_params_sampling & settings) {
+    for (llama_token token = 0; token < llama_vocab_n_tokens(model.vocab()); ++token) {
+        if (llama_vocab_is_eog(model.vocab(), token)) {
+            settings.logit_bias.push_back({token, -INFINITY});
         }
     }
-    return std::make_unique<Sampler>(std::move(model), std::move(params));
+}
+
+// A trigger word that is one of the template's own tokens is recognised as that token.
+void resolve_triggers(const Model & model, common_params_sampling & settings) {
+    for (common_grammar_trigger & trigger : settings.grammar_triggers) {
+        if (trigger.type != COMMON_GRAMMAR_TRIGGER_TYPE_WORD) {
+            continue;
+        }
+        const std::vector<llama_token> tokens = common_tokenize(model.vocab(), trigger.value, /*add_special*/ false, /*parse_special*/ true);
+        if (tokens.size() == 1 && settings.preserved_tokens.count(tokens[0]) > 0) {
+            trigger.type  = COMMON_GRAMMAR_TRIGGER_TYPE_TOKEN;
+            trigger.token = tokens[0];
+        }
+    }
+}
+
+std::unique_ptr<Sampler> make(std::shared_ptr<Model> model, common_params_sampling settings) {
+    settings.no_perf = true;
+    const int32_t n_vocab = llama_vocab_n_tokens(model->vocab());
+    for (const llama_logit_bias & bias : settings.logit_bias) {
+        if (bias.token < 0 || bias.token >= n_vocab) {
+            throw triattn::InvalidTokenError("logit_bias: token " + std::to_string(bias.token) + " is not in the vocabulary of " + std::to_string(n_vocab));
+        }
+    }
+    if (settings.ignore_eos) {
+        forbid_end(*model, settings);
+    }
+    resolve_triggers(*model, settings);
+    return std::make_unique<Sampler>(std::move(model), std::move(settings));
+}
+
+void set_grammar(common_params_sampling & settings, const std::string & kind, const std::string & text) {
+    const std::map<std::string, common_grammar_type> kinds = {{"user", COMMON_GRAMMAR_TYPE_USER},
+                                                              {"output_format", COMMON_GRAMMAR_TYPE_OUTPUT_FORMAT},
+                                                              {"tool_calls", COMMON_GRAMMAR_TYPE_TOOL_CALLS}};
+    settings.grammar = {kinds.at(kind), text};
+}
+
+// Sampler names in llama.cpp's own spelling, in the order in which they apply.
+void set_order(common_params_sampling & settings, const std::vector<std::string> & names) {
+    settings.samplers = common_sampler_types_from_names(names);
+    if (settings.samplers.size() != names.size()) {
+        throw py::value_error("samplers has a name that llama.cpp does not know");
+    }
+}
+
+std::string grammar_of_schema(const std::string & schema) {
+    try {
+        return json_schema_to_grammar(common_json::parse(schema));
+    } catch (const std::exception & error) {
+        throw GrammarError(std::string("this JSON schema cannot be turned into a grammar: ") + error.what());
+    }
 }
 
 }  // namespace
 
-Sampler::Sampler(std::shared_ptr<Model> model, common_params_sampling params) : model_(std::move(model)) {
-    sampler_.reset(common_sampler_init(model_->model.get(), params));
+Sampler::Sampler(std::shared_ptr<Model> model, common_params_sampling settings) : model_(std::move(model)) {
+    recent_errors();
+    try {
+        sampler_.reset(common_sampler_init(model_->model.get(), settings));
+    } catch (const std::exception & error) {
+        if (!settings.grammar.empty()) {
+            throw GrammarError(std::string("the grammar cannot be used: ") + error.what() + recent_errors());
+        }
+        throw triattn::ContextError(std::string("llama.cpp could not make a sampler: ") + error.what());
+    }
     if (!sampler_) {
         throw triattn::ContextError("llama.cpp could not make a sampler");
     }
@@ -45,12 +97,47 @@ llama_token Sampler::sample(llama_context * ctx, int row) {
 
 void add_sampler(py::module_ & m) {
     m.attr("RANDOM_SEED") = LLAMA_DEFAULT_SEED;
+    using Settings = common_params_sampling;
+    py::class_<Settings>(m, "SamplingSettings")
+        .def(py::init<>())
+        .def_readwrite("seed", &Settings::seed)
+        .def_readwrite("top_k", &Settings::top_k)
+        .def_readwrite("top_p", &Settings::top_p)
+        .def_readwrite("min_p", &Settings::min_p)
+        .def_readwrite("typical_p", &Settings::typ_p)
+        .def_readwrite("xtc_probability", &Settings::xtc_probability)
+        .def_readwrite("xtc_threshold", &Settings::xtc_threshold)
+        .def_readwrite("top_n_sigma", &Settings::top_n_sigma)
+        .def_readwrite("temperature", &Settings::temp)
+        .def_readwrite("dynatemp_range", &Settings::dynatemp_range)
+        .def_readwrite("dynatemp_exponent", &Settings::dynatemp_exponent)
+        .def_readwrite("penalty_last_n", &Settings::penalty_last_n)
+        .def_readwrite("repeat_penalty", &Settings::penalty_repeat)
+        .def_readwrite("frequency_penalty", &Settings::penalty_freq)
+        .def_readwrite("presence_penalty", &Settings::penalty_present)
+        .def_readwrite("dry_multiplier", &Settings::dry_multiplier)
+        .def_readwrite("dry_base", &Settings::dry_base)
+        .def_readwrite("dry_allowed_length", &Settings::dry_allowed_length)
+        .def_readwrite("dry_penalty_last_n", &Settings::dry_penalty_last_n)
+        .def_readwrite("dry_sequence_breakers", &Settings::dry_sequence_breakers)
+        .def_readwrite("mirostat_mode", &Settings::mirostat)
+        .def_readwrite("mirostat_tau", &Settings::mirostat_tau)
+        .def_readwrite("mirostat_eta", &Settings::mirostat_eta)
+        .def_readwrite("ignore_eos", &Settings::ignore_eos)
+        .def_readwrite("generation_prompt", &Settings::generation_prompt)
+        .def_readwrite("grammar_lazy", &Settings::grammar_lazy)
+        .def("set_grammar", &set_grammar, py::arg("kind"), py::arg("text"))
+        .def("set_order", &set_order, py::arg("names"))
+        .def("add_logit_bias", [](Settings & s, llama_token token, float bias) { s.logit_bias.push_back({token, bias}); }, py::arg("token"), py::arg("bias"))
+        .def("add_trigger", [](Settings & s, int kind, const std::string & value, llama_token token) {
+            s.grammar_triggers.push_back({static_cast<common_grammar_trigger_type>(kind), value, token});
+        }, py::arg("kind"), py::arg("value"), py::arg("token"))
+        .def("preserve_token", [](Settings & s, llama_token token) { s.preserved_tokens.insert(token); }, py::arg("token"));
     py::class_<Sampler>(m, "Sampler")
-        .def(py::init(&make), py::kw_only(), py::arg("model"), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("min_p"),
-             py::arg("repeat_penalty"), py::arg("frequency_penalty"), py::arg("presence_penalty"), py::arg("penalty_last_n"), py::arg("seed"),
-             py::arg("ignore_eos"))
+        .def(py::init(&make), py::arg("model"), py::arg("settings"))
         .def("accept", &Sampler::accept, py::arg("token"))
         .def_property_readonly("seed", &Sampler::seed);
+    m.def("grammar_of_schema", &grammar_of_schema, py::arg("schema"));
 }
 
 }  // namespace pytriattn

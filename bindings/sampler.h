@@ -9,7 +9,7 @@ namespace pytriattn {
 // llama.cpp's own sampler chain (common_sampler) for one sequence.
 class Sampler {
 public:
-    Sampler(std::shared_ptr<Model> model, common_params_sampling params);
+    Sampler(std::shared_ptr<Model> model, common_params_sampling settings);
 
     // Draws from the logits of a row of the context's last batch (negative: from the end) and remembers the token.
     llama_token sample(llama_context * ctx, int row);

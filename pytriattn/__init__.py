@@ -9,11 +9,13 @@ from pytriattn.calibration import calibrate
 from pytriattn.errors import (
     BudgetError,
     BusyError,
+    ChatError,
     ClosedError,
     ContextError,
     ContextFullError,
     ContextWarning,
     DecodeError,
+    GrammarError,
     InvalidTokenError,
     ModelLoadError,
     StatsError,
@@ -22,21 +24,24 @@ from pytriattn.errors import (
 )
 from pytriattn.kv_stats import KVStats
 from pytriattn.llama import Llama
-from pytriattn.sampling import SamplingParams
+from pytriattn.sampling import LlamaGrammar, SamplingParams
 from pytriattn.stats import LayerStats, TriAttentionStats
 
 __all__ = [
     "BudgetError",
     "BusyError",
+    "ChatError",
     "ClosedError",
     "ContextError",
     "ContextFullError",
     "ContextWarning",
     "DecodeError",
+    "GrammarError",
     "InvalidTokenError",
     "KVStats",
     "LayerStats",
     "Llama",
+    "LlamaGrammar",
     "ModelLoadError",
     "SamplingParams",
     "StatsError",

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from pytriattn.llama import Llama
     from pytriattn.sampling import SamplingParams
 
-__all__ = ["Completion", "CompletionChunk", "complete"]
+__all__ = [
+    "Completion",
+    "CompletionChunk",
+    "CompletionUsage",
+    "GeneratedToken",
+    "Piece",
+    "check_stops",
+    "complete",
+    "generated_pieces",
+]
 
 
 class CompletionLogprobs(TypedDict):
@@ -65,7 +74,7 @@ class Completion(CompletionChunk):
     usage: CompletionUsage
 
 
-class _Token(NamedTuple):
+class GeneratedToken(NamedTuple):
     """A token of the output: where its text starts, its log-probability and the best ones at its place."""
 
     start: int
@@ -74,12 +83,24 @@ class _Token(NamedTuple):
     top: dict[str, float] | None
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """Text that is certain to belong to the output, and the tokens that have been read for it."""
 
     text: str
-    tokens: list[_Token]
+    tokens: list[GeneratedToken]
     finish_reason: str | None
+
+
+def check_stops(stop: str | Sequence[str] | None) -> list[str]:
+    """Return the strings to stop at.
+
+    Raises:
+        ValueError: one is empty, or no string.
+    """
+    stops = [stop] if isinstance(stop, str) else list(stop or [])
+    if not all(isinstance(text, str) and text for text in stops):
+        raise ValueError(f"stop is {stop!r}, it must be strings that are not empty")
+    return stops
 
 
 def complete(
@@ -94,9 +115,7 @@ def complete(
     logprobs: int | None,
 ) -> Completion | Iterator[CompletionChunk]:
     """Complete a prompt; see `Llama.__call__`. The prompt has been read when this returns."""
-    stops = [stop] if isinstance(stop, str) else list(stop or [])
-    if not all(isinstance(text, str) and text for text in stops):
-        raise ValueError(f"stop is {stop!r}, it must be strings that are not empty")
+    stops = check_stops(stop)
     if logprobs is not None and operator.index(logprobs) < 0:
         raise ValueError(f"logprobs is {logprobs}, it must not be negative")
     text = prompt if isinstance(prompt, str) else None
@@ -111,10 +130,10 @@ def complete(
     generation = Generation(llm, sampler, limit, ignore_eos=params.ignore_eos)
 
     shown = "" if not echo else text if text is not None else llm.detokenize(tokens, special=True)
-    pieces = _generated_pieces(llm, generation, stops, logprobs, len(shown))
+    pieces = generated_pieces(llm, generation, stops, logprobs, len(shown))
     if echo:
         details = [] if logprobs is None else _prompt_tokens(llm, tokens, prompt_logprobs)
-        pieces = itertools.chain([_Piece(shown, details, None)], pieces)
+        pieces = itertools.chain([Piece(shown, details, None)], pieces)
     chunks = _chunks(llm, pieces, with_logprobs=logprobs is not None)
     return chunks if stream else _join(chunks, len(tokens), generation)
 
@@ -129,32 +148,43 @@ def _named(llm: Llama, top: list[tuple[int, float]]) -> dict[str, float]:
     return named
 
 
-def _generated_pieces(
-    llm: Llama, generation: Generation, stops: list[str], logprobs: int | None, start: int
-) -> Iterator[_Piece]:
+def generated_pieces(
+    llm: Llama,
+    generation: Generation,
+    stops: list[str],
+    logprobs: int | None,
+    start: int,
+    shown: frozenset[int] = frozenset(),
+) -> Iterator[Piece]:
     """Decode tokens to text; hold back incomplete characters and whatever may become a stop string.
 
-    `start`: how long the text before is.
+    Args:
+        llm: what generates.
+        generation: its tokens.
+        stops: end before any of these.
+        logprobs: so many best tokens for each; None: no log-probabilities.
+        start: how long the text before is.
+        shown: control tokens that are to be written as text.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    held, held_tokens = "", list[_Token]()
+    held, held_tokens = "", list[GeneratedToken]()
     for token in generation:
         place = start + len(held)
-        held += decoder.decode(llm.token_bytes(token))
+        held += decoder.decode(llm.token_bytes(token, token in shown))
         if logprobs is not None:
             value, top = llm.next_logprobs(token, logprobs)
-            held_tokens.append(_Token(place, llm.detokenize([token]), value, _named(llm, top)))
+            held_tokens.append(GeneratedToken(place, llm.detokenize([token]), value, _named(llm, top)))
         found = [at for at in (held.find(text) for text in stops) if at >= 0]
         if found:
             end = min(found)
-            yield _Piece(held[:end], [t for t in held_tokens if t.start < start + end], "stop")
+            yield Piece(held[:end], [t for t in held_tokens if t.start < start + end], "stop")
             return
         safe = len(held) - _possible_stop(held, stops)
         if safe > 0:
             start += safe
-            yield _Piece(held[:safe], [t for t in held_tokens if t.start < start], None)
+            yield Piece(held[:safe], [t for t in held_tokens if t.start < start], None)
             held, held_tokens = held[safe:], [t for t in held_tokens if t.start >= start]
-    yield _Piece(held + decoder.decode(b"", final=True), held_tokens, generation.finish_reason)
+    yield Piece(held + decoder.decode(b"", final=True), held_tokens, generation.finish_reason)
 
 
 def _possible_stop(text: str, stops: list[str]) -> int:
@@ -168,18 +198,18 @@ def _possible_stop(text: str, stops: list[str]) -> int:
 
 def _prompt_tokens(
     llm: Llama, tokens: npt.NDArray[np.int32], values: list[tuple[float, list[tuple[int, float]]]]
-) -> list[_Token]:
+) -> list[GeneratedToken]:
     """Return the tokens of an echoed prompt; nothing is known about the first one."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    result, place = list[_Token](), 0
+    result, place = list[GeneratedToken](), 0
     for i, token in enumerate(tokens):
         value, top = (None, None) if i == 0 else (values[i - 1][0], _named(llm, values[i - 1][1]))
-        result.append(_Token(place, llm.detokenize([token], special=True), value, top))
+        result.append(GeneratedToken(place, llm.detokenize([token], special=True), value, top))
         place += len(decoder.decode(llm.token_bytes(token, special=True)))
     return result
 
 
-def _chunks(llm: Llama, pieces: Iterator[_Piece], *, with_logprobs: bool) -> Iterator[CompletionChunk]:
+def _chunks(llm: Llama, pieces: Iterator[Piece], *, with_logprobs: bool) -> Iterator[CompletionChunk]:
     identity, created = f"cmpl-{uuid.uuid4()}", int(time.time())
     for piece in pieces:
         details: CompletionLogprobs | None = None

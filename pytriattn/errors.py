@@ -5,11 +5,13 @@ from __future__ import annotations
 __all__ = [
     "BudgetError",
     "BusyError",
+    "ChatError",
     "ClosedError",
     "ContextError",
     "ContextFullError",
     "ContextWarning",
     "DecodeError",
+    "GrammarError",
     "InvalidTokenError",
     "ModelLoadError",
     "StatsError",
@@ -52,6 +54,14 @@ class ContextWarning(UserWarning):
 
 class InvalidTokenError(TriAttnError, ValueError):
     """A token is not in the vocabulary, or there are no tokens at all."""
+
+
+class GrammarError(TriAttnError, ValueError):
+    """A grammar or a JSON schema cannot be used."""
+
+
+class ChatError(TriAttnError, ValueError):
+    """The model's chat template cannot take these messages or tools, or its answer cannot be read."""
 
 
 class DecodeError(TriAttnError, RuntimeError):

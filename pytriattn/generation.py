@@ -65,6 +65,8 @@ class Generation(Iterator[int]):
             # interrupted or failed: the context has been cleared, or a token has been drawn that nobody got
             self._llm.abandon()
             raise
+        if self._last is not None:
+            self._llm.note_read(self._last)
         if not self._ignore_eos and self._llm.native_model.is_end(token):
             return self._finish("stop")
         self._last = token

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
-__all__ = ["KVStats", "kv_stats_of"]
+__all__ = ["KVStats", "PromptCounters", "kv_stats_of"]
+
+
+@dataclass
+class PromptCounters:
+    """How much of the prompts was in the cache already."""
+
+    n_reused: int = 0
+    n_read: int = 0
+    n_rereads: int = 0
+
+    def note(self, *, n_tokens: int, n_reused: int, was_lost: bool) -> None:
+        """Note a prompt of `n_tokens`; `was_lost`: its beginning was in the cache, but an eviction had touched it."""
+        self.n_reused, self.n_read = n_reused, n_tokens - n_reused
+        self.n_rereads += int(was_lost)
 
 
 class KVStats(TypedDict):
     """What `Llama.kv_stats` tells.
 
+    ``prompt_tokens_reused`` and ``prompt_tokens_read`` are of the last prompt; ``prompt_rereads`` counts the prompts since load
+    whose beginning had to be read again because an eviction had touched it.
     ``tokens_seen`` and ``cells_used`` are of the text that is being read; bytes are those allocated, for all attention
     layers together; evictions, decoded tokens and seconds are sums since load. ``tokens_evicted`` counts keys per head.
     """
 
+    prompt_tokens_reused: int
+    prompt_tokens_read: int
+    prompt_rereads: int
     tokens_seen: int
     cells_used: int
     cells_allocated: int
@@ -30,10 +50,13 @@ class KVStats(TypedDict):
     decoding_seconds: float
 
 
-def kv_stats_of(context: Any) -> KVStats:
+def kv_stats_of(context: Any, prompts: PromptCounters) -> KVStats:
     """Return the figures of a ``_core.Context``."""
     c = context.counters()
     return KVStats(
+        prompt_tokens_reused=prompts.n_reused,
+        prompt_tokens_read=prompts.n_read,
+        prompt_rereads=prompts.n_rereads,
         tokens_seen=c["n_tokens"],
         cells_used=c["cells_used"],
         cells_allocated=c["cells_allocated"],

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,14 +14,15 @@ import numpy.typing as npt
 from pytriattn._native import core
 from pytriattn.architectures import check_architecture
 from pytriattn.calibration import bundled_stats
+from pytriattn.chat import ChatRequest, chat
+from pytriattn.chat_types import ChatChunk, ChatCompletion
 from pytriattn.completion import Completion, CompletionChunk, complete
-from pytriattn.errors import ClosedError, ContextFullError, ContextWarning, InvalidTokenError
 from pytriattn.generation import Generation, token_limit
-from pytriattn.kv_stats import KVStats, kv_stats_of
 from pytriattn.log import enable_verbose, forward_llama_log
-from pytriattn.model_file import ModelIdentity, check_model_file, model_identity
+from pytriattn.model_file import check_model_file, model_identity
 from pytriattn.rope import RopeSettings
 from pytriattn.sampling import SamplingParams
+from pytriattn.session import Session
 from pytriattn.settings import EvictionSettings, check_context_settings, flash_attention, scaled_budget
 from pytriattn.stats import TriAttentionStats
 from pytriattn.threads import usable_cpus
@@ -31,7 +30,7 @@ from pytriattn.threads import usable_cpus
 __all__ = ["Llama"]
 
 
-class Llama:
+class Llama(Session):
     """A model with one context.
 
     Use it from one thread at a time; a second thread gets `BusyError`. It is a context manager, and `close` frees its memory.
@@ -69,6 +68,7 @@ class Llama:
         yarn_beta_fast: bound for fast bands; negative: the model's.
         yarn_beta_slow: bound for slow bands; negative: the model's.
         yarn_orig_ctx: positions before stretching; 0: the model's.
+        chat_template: a Jinja template in place of the model's own.
         allow_untested: set a budget for an architecture that has not passed the tests of eviction.
         seed: of sampling and of mode ``random``; None: a new one for each call (mode ``random``: 0).
         verbose: show what llama.cpp logs.
@@ -111,16 +111,16 @@ class Llama:
         yarn_beta_fast: float = -1.0,
         yarn_beta_slow: float = -1.0,
         yarn_orig_ctx: int = 0,
+        chat_template: str | None = None,
         allow_untested: bool = False,
         seed: int | None = None,
         verbose: bool = False,
     ) -> None:
         """See the class."""
-        self._context: Any = None
-        self._model: Any = None
-        self._call = 0
-        self._has_warned = False
+        super().__init__()
         self._seed = seed
+        self._chat_template = chat_template or ""
+        self._chat_templates: Any = None
         self._protect_prompt = protect_prompt
         if verbose:
             enable_verbose()
@@ -250,35 +250,80 @@ class Llama:
 
     create_completion = __call__
 
-    def tokenize(self, text: str | bytes, add_bos: bool = True, special: bool = False) -> list[int]:
-        """Return the token ids of a text.
+    def create_chat_completion(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        parallel_tool_calls: bool = False,
+        response_format: Mapping[str, Any] | None = None,
+        max_tokens: int | None = None,
+        temperature: float = 0.2,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        stream: bool = False,
+        logprobs: bool = False,
+        top_logprobs: int | None = None,
+        n: int = 1,
+        enable_thinking: bool = True,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        **sampling: Any,
+    ) -> ChatCompletion | Iterator[ChatChunk]:
+        """Answer a conversation, with the model's own chat template.
 
         Args:
-            text: the text (bytes: UTF-8).
-            add_bos: add the tokens that the model wants around a text, if it wants any.
-            special: read control tokens such as ``<|im_end|>`` as tokens, not as text.
-        """
-        if isinstance(text, str):
-            text = text.encode("utf-8", errors="surrogateescape")
-        tokens: list[int] = self._open_model().tokenize(text, add_bos, special)
-        return tokens
+            messages: dictionaries with ``role`` and ``content``, as OpenAI's interface takes them; tool results included.
+            tools: functions that the model may call, in OpenAI's form.
+            tool_choice: ``auto``, ``none``, ``required``, or ``{"type": "function", "function": {"name": ...}}``.
+            parallel_tool_calls: allow several calls in one answer.
+            response_format: ``{"type": "json_object"}``, or ``{"type": "json_schema", "json_schema": {"schema": {...}}}``: a grammar
+                holds the answer to it.
+            max_tokens: at most this many; None or a negative number: until the end or ``n_ctx``.
+            temperature: 0 always takes the likeliest token.
+            stop: end before any of these strings.
+            seed: of this call; None: that of the class.
+            stream: return an iterator of chunks.
+            logprobs: give the log-probabilities of the answer's tokens.
+            top_logprobs: and of this many best ones at each place.
+            n: answers; the prompt is read once.
+            enable_thinking: let a model think that can do so.
+            chat_template_kwargs: more values for the template.
+            **sampling: other fields of `SamplingParams`.
 
-    def detokenize(self, tokens: Iterable[int], special: bool = False) -> str:
-        """Return the text of token ids; bytes that are not UTF-8 become U+FFFD.
-
-        Args:
-            tokens: ids.
-            special: also write control tokens.
+        Returns:
+            The answer in the form of OpenAI's chat completions, or an iterator of chunks of that form.
 
         Raises:
-            InvalidTokenError: an id is not in the vocabulary.
+            ChatError: the template cannot take these messages or tools.
+            GrammarError: the schema or the grammar cannot be used.
+            InvalidTokenError, ContextFullError, BudgetError, ValueError: as `__call__`.
         """
-        return b"".join(self.token_bytes(token, special) for token in tokens).decode("utf-8", errors="replace")
+        params = SamplingParams.checked(
+            temperature=temperature, seed=seed if seed is not None else self._seed, **sampling
+        )
+        request = ChatRequest(
+            messages=messages,
+            tools=tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            response_format=response_format,
+            params=params,
+            max_tokens=max_tokens,
+            stop=stop,
+            n_top_logprobs=(top_logprobs or 0) if logprobs or top_logprobs is not None else None,
+            n=n,
+            enable_thinking=enable_thinking,
+            template_values=chat_template_kwargs or {},
+        )
+        return chat(self, request, stream=stream)
 
-    def token_bytes(self, token: int, special: bool = False) -> bytes:
-        """Return the bytes that a token stands for; they need not be whole characters."""
-        piece: bytes = self._open_model().piece(int(token), special)
-        return piece
+    @property
+    def chat_templates(self) -> Any:
+        """The model's chat template as ``_core.ChatTemplates``; not a part of the stable interface."""
+        if self._chat_templates is None:
+            self._chat_templates = core.ChatTemplates(self._open_model(), self._chat_template)
+        return self._chat_templates
 
     # -- tokens ----------------------------------------------------------------------------------------------------------------
 
@@ -287,8 +332,8 @@ class Llama:
     ) -> Generation:
         """Read a prompt, then return an iterator of generated token ids.
 
-        The cache is cleared first. The prompt has been read when this returns. The iterator ends before an end-of-text token
-        (unless ``ignore_eos=True``), after `max_tokens`, or at ``n_ctx``.
+        What the prompt has in common with the text in the cache is not read again. The prompt has been read when this returns. The
+        iterator ends before an end-of-text token (unless ``ignore_eos=True``), after `max_tokens`, or at ``n_ctx``.
 
         Args:
             tokens: ids of the prompt.
@@ -307,148 +352,11 @@ class Llama:
         self.read_prompt(prompt)
         return Generation(self, sampler, limit, ignore_eos=params.ignore_eos)
 
-    def check_tokens(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
-        """Return token ids as an int32 array.
-
-        Raises:
-            InvalidTokenError: they are no whole numbers, not in the vocabulary, or there are none.
-        """
-        model = self._open_model()
-        array = np.asarray(tokens)
-        if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-            raise InvalidTokenError("tokens must be a flat sequence of whole numbers")
-        if array.size == 0:
-            raise InvalidTokenError("the prompt is empty; give at least one token")
-        wrong = array[(array < 0) | (array >= model.n_vocab)]
-        if wrong.size:
-            raise InvalidTokenError(f"token {wrong[0]} is not in the vocabulary of {model.n_vocab}")
-        return array.astype(np.int32)
-
-    def read_prompt(
-        self, tokens: npt.NDArray[np.int32], n_top_logprobs: int | None = None
-    ) -> list[tuple[float, list[tuple[int, float]]]]:
-        """Clear the cache and read a prompt; return (log-probability, best tokens) of tokens[1:] if `n_top_logprobs` is given."""
-        context = self._open_context()
-        if len(tokens) > self._n_ctx:
-            raise ContextFullError(
-                f"the prompt has {len(tokens)} tokens, more than n_ctx {self._n_ctx}; raise n_ctx or shorten the prompt"
-            )
-        self.note_position(len(tokens))
-        n_protected = len(tokens) if self._protect_prompt else 0
-        if self._eviction is not None:
-            self._eviction.check_prompt(n_protected)
-        self._start_over()
-        try:
-            if n_top_logprobs is None:
-                context.read(0, tokens, n_protected)
-                return []
-            found: list[tuple[float, list[tuple[int, float]]]] = context.read_with_logprobs(
-                0, tokens, n_protected, n_top_logprobs
-            )
-            return found
-        finally:
-            forward_llama_log()
-
-    def next_logprobs(self, token: int, n_top: int) -> tuple[float, list[tuple[int, float]]]:
-        """Return the log-probability of `token` as the next one, and the `n_top` likeliest tokens with theirs."""
-        result: tuple[float, list[tuple[int, float]]] = self._open_context().row_logprobs(-1, token, n_top)
-        return result
-
-    def logprobs(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
-        """Return the natural-log probability of each token after the first, given those before it.
-
-        The cache is cleared and the text is read in steps of ``interval``, evicting exactly where decoding would: what perplexity
-        and every other measure of quality under a budget rests on.
-
-        Args:
-            tokens: n ids, at least one.
-
-        Returns:
-            float32 [n - 1].
-
-        Raises:
-            InvalidTokenError, ContextFullError: as `__call__`.
-        """
-        array = self.check_tokens(tokens)
-        context = self._open_context()
-        if len(array) > self._n_ctx:
-            raise ContextFullError(
-                f"{len(array)} tokens are more than n_ctx {self._n_ctx}; raise n_ctx or shorten the text"
-            )
-        self.note_position(len(array))
-        self._start_over()
-        try:
-            values: npt.NDArray[np.float32] = context.logprobs(array)
-        finally:
-            forward_llama_log()
-        return values
-
-    # -- the cache -------------------------------------------------------------------------------------------------------------
-
-    def kv_stats(self) -> KVStats:
-        """Return what the KV cache holds, what it has allocated and what eviction has cost."""
-        return kv_stats_of(self._open_context())
-
-    def kept_positions(self, layer: int, kv_head: int) -> npt.NDArray[np.int32]:
-        """Return which tokens' keys a head still holds: their positions, int32, ascending.
-
-        Raises:
-            ContextError: the layer has no full-attention cache, or no such head.
-        """
-        positions: npt.NDArray[np.int32] = self._open_context().kept_positions(0, layer, kv_head)
-        return positions
-
-    @property
-    def attention_layers(self) -> list[int]:
-        """Indices of the layers with full attention, those that are evicted from."""
-        return [layer for layer, *_ in self._open_context().layers]
-
-    def reset(self) -> None:
-        """Forget what has been read."""
-        self._start_over()
-
-    def abandon(self) -> None:
-        """Forget what has been read, after a call that was interrupted or has failed halfway."""
-        self._call += 1
-        if self._context is not None and not self._context.closed:
-            self._context.clear()
-
-    def note_position(self, n_tokens: int) -> None:
-        """Warn, the first time, of a text of `n_tokens` that goes beyond what the model was trained for."""
-        if 0 < self._n_ctx_train < n_tokens and not self._has_warned:
-            self._has_warned = True
-            warnings.warn(
-                f"the text goes beyond the {self._n_ctx_train} positions that this model was trained for; what it predicts "
-                "there may be poor. Stretch its context by rope_freq_scale or YaRN, or keep texts shorter",
-                ContextWarning,
-                stacklevel=2,
-            )
-
-    def _start_over(self) -> None:
-        self._open_context().clear()  # refused if another thread is at work; then nothing has changed
-        self._call += 1
-
     def make_sampler(self, params: SamplingParams, prompt: npt.NDArray[np.int32]) -> Any:
         """Return a ``_core.Sampler`` for what follows a prompt."""
         return params.make_sampler(self._open_model(), prompt, self._n_ctx)
 
     # -- facts -----------------------------------------------------------------------------------------------------------------
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens read so far."""
-        n: int = self._open_context().n_tokens()
-        return n
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """The model's GGUF metadata as text (no arrays)."""
-        return dict(self._metadata)
-
-    @property
-    def identity(self) -> ModelIdentity:
-        """Which model this is, as statistics name it."""
-        return self._identity
 
     @property
     def triattn_stats(self) -> TriAttentionStats | None:
@@ -459,70 +367,3 @@ class Llama:
     def budget(self) -> int | None:
         """Keys kept per layer and KV head; None: all."""
         return None if self._eviction is None else self._eviction.budget
-
-    @property
-    def native_model(self) -> Any:
-        """The ``_core.Model``; not a part of the stable interface."""
-        return self._open_model()
-
-    @property
-    def native_context(self) -> Any:
-        """The ``_core.Context``; not a part of the stable interface."""
-        return self._open_context()
-
-    @property
-    def call_number(self) -> int:
-        """Counts the texts that have been read, so that an iterator can tell whether its own is still there."""
-        return self._call
-
-    def n_ctx(self) -> int:
-        """Return the largest number of positions."""
-        return self._n_ctx
-
-    def n_vocab(self) -> int:
-        """Return the size of the vocabulary."""
-        n: int = self._open_model().n_vocab
-        return n
-
-    def token_bos(self) -> int:
-        """Return the id of the token that begins a text."""
-        token: int = self._open_model().bos
-        return token
-
-    def token_eos(self) -> int:
-        """Return the id of the token that ends a text."""
-        token: int = self._open_model().eos
-        return token
-
-    # -- life ------------------------------------------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """Free the model and the cache. Closing twice is harmless.
-
-        Raises:
-            BusyError: another thread is computing with it.
-        """
-        if self._context is not None:
-            self._context.close()
-            self._context = None
-        self._model = None
-
-    def __enter__(self) -> Llama:
-        """Return the object itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the object."""
-        self.close()
-
-    def _open_model(self) -> Any:
-        if self._model is None:
-            raise ClosedError("this Llama has been closed")
-        return self._model
-
-    def _open_context(self) -> Any:
-        if self._context is None:
-            raise ClosedError("this Llama has been closed")
-        return self._context

@@ -18,6 +18,9 @@ from pytriattn import BusyError, Llama, TriAttentionStats, calibrate
 from pytriattn.calibration import bundled_text
 
 
+pytestmark = pytest.mark.filterwarnings("ignore::pytriattn.ContextWarning")
+
+
 def interrupted_after(delay: float, work: Callable[[], object]) -> float:
     """Run `work`, press Ctrl-C after `delay` seconds, and return the seconds until Python had the KeyboardInterrupt."""
     pressed = []

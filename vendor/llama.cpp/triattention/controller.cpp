@@ -146,6 +146,8 @@ void Controller::forget(int32_t seq) {
     n_evictions_of_.erase(seq);
 }
 
+void Controller::truncate(int32_t seq, int32_t n) { origins(seq).truncate(n); }
+
 std::vector<int32_t> Controller::kept_positions(int32_t seq, size_t layer, size_t kv_head) {
     const std::vector<KvCell> cells = view_.cells(seq);
     OriginMap & origin = origins(seq);

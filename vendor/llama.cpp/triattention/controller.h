@@ -54,6 +54,7 @@ public:
 
     bool has_evicted(int32_t seq) const { return n_evictions_of_.count(seq) > 0; }
     void forget(int32_t seq);  // the sequence was cleared
+    void truncate(int32_t seq, int32_t n);  // it was cut back to n positions, before any eviction
 
     std::vector<int32_t> kept_positions(int32_t seq, size_t layer, size_t kv_head);
     const EvictionCounters & counters() const { return counters_; }

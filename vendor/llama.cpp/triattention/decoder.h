@@ -75,6 +75,10 @@ public:
     const float * logits(int32_t row) const;
     int32_t n_rows() const { return n_rows_; }
 
+    // Cuts a sequence back to its first n positions, so that a text that begins alike need not be read again. Returns n; or 0 if that
+    // is impossible (an eviction has been there, a recurrent state or a sliding window has moved on): then it has been cleared.
+    int64_t truncate(int32_t seq, int64_t n);
+
     void clear(int32_t seq);
     void clear_all();
 

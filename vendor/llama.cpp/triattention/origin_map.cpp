@@ -34,6 +34,8 @@ void OriginMap::apply(const CompactionPlan & plan) {
     }
 }
 
+void OriginMap::truncate(int32_t n) { next_pos_ = std::min(next_pos_, n); }
+
 std::vector<int32_t> OriginMap::kept(size_t layer, size_t kv_head, const std::vector<KvCell> & cells) const {
     const auto & origin = origin_.at(layer).at(kv_head);
     std::vector<int32_t> result;

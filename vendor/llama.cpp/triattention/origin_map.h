@@ -17,6 +17,8 @@ public:
     // Enters the cells that were filled since the last call (positions not seen yet).
     void sync(const std::vector<KvCell> & cells);
     void apply(const CompactionPlan & plan);
+    // The sequence was cut back to its first `n` positions, none of which had been moved.
+    void truncate(int32_t n);
 
     // Token positions kept by a head, ascending. `layer` counts the view's layers.
     std::vector<int32_t> kept(size_t layer, size_t kv_head, const std::vector<KvCell> & cells) const;

@@ -1,0 +1,307 @@
+"""A model with a context, and the text that its cache holds: reading, measuring, closing. `Llama` adds generating."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pytriattn.errors import ClosedError, ContextFullError, ContextWarning, InvalidTokenError
+from pytriattn.kv_stats import KVStats, PromptCounters, kv_stats_of
+from pytriattn.log import forward_llama_log
+from pytriattn.model_file import ModelIdentity
+from pytriattn.settings import EvictionSettings
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Session"]
+
+
+class Session:
+    """What `Llama` is before it generates. One thread at a time; a second one gets `BusyError`."""
+
+    def __init__(self) -> None:
+        """Start without a model."""
+        self._context: Any = None
+        self._model: Any = None
+        self._metadata: dict[str, str] = {}
+        self._identity = ModelIdentity("", "", "")
+        self._n_ctx = 0
+        self._n_ctx_train = 0
+        self._eviction: EvictionSettings | None = None
+        self._protect_prompt = False
+        self._has_warned = False
+        self._call = 0
+        self._tokens: list[int] = []  # what the cache has read
+        self._prompts = PromptCounters()
+
+    # -- text ------------------------------------------------------------------------------------------------------------------
+
+    def tokenize(self, text: str | bytes, add_bos: bool = True, special: bool = False) -> list[int]:
+        """Return the token ids of a text.
+
+        Args:
+            text: the text (bytes: UTF-8).
+            add_bos: add the tokens that the model wants around a text, if it wants any.
+            special: read control tokens such as ``<|im_end|>`` as tokens, not as text.
+        """
+        if isinstance(text, str):
+            text = text.encode("utf-8", errors="surrogateescape")
+        tokens: list[int] = self._open_model().tokenize(text, add_bos, special)
+        return tokens
+
+    def detokenize(self, tokens: Iterable[int], special: bool = False) -> str:
+        """Return the text of token ids; bytes that are not UTF-8 become U+FFFD.
+
+        Args:
+            tokens: ids.
+            special: also write control tokens.
+
+        Raises:
+            InvalidTokenError: an id is not in the vocabulary.
+        """
+        return b"".join(self.token_bytes(token, special) for token in tokens).decode("utf-8", errors="replace")
+
+    def token_bytes(self, token: int, special: bool = False) -> bytes:
+        """Return the bytes that a token stands for; they need not be whole characters."""
+        piece: bytes = self._open_model().piece(int(token), special)
+        return piece
+
+    # -- reading ---------------------------------------------------------------------------------------------------------------
+
+    def check_tokens(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
+        """Return token ids as an int32 array.
+
+        Raises:
+            InvalidTokenError: they are no whole numbers, not in the vocabulary, or there are none.
+        """
+        model = self._open_model()
+        array = np.asarray(tokens)
+        if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+            raise InvalidTokenError("tokens must be a flat sequence of whole numbers")
+        if array.size == 0:
+            raise InvalidTokenError("the prompt is empty; give at least one token")
+        wrong = array[(array < 0) | (array >= model.n_vocab)]
+        if wrong.size:
+            raise InvalidTokenError(f"token {wrong[0]} is not in the vocabulary of {model.n_vocab}")
+        return array.astype(np.int32)
+
+    def read_prompt(
+        self, tokens: npt.NDArray[np.int32], n_top_logprobs: int | None = None
+    ) -> list[tuple[float, list[tuple[int, float]]]]:
+        """Read a prompt; return (log-probability, best tokens) of tokens[1:] if `n_top_logprobs` is given.
+
+        What it has in common with the text in the cache is not read again, unless an eviction has touched that, or log-probabilities
+        of all tokens are wanted; `kv_stats` tells.
+        """
+        context = self._open_context()
+        if len(tokens) > self._n_ctx:
+            raise ContextFullError(
+                f"the prompt has {len(tokens)} tokens, more than n_ctx {self._n_ctx}; raise n_ctx or shorten the prompt"
+            )
+        self.note_position(len(tokens))
+        n_protected = len(tokens) if self._protect_prompt else 0
+        if self._eviction is not None:
+            self._eviction.check_prompt(n_protected)
+        n_kept = self._keep_prefix(tokens, wanted=n_top_logprobs is None)
+        self._call += 1
+        try:
+            if n_top_logprobs is None:
+                context.read(0, tokens[n_kept:], n_protected)
+                found: list[tuple[float, list[tuple[int, float]]]] = []
+            else:
+                found = context.read_with_logprobs(0, tokens, n_protected, n_top_logprobs)
+            self._tokens = tokens.tolist()
+            return found
+        except BaseException:
+            self._tokens = []  # the context has been cleared
+            raise
+        finally:
+            forward_llama_log()
+
+    def _keep_prefix(self, tokens: npt.NDArray[np.int32], *, wanted: bool) -> int:
+        """Cut the cache back to what it has in common with `tokens`; return how many that are."""
+        context = self._open_context()
+        have = np.asarray(self._tokens[: len(tokens)], dtype=np.int32)
+        different = np.flatnonzero(have != tokens[: len(have)])
+        # the last token is always read, for its logits
+        common = min(int(different[0]) if different.size else len(have), len(tokens) - 1)
+        was_evicted = context.has_evicted(0)
+        n_kept: int = context.truncate(
+            0, common if wanted else 0
+        )  # refused if another thread is at work; nothing has changed
+        self._tokens = self._tokens[:n_kept]
+        self._prompts.note(n_tokens=len(tokens), n_reused=n_kept, was_lost=wanted and was_evicted and common > 0)
+        return n_kept
+
+    def note_read(self, token: int) -> None:
+        """Remember that a generated token has been read."""
+        self._tokens.append(token)
+
+    def next_logprobs(self, token: int, n_top: int) -> tuple[float, list[tuple[int, float]]]:
+        """Return the log-probability of `token` as the next one, and the `n_top` likeliest tokens with theirs."""
+        result: tuple[float, list[tuple[int, float]]] = self._open_context().row_logprobs(-1, token, n_top)
+        return result
+
+    def logprobs(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+        """Return the natural-log probability of each token after the first, given those before it.
+
+        The cache is cleared and the text is read in steps of ``interval``, evicting exactly where decoding would: what perplexity
+        and every other measure of quality under a budget rests on.
+
+        Args:
+            tokens: n ids, at least one.
+
+        Returns:
+            float32 [n - 1].
+
+        Raises:
+            InvalidTokenError, ContextFullError: as `__call__`.
+        """
+        array = self.check_tokens(tokens)
+        context = self._open_context()
+        if len(array) > self._n_ctx:
+            raise ContextFullError(
+                f"{len(array)} tokens are more than n_ctx {self._n_ctx}; raise n_ctx or shorten the text"
+            )
+        self.note_position(len(array))
+        self.reset()
+        try:
+            values: npt.NDArray[np.float32] = context.logprobs(array)
+        finally:
+            forward_llama_log()
+        return values
+
+    def note_position(self, n_tokens: int) -> None:
+        """Warn, the first time, of a text of `n_tokens` that goes beyond what the model was trained for."""
+        if 0 < self._n_ctx_train < n_tokens and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"the text goes beyond the {self._n_ctx_train} positions that this model was trained for; what it predicts "
+                "there may be poor. Stretch its context by rope_freq_scale or YaRN, or keep texts shorter",
+                ContextWarning,
+                stacklevel=2,
+            )
+
+    # -- the cache -------------------------------------------------------------------------------------------------------------
+
+    def kv_stats(self) -> KVStats:
+        """Return what the KV cache holds, what it has allocated and what eviction has cost."""
+        return kv_stats_of(self._open_context(), self._prompts)
+
+    def kept_positions(self, layer: int, kv_head: int) -> npt.NDArray[np.int32]:
+        """Return which tokens' keys a head still holds: their positions, int32, ascending.
+
+        Raises:
+            ContextError: the layer has no full-attention cache, or no such head.
+        """
+        positions: npt.NDArray[np.int32] = self._open_context().kept_positions(0, layer, kv_head)
+        return positions
+
+    @property
+    def attention_layers(self) -> list[int]:
+        """Indices of the layers with full attention, those that are evicted from."""
+        return [layer for layer, *_ in self._open_context().layers]
+
+    def reset(self) -> None:
+        """Forget what has been read."""
+        self._open_context().clear()  # refused if another thread is at work; then nothing has changed
+        self._call += 1
+        self._tokens = []
+
+    def abandon(self) -> None:
+        """Forget what has been read, after a call that was interrupted or has failed halfway."""
+        self._call += 1
+        self._tokens = []
+        if self._context is not None and not self._context.closed:
+            self._context.clear()
+
+    # -- facts -----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens read so far."""
+        n: int = self._open_context().n_tokens()
+        return n
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The model's GGUF metadata as text (no arrays)."""
+        return dict(self._metadata)
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model this is, as statistics name it."""
+        return self._identity
+
+    @property
+    def native_model(self) -> Any:
+        """The ``_core.Model``; not a part of the stable interface."""
+        return self._open_model()
+
+    @property
+    def native_context(self) -> Any:
+        """The ``_core.Context``; not a part of the stable interface."""
+        return self._open_context()
+
+    @property
+    def call_number(self) -> int:
+        """Counts the texts that have been read, so that an iterator can tell whether its own is still there."""
+        return self._call
+
+    def n_ctx(self) -> int:
+        """Return the largest number of positions."""
+        return self._n_ctx
+
+    def n_vocab(self) -> int:
+        """Return the size of the vocabulary."""
+        n: int = self._open_model().n_vocab
+        return n
+
+    def token_bos(self) -> int:
+        """Return the id of the token that begins a text."""
+        token: int = self._open_model().bos
+        return token
+
+    def token_eos(self) -> int:
+        """Return the id of the token that ends a text."""
+        token: int = self._open_model().eos
+        return token
+
+    # -- life ------------------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Free the model and the cache. Closing twice is harmless.
+
+        Raises:
+            BusyError: another thread is computing with it.
+        """
+        if self._context is not None:
+            self._context.close()
+            self._context = None
+        self._model = None
+
+    def __enter__(self) -> Self:
+        """Return the object itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the object."""
+        self.close()
+
+    def _open_model(self) -> Any:
+        if self._model is None:
+            raise ClosedError("this Llama has been closed")
+        return self._model
+
+    def _open_context(self) -> Any:
+        if self._context is None:
+            raise ClosedError("this Llama has been closed")
+        return self._context
