@@ -124,6 +124,20 @@ void add_context(py::module_ & m) {
                 return sampler.sample(d.context(), -1);
             });
         }, py::arg("token"), py::arg("sampler"))
+        .def("step_and_sample_each", [](Context & self, const std::vector<int32_t> & seqs, const std::vector<llama_token> & tokens,
+                                        const std::vector<Sampler *> & samplers) {
+            if (samplers.size() != seqs.size()) {
+                throw triattn::ContextError("each sequence needs a sampler");
+            }
+            return self.compute([&](Decoder & d) {
+                d.step(seqs, tokens);
+                std::vector<llama_token> drawn;
+                for (size_t i = 0; i < samplers.size(); ++i) {
+                    drawn.push_back(samplers[i]->sample(d.context(), static_cast<int>(i)));
+                }
+                return drawn;
+            });
+        }, py::arg("seqs"), py::arg("tokens"), py::arg("samplers"))
         .def("logprobs", [](Context & self, const array<llama_token> & tokens) {
             const auto ids = to_vector(tokens);
             const auto values = self.compute([&](Decoder & d) { return d.logprobs(ids); });
@@ -153,6 +167,7 @@ void add_context(py::module_ & m) {
         .def("n_tokens", [](Context & self, int seq) { return self.look([&](Decoder & d) { return d.n_tokens(seq); }); }, py::arg("seq") = 0)
         .def_property_readonly("chunk", [](Context & self) { return self.look([](Decoder & d) { return d.cache().chunk; }); })
         .def_property_readonly("n_ubatch", [](Context & self) { return self.look([](Decoder & d) { return d.cache().n_ubatch; }); })
+        .def_property_readonly("n_seq_max", [](Context & self) { return self.look([](Decoder & d) { return d.params().n_seq_max; }); })
         .def("close", &Context::close)
         .def_property_readonly("closed", &Context::closed);
     add_inspection(m, context);

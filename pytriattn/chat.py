@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pytriattn.chat_types import ChatChunk, ChatCompletion, ChatDelta, ChatLogprobs, ChatMessage, TokenLogprob
-from pytriattn.completion import CompletionUsage, GeneratedToken, check_stops, generated_pieces
+from pytriattn.completion import CompletionUsage
 from pytriattn.errors import ChatError
 from pytriattn.generation import Generation, token_limit
 from pytriattn.sampling import SamplingParams
+from pytriattn.text_stream import GeneratedToken, check_stops, generated_pieces
 
 if TYPE_CHECKING:
     from pytriattn.llama import Llama

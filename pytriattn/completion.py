@@ -8,28 +8,20 @@ import operator
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from pytriattn.errors import InvalidTokenError
 from pytriattn.generation import Generation, token_limit
+from pytriattn.text_stream import GeneratedToken, Piece, check_stops, generated_pieces, named
 
 if TYPE_CHECKING:
     from pytriattn.llama import Llama
     from pytriattn.sampling import SamplingParams
 
-__all__ = [
-    "Completion",
-    "CompletionChunk",
-    "CompletionUsage",
-    "GeneratedToken",
-    "Piece",
-    "check_stops",
-    "complete",
-    "generated_pieces",
-]
+__all__ = ["Completion", "CompletionChunk", "CompletionUsage", "complete"]
 
 
 class CompletionLogprobs(TypedDict):
@@ -74,35 +66,6 @@ class Completion(CompletionChunk):
     usage: CompletionUsage
 
 
-class GeneratedToken(NamedTuple):
-    """A token of the output: where its text starts, its log-probability and the best ones at its place."""
-
-    start: int
-    text: str
-    logprob: float | None
-    top: dict[str, float] | None
-
-
-class Piece(NamedTuple):
-    """Text that is certain to belong to the output, and the tokens that have been read for it."""
-
-    text: str
-    tokens: list[GeneratedToken]
-    finish_reason: str | None
-
-
-def check_stops(stop: str | Sequence[str] | None) -> list[str]:
-    """Return the strings to stop at.
-
-    Raises:
-        ValueError: one is empty, or no string.
-    """
-    stops = [stop] if isinstance(stop, str) else list(stop or [])
-    if not all(isinstance(text, str) and text for text in stops):
-        raise ValueError(f"stop is {stop!r}, it must be strings that are not empty")
-    return stops
-
-
 def complete(
     llm: Llama,
     prompt: str | Sequence[int],
@@ -138,64 +101,6 @@ def complete(
     return chunks if stream else _join(chunks, len(tokens), generation)
 
 
-def _named(llm: Llama, top: list[tuple[int, float]]) -> dict[str, float]:
-    named: dict[str, float] = {}
-    for (
-        token,
-        value,
-    ) in top:  # best first: of several fragments of characters, which all read U+FFFD, the best one counts
-        named.setdefault(llm.detokenize([token], special=True), value)
-    return named
-
-
-def generated_pieces(
-    llm: Llama,
-    generation: Generation,
-    stops: list[str],
-    logprobs: int | None,
-    start: int,
-    shown: frozenset[int] = frozenset(),
-) -> Iterator[Piece]:
-    """Decode tokens to text; hold back incomplete characters and whatever may become a stop string.
-
-    Args:
-        llm: what generates.
-        generation: its tokens.
-        stops: end before any of these.
-        logprobs: so many best tokens for each; None: no log-probabilities.
-        start: how long the text before is.
-        shown: control tokens that are to be written as text.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    held, held_tokens = "", list[GeneratedToken]()
-    for token in generation:
-        place = start + len(held)
-        held += decoder.decode(llm.token_bytes(token, token in shown))
-        if logprobs is not None:
-            value, top = llm.next_logprobs(token, logprobs)
-            held_tokens.append(GeneratedToken(place, llm.detokenize([token]), value, _named(llm, top)))
-        found = [at for at in (held.find(text) for text in stops) if at >= 0]
-        if found:
-            end = min(found)
-            yield Piece(held[:end], [t for t in held_tokens if t.start < start + end], "stop")
-            return
-        safe = len(held) - _possible_stop(held, stops)
-        if safe > 0:
-            start += safe
-            yield Piece(held[:safe], [t for t in held_tokens if t.start < start], None)
-            held, held_tokens = held[safe:], [t for t in held_tokens if t.start >= start]
-    yield Piece(held + decoder.decode(b"", final=True), held_tokens, generation.finish_reason)
-
-
-def _possible_stop(text: str, stops: list[str]) -> int:
-    """Return how many characters at the end of `text` could be the beginning of a stop string."""
-    longest = max(map(len, stops), default=1) - 1
-    for length in range(min(longest, len(text)), 0, -1):
-        if any(stop.startswith(text[-length:]) for stop in stops):
-            return length
-    return 0
-
-
 def _prompt_tokens(
     llm: Llama, tokens: npt.NDArray[np.int32], values: list[tuple[float, list[tuple[int, float]]]]
 ) -> list[GeneratedToken]:
@@ -203,7 +108,7 @@ def _prompt_tokens(
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     result, place = list[GeneratedToken](), 0
     for i, token in enumerate(tokens):
-        value, top = (None, None) if i == 0 else (values[i - 1][0], _named(llm, values[i - 1][1]))
+        value, top = (None, None) if i == 0 else (values[i - 1][0], named(llm, values[i - 1][1]))
         result.append(GeneratedToken(place, llm.detokenize([token], special=True), value, top))
         place += len(decoder.decode(llm.token_bytes(token, special=True)))
     return result

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pytriattn._native import core
 from pytriattn.architectures import check_architecture
+from pytriattn.batching import complete_batch
 from pytriattn.calibration import bundled_stats
 from pytriattn.chat import ChatRequest, chat
 from pytriattn.chat_types import ChatChunk, ChatCompletion
@@ -54,6 +55,7 @@ class Llama(Session):
             any number. A text that goes beyond what the model was trained for is warned of once (`ContextWarning`).
         n_batch: tokens given to llama.cpp at once.
         n_ubatch: tokens computed at once.
+        n_seq_max: texts that `generate_batch` decodes at once; each has cells of its own.
         n_threads: CPU threads; None: all that this process may use.
         n_gpu_layers: layers on the GPU; -1: all.
         type_k: type of cached keys: f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0, q5_1.
@@ -98,6 +100,7 @@ class Llama(Session):
         n_ctx: int = 0,
         n_batch: int = 2048,
         n_ubatch: int = 512,
+        n_seq_max: int = 1,
         n_threads: int | None = None,
         n_gpu_layers: int = -1,
         type_k: str = "f16",
@@ -165,6 +168,7 @@ class Llama(Session):
                 n_ctx=self._n_ctx,
                 n_batch=n_batch,
                 n_ubatch=n_ubatch,
+                n_seq_max=n_seq_max,
                 n_threads=n_threads,
                 type_k=type_k,
                 type_v=type_v,
@@ -324,6 +328,35 @@ class Llama(Session):
         if self._chat_templates is None:
             self._chat_templates = core.ChatTemplates(self._open_model(), self._chat_template)
         return self._chat_templates
+
+    def generate_batch(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        max_tokens: int | None = 128,
+        *,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        **sampling: Any,
+    ) -> list[Completion]:
+        """Complete many prompts, up to ``n_seq_max`` of them at once, each with cells and a budget of its own.
+
+        When a text ends, the next prompt takes its place. What the cache held before is forgotten.
+
+        Args:
+            prompts: texts, or token ids.
+            max_tokens: at most this many for each; None or a negative number: until the end or ``n_ctx``.
+            stop: end before any of these strings.
+            seed: of the first prompt, one more for each further one; None: that of the class.
+            **sampling: fields of `SamplingParams`.
+
+        Returns:
+            Completions in the order of the prompts.
+
+        Raises:
+            InvalidTokenError, ContextFullError, BudgetError, ValueError: as `__call__`, before anything is read.
+        """
+        params = SamplingParams.checked(seed=seed if seed is not None else self._seed, **sampling)
+        return complete_batch(self, prompts, max_tokens=max_tokens, params=params, stop=stop)
 
     # -- tokens ----------------------------------------------------------------------------------------------------------------
 

@@ -85,7 +85,7 @@ class SamplingParams:
         dry_allowed_length: repetitions up to this length are free.
         dry_penalty_last_n: how far back DRY looks; 0: off, -1: everywhere.
         dry_sequence_breakers: texts that end a repetition.
-        top_n_sigma: keep logits within so many standard deviations of the largest; negative: off.
+        top_n_sigma: keep logits within so many standard deviations of the largest; 0 or less: off.
         top_k: keep the k likeliest tokens; 0: all.
         typical_p: keep the most typical tokens that have this probability together; 1: off.
         top_p: keep the likeliest tokens that have this probability together; 1: all.

@@ -91,6 +91,27 @@ class Session:
             raise InvalidTokenError(f"token {wrong[0]} is not in the vocabulary of {model.n_vocab}")
         return array.astype(np.int32)
 
+    def check_prompt(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
+        """Return a prompt's tokens as an int32 array, if it fits the context and the budget.
+
+        Raises:
+            InvalidTokenError, ContextFullError, BudgetError: it does not.
+        """
+        array = self.check_tokens(tokens)
+        if len(array) > self._n_ctx:
+            raise ContextFullError(
+                f"the prompt has {len(array)} tokens, more than n_ctx {self._n_ctx}; raise n_ctx or shorten the prompt"
+            )
+        self.note_position(len(array))
+        if self._eviction is not None:
+            self._eviction.check_prompt(len(array) if self._protect_prompt else 0)
+        return array
+
+    @property
+    def protects_prompt(self) -> bool:
+        """Whether prompts are never evicted."""
+        return self._protect_prompt
+
     def read_prompt(
         self, tokens: npt.NDArray[np.int32], n_top_logprobs: int | None = None
     ) -> list[tuple[float, list[tuple[int, float]]]]:
@@ -100,14 +121,8 @@ class Session:
         of all tokens are wanted; `kv_stats` tells.
         """
         context = self._open_context()
-        if len(tokens) > self._n_ctx:
-            raise ContextFullError(
-                f"the prompt has {len(tokens)} tokens, more than n_ctx {self._n_ctx}; raise n_ctx or shorten the prompt"
-            )
-        self.note_position(len(tokens))
+        tokens = self.check_prompt(tokens)
         n_protected = len(tokens) if self._protect_prompt else 0
-        if self._eviction is not None:
-            self._eviction.check_prompt(n_protected)
         n_kept = self._keep_prefix(tokens, wanted=n_top_logprobs is None)
         self._call += 1
         try:
