@@ -168,6 +168,8 @@ void add_context(py::module_ & m) {
         .def_property_readonly("chunk", [](Context & self) { return self.look([](Decoder & d) { return d.cache().chunk; }); })
         .def_property_readonly("n_ubatch", [](Context & self) { return self.look([](Decoder & d) { return d.cache().n_ubatch; }); })
         .def_property_readonly("n_seq_max", [](Context & self) { return self.look([](Decoder & d) { return d.params().n_seq_max; }); })
+        .def("cancel", &Context::cancel)
+        .def("start", &Context::start)
         .def("close", &Context::close)
         .def_property_readonly("closed", &Context::closed);
     add_inspection(m, context);

@@ -11,7 +11,7 @@ class Context {
 public:
     Context(std::shared_ptr<Model> model, triattn::DecoderParams params, triattn::Stats stats) : model_(std::move(model)) {
         recent_errors();
-        params.interrupted = [this] { return poll_(); };
+        params.interrupted = [this] { return is_cancelled_ || poll_(); };
         const py::gil_scoped_release release;
         decoder_ = std::make_unique<triattn::Decoder>(model_->model.get(), params, std::move(stats));
     }
@@ -45,6 +45,10 @@ public:
         model_.reset();
     }
 
+    // From any thread: what is being computed, or will be until the next start(), ends with RequestCancelledError.
+    void cancel() { is_cancelled_ = true; }
+    void start() { is_cancelled_ = false; }
+
     bool closed() const { return decoder_ == nullptr; }
 
 private:
@@ -59,6 +63,7 @@ private:
     SignalPoll poll_;
     std::unique_ptr<triattn::Decoder> decoder_;
     std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
+    std::atomic<bool> is_cancelled_{false};
 };
 
 // Adds what only looks into a context.

@@ -29,6 +29,7 @@ void translate(std::exception_ptr pointer) {
     catch (const ClosedError & e)                      { raise("ClosedError", e.what()); }
     catch (const GrammarError & e)                     { raise("GrammarError", e.what()); }
     catch (const ChatError & e)                        { raise("ChatError", e.what()); }
+    catch (const triattn::InterruptedError & e)        { raise("RequestCancelledError", e.what()); }
     catch (const BusyError & e)                        { raise("BusyError", e.what()); }
     catch (const triattn::Error & e)                   { raise("TriAttnError", e.what() + recent_errors()); }
 }

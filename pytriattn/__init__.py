@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from pytriattn._native import core as _core_module
+from pytriattn.async_llama import AsyncLlama
 from pytriattn.calibration import calibrate
 from pytriattn.errors import (
     BudgetError,
@@ -18,6 +19,7 @@ from pytriattn.errors import (
     GrammarError,
     InvalidTokenError,
     ModelLoadError,
+    RequestCancelledError,
     StatsError,
     TriAttnError,
     UnsupportedModelError,
@@ -28,6 +30,7 @@ from pytriattn.sampling import LlamaGrammar, SamplingParams
 from pytriattn.stats import LayerStats, TriAttentionStats
 
 __all__ = [
+    "AsyncLlama",
     "BudgetError",
     "BusyError",
     "ChatError",
@@ -43,6 +46,7 @@ __all__ = [
     "Llama",
     "LlamaGrammar",
     "ModelLoadError",
+    "RequestCancelledError",
     "SamplingParams",
     "StatsError",
     "TriAttentionStats",

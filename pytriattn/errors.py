@@ -14,6 +14,7 @@ __all__ = [
     "GrammarError",
     "InvalidTokenError",
     "ModelLoadError",
+    "RequestCancelledError",
     "StatsError",
     "TriAttnError",
     "UnsupportedModelError",
@@ -66,6 +67,10 @@ class ChatError(TriAttnError, ValueError):
 
 class DecodeError(TriAttnError, RuntimeError):
     """llama.cpp could not decode. The context has been cleared and can be used again."""
+
+
+class RequestCancelledError(TriAttnError, RuntimeError):
+    """`Llama.cancel` has ended the call. The context has been cleared and can be used again."""
 
 
 class ClosedError(TriAttnError, RuntimeError):

@@ -123,6 +123,7 @@ class Session:
         context = self._open_context()
         tokens = self.check_prompt(tokens)
         n_protected = len(tokens) if self._protect_prompt else 0
+        context.start()
         n_kept = self._keep_prefix(tokens, wanted=n_top_logprobs is None)
         self._call += 1
         try:
@@ -225,9 +226,15 @@ class Session:
 
     def reset(self) -> None:
         """Forget what has been read."""
-        self._open_context().clear()  # refused if another thread is at work; then nothing has changed
+        context = self._open_context()
+        context.clear()  # refused if another thread is at work; then nothing has changed
+        context.start()
         self._call += 1
         self._tokens = []
+
+    def cancel(self) -> None:
+        """End the call that another thread is in, at once: it raises `RequestCancelledError`. Without one, nothing happens."""
+        self._open_context().cancel()
 
     def abandon(self) -> None:
         """Forget what has been read, after a call that was interrupted or has failed halfway."""
