@@ -171,6 +171,32 @@ void add_inspection(py::module_ & m, py::class_<Context> & context) {
         .def("attention", [](Context & self) { return self.look([](Decoder & d) { return triattn::probe_attention(view_of(d)); }); })
         .def("apply_rope", &apply_rope, py::arg("layer"), py::arg("vectors"), py::arg("positions"))
         .def("scores", &scores, py::arg("seq") = 0)
+        .def("record_evictions", [](Context & self, bool on) {
+            self.look([&](Decoder & d) {
+                if (d.controller() != nullptr) {
+                    d.controller()->set_recording(on);
+                }
+            });
+        }, py::arg("on"))
+        .def("take_evictions", [](Context & self) {
+            std::vector<std::tuple<int32_t, int64_t, int32_t, int32_t, std::vector<std::vector<array<int32_t>>>>> result;
+            self.look([&](Decoder & d) {
+                if (d.controller() == nullptr) {
+                    return;
+                }
+                for (const triattn::EvictionRecord & record : d.controller()->take_records()) {
+                    std::vector<std::vector<array<int32_t>>> layers;
+                    for (const auto & heads : record.evicted) {
+                        layers.emplace_back();
+                        for (const auto & positions : heads) {
+                            layers.back().push_back(to_array(positions, {static_cast<py::ssize_t>(positions.size())}));
+                        }
+                    }
+                    result.emplace_back(record.seq, record.position, record.n_before, record.n_after, std::move(layers));
+                }
+            });
+            return result;
+        })
         .def("remove", [](Context & self, int seq, const std::vector<int32_t> & positions) {
             self.look([&](Decoder & d) { d.remove(seq, positions); });
         }, py::arg("seq"), py::arg("positions"))

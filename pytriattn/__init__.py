@@ -24,6 +24,7 @@ from pytriattn.errors import (
     TriAttnError,
     UnsupportedModelError,
 )
+from pytriattn.evictions import Eviction
 from pytriattn.kv_stats import KVStats
 from pytriattn.llama import Llama
 from pytriattn.sampling import LlamaGrammar, SamplingParams
@@ -39,6 +40,7 @@ __all__ = [
     "ContextFullError",
     "ContextWarning",
     "DecodeError",
+    "Eviction",
     "GrammarError",
     "InvalidTokenError",
     "KVStats",

@@ -91,6 +91,7 @@ def complete_batch(
             drawn = context.step_and_sample_each(
                 seqs, [running[seq].last for seq in seqs], [running[seq].sampler for seq in seqs]
             )
+            llm.report_evictions()
             for seq, token in zip(seqs, drawn, strict=True):
                 running[seq].take(llm, token, limit, params.ignore_eos)
             _release(running, free)

@@ -67,6 +67,7 @@ class Generation(Iterator[int]):
             raise
         if self._last is not None:
             self._llm.note_read(self._last)
+            self._llm.report_evictions()
         if not self._ignore_eos and self._llm.native_model.is_end(token):
             return self._finish("stop")
         self._last = token

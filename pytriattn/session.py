@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytriattn.errors import ClosedError, ContextFullError, ContextWarning, InvalidTokenError
+from pytriattn.evictions import Eviction, EvictionReporter
 from pytriattn.kv_stats import KVStats, PromptCounters, kv_stats_of
 from pytriattn.log import forward_llama_log
 from pytriattn.model_file import ModelIdentity
@@ -39,6 +40,7 @@ class Session:
         self._call = 0
         self._tokens: list[int] = []  # what the cache has read
         self._prompts = PromptCounters()
+        self._reporter: EvictionReporter | None = None
 
     # -- text ------------------------------------------------------------------------------------------------------------------
 
@@ -133,6 +135,7 @@ class Session:
             else:
                 found = context.read_with_logprobs(0, tokens, n_protected, n_top_logprobs)
             self._tokens = tokens.tolist()
+            self.report_evictions()
             return found
         except BaseException:
             self._tokens = []  # the context has been cleared
@@ -189,6 +192,7 @@ class Session:
         self.reset()
         try:
             values: npt.NDArray[np.float32] = context.logprobs(array)
+            self.report_evictions()
         finally:
             forward_llama_log()
         return values
@@ -231,6 +235,21 @@ class Session:
         context.start()
         self._call += 1
         self._tokens = []
+
+    def on_evict(self, callback: Callable[[Eviction], object] | None) -> None:
+        """Call `callback` with each `Eviction`, after the step in which it happened; None: no longer.
+
+        An exception that it raises ends the call of `Llama` that it comes from.
+        """
+        context = self._open_context()
+        context.take_evictions()
+        context.record_evictions(False)
+        self._reporter = EvictionReporter(callback, context) if callback is not None else None
+
+    def report_evictions(self) -> None:
+        """Call back with what has been evicted since the last time."""
+        if self._reporter is not None:
+            self._reporter.report(self._open_context())
 
     def cancel(self) -> None:
         """End the call that another thread is in, at once: it raises `RequestCancelledError`. Without one, nothing happens."""

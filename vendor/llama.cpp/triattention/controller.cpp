@@ -112,7 +112,11 @@ void Controller::evict(int32_t seq, int32_t n_protected) {
     {
         const Stopwatch watch(counters_.selection_s);
         const uint64_t seed = config_.seed + 0x9E3779B97F4A7C15ULL * static_cast<uint64_t>(++n_evictions_of_[seq]);
-        plan = plan_compaction(select(config_.mode, scores, shapes_, is_protected, budget, seed), cells);
+        const Kept kept = select(config_.mode, scores, shapes_, is_protected, budget, seed);
+        if (is_recording_) {
+            records_.push_back({seq, cells.back().pos + 1, static_cast<int32_t>(n), config_.budget, origin.evicted(kept, cells)});
+        }
+        plan = plan_compaction(kept, cells);
     }
     {
         const Stopwatch watch(counters_.compaction_s);

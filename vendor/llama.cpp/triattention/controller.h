@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 struct llama_context;
@@ -37,6 +38,14 @@ struct EvictionCounters {
     double  scoring_s = 0, selection_s = 0, compaction_s = 0;
 };
 
+// What one eviction took away.
+struct EvictionRecord {
+    int32_t seq      = 0;
+    int64_t position = 0;                                    // of the next token
+    int32_t n_before = 0, n_after = 0;                       // keys per head
+    std::vector<std::vector<std::vector<int32_t>>> evicted;  // [layer of the view][KV head]: positions, ascending
+};
+
 class Controller {
 public:
     // Throws StatsError if the mode needs statistics that are missing or of another shape, BudgetError if it needs flash
@@ -56,6 +65,10 @@ public:
     void forget(int32_t seq);  // the sequence was cleared
     void truncate(int32_t seq, int32_t n);  // it was cut back to n positions, before any eviction
 
+    // Whether evictions are noted down for take_records(), which hands them over once.
+    void set_recording(bool on) { is_recording_ = on; }
+    std::vector<EvictionRecord> take_records() { return std::exchange(records_, {}); }
+
     std::vector<int32_t> kept_positions(int32_t seq, size_t layer, size_t kv_head);
     const EvictionCounters & counters() const { return counters_; }
     const EvictionConfig & config() const { return config_; }
@@ -74,6 +87,8 @@ private:
     std::map<int32_t, OriginMap> origins_;
     std::map<int32_t, int64_t> n_evictions_of_;  // per sequence: what `random` draws depend on
     EvictionCounters counters_;
+    bool is_recording_ = false;
+    std::vector<EvictionRecord> records_;
 };
 
 }  // namespace triattn

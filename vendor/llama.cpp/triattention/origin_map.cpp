@@ -46,4 +46,22 @@ std::vector<int32_t> OriginMap::kept(size_t layer, size_t kv_head, const std::ve
     return result;
 }
 
+std::vector<std::vector<std::vector<int32_t>>> OriginMap::evicted(const Kept & kept, const std::vector<KvCell> & cells) const {
+    std::vector<std::vector<std::vector<int32_t>>> result;
+    for (size_t l = 0; l < kept.size(); ++l) {
+        result.emplace_back();
+        for (size_t h = 0; h < kept[l].size(); ++h) {
+            std::vector<int32_t> positions;
+            for (size_t i = 0; i < cells.size(); ++i) {
+                if (kept[l][h][i] == 0) {
+                    positions.push_back(origin_[l][h][cells[i].slot]);
+                }
+            }
+            std::sort(positions.begin(), positions.end());
+            result.back().push_back(std::move(positions));
+        }
+    }
+    return result;
+}
+
 }  // namespace triattn

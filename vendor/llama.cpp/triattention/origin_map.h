@@ -23,6 +23,9 @@ public:
     // Token positions kept by a head, ascending. `layer` counts the view's layers.
     std::vector<int32_t> kept(size_t layer, size_t kv_head, const std::vector<KvCell> & cells) const;
 
+    // Token positions that each head will lose, ascending: [layer][kv_head].
+    std::vector<std::vector<std::vector<int32_t>>> evicted(const Kept & kept, const std::vector<KvCell> & cells) const;
+
 private:
     std::vector<std::vector<std::vector<int32_t>>> origin_;  // [layer][kv_head][slot]
     int32_t next_pos_ = 0;

@@ -1,0 +1,47 @@
+"""Telling a program what was evicted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Eviction", "EvictionReporter"]
+
+
+@dataclass(frozen=True, eq=False)
+class Eviction:
+    """One eviction.
+
+    Attributes:
+        sequence: 0, or that of a batch.
+        position: of the next token.
+        n_before: keys that each head held.
+        n_after: keys that each head holds now.
+        evicted: layer -> for each KV head the positions of tokens whose keys and values have gone, int32, ascending.
+    """
+
+    sequence: int
+    position: int
+    n_before: int
+    n_after: int
+    evicted: dict[int, list[npt.NDArray[np.int32]]]
+
+
+class EvictionReporter:
+    """Calls back with the evictions of a context, after each step in which there were any."""
+
+    def __init__(self, callback: Callable[[Eviction], object], context: Any) -> None:
+        """Note evictions of a ``_core.Context`` from now on."""
+        self._callback = callback
+        self._layers = [layer for layer, *_ in context.layers]
+        context.record_evictions(True)
+
+    def report(self, context: Any) -> None:
+        """Call back with what has happened since the last time."""
+        for sequence, position, n_before, n_after, layers in context.take_evictions():
+            evicted = dict(zip(self._layers, layers, strict=True))
+            self._callback(Eviction(sequence, position, n_before, n_after, evicted))
