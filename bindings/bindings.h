@@ -33,6 +33,7 @@ void add_engine(py::module_ & m);
 void add_chat(py::module_ & m);
 void add_context(py::module_ & m);
 void add_sampler(py::module_ & m);
+void add_adapters(py::module_ & m);
 void add_reference_loop(py::module_ & m);
 
 struct ClosedError : triattn::Error { using triattn::Error::Error; };

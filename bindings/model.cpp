@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace pytriattn {
 namespace {
@@ -19,21 +20,71 @@ std::string system_path(const py::object & path) {
     return py::module_::import("os").attr("fsencode")(path).cast<std::string>();
 }
 
-ModelPtr load(const py::object & file, int n_gpu_layers) {
+// Called while a model is loaded: with the fraction done, if Python wants it, and to let Ctrl-C through.
+class LoadWatch {
+public:
+    explicit LoadWatch(const py::object & progress) : progress_(progress) {}
+
+    static bool callback(float done, void * self) { return static_cast<LoadWatch *>(self)->go_on(done); }
+
+    void rethrow() {
+        poll_.rethrow();
+        if (error_) {
+            throw py::error_already_set(*std::exchange(error_, nullptr));
+        }
+    }
+
+private:
+    bool go_on(float done) {
+        if (!progress_.is_none() && !error_) {
+            const py::gil_scoped_acquire gil;
+            try {
+                progress_(done);
+            } catch (const py::error_already_set & error) {
+                error_ = std::make_unique<py::error_already_set>(error);  // may not cross the C code
+            }
+        }
+        return !error_ && !poll_();
+    }
+
+    const py::object & progress_;
+    SignalPoll poll_;
+    std::unique_ptr<py::error_already_set> error_;
+};
+
+llama_load_mode load_mode(bool use_mmap, bool use_mlock) {
+    if (use_mlock) {
+        return use_mmap ? LLAMA_LOAD_MODE_MMAP_MLOCK : LLAMA_LOAD_MODE_MLOCK;
+    }
+    return use_mmap ? LLAMA_LOAD_MODE_AUTO : LLAMA_LOAD_MODE_NONE;
+}
+
+ModelPtr load(const py::object & file, int n_gpu_layers, int split_mode, int main_gpu, const std::vector<float> & tensor_split, bool use_mmap,
+              bool use_mlock, const py::object & progress) {
     const std::string path = system_path(file);
+    if (tensor_split.size() > llama_max_devices()) {
+        throw triattn::ModelLoadError("tensor_split has " + std::to_string(tensor_split.size()) + " numbers, more than the " +
+                                      std::to_string(llama_max_devices()) + " devices that llama.cpp knows");
+    }
+    std::vector<float> split = tensor_split;
+    split.resize(llama_max_devices(), 0.0f);
     recent_errors();
-    SignalPoll poll;
+    LoadWatch watch(progress);
     auto result = std::make_shared<Model>();
     result->path = path;
     {
         const py::gil_scoped_release release;
         llama_model_params params = llama_model_default_params();
         params.n_gpu_layers = n_gpu_layers;
-        params.progress_callback = [](float, void * p) { return !(*static_cast<SignalPoll *>(p))(); };
-        params.progress_callback_user_data = &poll;
+        params.split_mode   = static_cast<llama_split_mode>(split_mode);
+        params.main_gpu     = main_gpu;
+        params.tensor_split = tensor_split.empty() ? nullptr : split.data();
+        params.load_mode    = load_mode(use_mmap, use_mlock);
+        params.progress_callback = LoadWatch::callback;
+        params.progress_callback_user_data = &watch;
         result->model.reset(llama_model_load_from_file(path.c_str(), params));
     }
-    poll.rethrow();
+    watch.rethrow();
     if (!result->model) {
         throw triattn::ModelLoadError("cannot load the model '" + path + "'");
     }
@@ -167,7 +218,9 @@ py::bytes describe(const py::object & file_name) {
 
 void add_model(py::module_ & m) {
     py::class_<Model, ModelPtr>(m, "Model")
-        .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers") = -1)
+        .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers") = -1, py::kw_only(), py::arg("split_mode") = static_cast<int>(LLAMA_SPLIT_MODE_LAYER),
+             py::arg("main_gpu") = 0, py::arg("tensor_split") = std::vector<float>(), py::arg("use_mmap") = true, py::arg("use_mlock") = false,
+             py::arg("progress") = py::none())
         .def_property_readonly("metadata", &metadata)
         .def_property_readonly("description", [](const Model & s) {
             char text[256];

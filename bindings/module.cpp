@@ -40,5 +40,6 @@ PYBIND11_MODULE(_core, m) {
     add_sampler(m);
     add_chat(m);
     add_context(m);
+    add_adapters(m);
     add_reference_loop(m);
 }

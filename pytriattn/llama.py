@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytriattn._native import core
+from pytriattn.adapters import LoraScales
 from pytriattn.architectures import check_architecture
 from pytriattn.batching import complete_batch
 from pytriattn.calibration import bundled_stats
@@ -58,6 +59,13 @@ class Llama(Session):
         n_seq_max: texts that `generate_batch` decodes at once; each has cells of its own.
         n_threads: CPU threads; None: all that this process may use.
         n_gpu_layers: layers on the GPU; -1: all.
+        split_mode: over several GPUs: 0 none, 1 by layers, 2 by rows.
+        main_gpu: the GPU that is used without splitting.
+        tensor_split: how much of the model each GPU gets.
+        use_mmap: map the model file into memory, where the devices allow it.
+        use_mlock: keep the model in memory.
+        progress: called with the fraction loaded; an exception that it raises ends the loading.
+        lora: LoRA adapters to begin with; see `set_loras`.
         type_k: type of cached keys: f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0, q5_1.
         type_v: type of cached values.
         flash_attn: ``auto``, or True / False (also ``on`` / ``off``).
@@ -103,6 +111,13 @@ class Llama(Session):
         n_seq_max: int = 1,
         n_threads: int | None = None,
         n_gpu_layers: int = -1,
+        split_mode: int = 1,
+        main_gpu: int = 0,
+        tensor_split: Sequence[float] | None = None,
+        use_mmap: bool = True,
+        use_mlock: bool = False,
+        progress: Callable[[float], object] | None = None,
+        lora: LoraScales | None = None,
         type_k: str = "f16",
         type_v: str = "f16",
         flash_attn: str | bool = "auto",
@@ -151,7 +166,17 @@ class Llama(Session):
         path = check_model_file(model_path)
 
         try:
-            self._load_model(path, n_gpu_layers, n_ctx)
+            self._model = core.Model(
+                path,
+                n_gpu_layers,
+                split_mode=split_mode,
+                main_gpu=main_gpu,
+                tensor_split=list(tensor_split or []),
+                use_mmap=use_mmap,
+                use_mlock=use_mlock,
+                progress=progress,
+            )
+            self._know_model(path, n_ctx)
             if eviction is not None:
                 check_architecture(self._identity.architecture, allow_untested)
             if stats is not None:
@@ -160,7 +185,7 @@ class Llama(Session):
             if eviction is not None and scale_budget_by_attention:
                 eviction = replace(eviction, budget=scaled_budget(self._model, eviction.budget, self._n_ctx))
             native_eviction = eviction.to_native() if eviction is not None else None
-            n_threads = n_threads or usable_cpus()
+            n_threads = self._n_threads = n_threads or usable_cpus()
             if stats is None and native_eviction is not None and native_eviction.needs_scores:
                 stats = bundled_stats(self._model, self._identity, n_threads)
             self._context = core.Context(
@@ -182,11 +207,12 @@ class Llama(Session):
             forward_llama_log()
         self._stats = stats
         self._eviction = eviction
+        if lora:
+            self.set_loras(lora)
         # with YaRN set by the user llama.cpp raises it when the context is made
         self._n_ctx_train: int = self._open_model().n_ctx_train
 
-    def _load_model(self, path: Path, n_gpu_layers: int, n_ctx: int) -> None:
-        self._model = core.Model(path, n_gpu_layers)
+    def _know_model(self, path: Path, n_ctx: int) -> None:
         self._metadata: dict[str, str] = self._model.metadata
         self._identity = model_identity(path, self._metadata)
         self._n_ctx: int = n_ctx or self._model.n_ctx_train

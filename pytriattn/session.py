@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pytriattn._native import core
+from pytriattn.adapters import Adapters, LoraScales
 from pytriattn.errors import ClosedError, ContextFullError, ContextWarning, InvalidTokenError
 from pytriattn.evictions import Eviction, EvictionReporter
 from pytriattn.kv_stats import KVStats, PromptCounters, kv_stats_of
@@ -41,6 +43,8 @@ class Session:
         self._tokens: list[int] = []  # what the cache has read
         self._prompts = PromptCounters()
         self._reporter: EvictionReporter | None = None
+        self._adapters: Adapters | None = None
+        self._n_threads = 1
 
     # -- text ------------------------------------------------------------------------------------------------------------------
 
@@ -208,6 +212,54 @@ class Session:
                 stacklevel=2,
             )
 
+    def embed(
+        self, texts: str | Sequence[str], *, pooling: str = "mean", normalize: bool = False
+    ) -> npt.NDArray[np.float32] | list[npt.NDArray[np.float32]]:
+        """Return embeddings of texts: the last layer's output, pooled. The cache is not touched.
+
+        Args:
+            texts: one text, or several.
+            pooling: ``mean`` over tokens, the ``last`` or the first (``cls``) one, or ``none``.
+            normalize: to unit length.
+
+        Returns:
+            float32 [n_embd] for a text, [n, n_embd] for n texts. Without pooling [n_tokens, n_embd], or a list of these.
+
+        Raises:
+            InvalidTokenError: a text is empty.
+            ContextError: `pooling` is unknown.
+        """
+        several = not isinstance(texts, str)
+        tokens = [
+            self.check_tokens(self.tokenize(text)).tolist() for text in ([texts] if isinstance(texts, str) else texts)
+        ]
+        try:
+            found: list[npt.NDArray[np.float32]] = core.embed(self._open_model(), tokens, pooling, self._n_threads)
+        finally:
+            forward_llama_log()
+        if normalize:
+            found = [rows / np.linalg.norm(rows, axis=-1, keepdims=True) for rows in found]
+        if pooling == "none":
+            return found if several else found[0]
+        return np.concatenate(found) if several else found[0][0]
+
+    def set_loras(self, scales: LoraScales) -> None:
+        """Use these LoRA adapters (GGUF file -> scale) from now on, and no others; ``{}``: none.
+
+        Files are loaded once. What has been read is forgotten, since it was computed without them.
+
+        Raises:
+            ModelLoadError: a file is missing, damaged, or an adapter of another model; then nothing has changed.
+        """
+        context = self._open_context()
+        if self._adapters is None:
+            self._adapters = Adapters(self._open_model())
+        try:
+            self._adapters.apply(context, scales)
+        finally:
+            forward_llama_log()
+        self.reset()
+
     # -- the cache -------------------------------------------------------------------------------------------------------------
 
     def kv_stats(self) -> KVStats:
@@ -325,6 +377,7 @@ class Session:
         if self._context is not None:
             self._context.close()
             self._context = None
+        self._adapters = None
         self._model = None
 
     def __enter__(self) -> Self:

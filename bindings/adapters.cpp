@@ -1,0 +1,117 @@
+// LoRA adapters, and embeddings of texts.
+#include "context.h"
+
+#include <cmath>
+
+namespace pytriattn {
+namespace {
+
+// An adapter belongs to a model, which outlives it.
+class Lora {
+public:
+    Lora(std::shared_ptr<Model> model, const py::object & file) : model_(std::move(model)) {
+        const std::string path = py::module_::import("os").attr("fsencode")(file).cast<std::string>();
+        recent_errors();
+        {
+            const py::gil_scoped_release release;
+            adapter_.reset(llama_adapter_lora_init(model_->model.get(), path.c_str()));
+        }
+        if (!adapter_) {
+            throw triattn::ModelLoadError("cannot load the LoRA adapter '" + path + "'");
+        }
+    }
+    llama_adapter_lora * get() const { return adapter_.get(); }
+
+private:
+    std::shared_ptr<Model> model_;
+    llama_adapter_lora_ptr adapter_;
+};
+
+void set_loras(Context & context, const std::vector<std::pair<Lora *, float>> & loras) {
+    context.look([&](triattn::Decoder & d) {
+        std::vector<llama_adapter_lora *> adapters;
+        std::vector<float> scales;
+        for (const auto & [lora, scale] : loras) {
+            adapters.push_back(lora->get());
+            scales.push_back(scale);
+        }
+        if (llama_set_adapters_lora(d.context(), adapters.data(), adapters.size(), scales.data()) != 0) {
+            throw triattn::ContextError("llama.cpp could not apply the LoRA adapters");
+        }
+    });
+}
+
+enum llama_pooling_type pooling_of(const std::string & name) {
+    if (name == "mean") return LLAMA_POOLING_TYPE_MEAN;
+    if (name == "last") return LLAMA_POOLING_TYPE_LAST;
+    if (name == "cls")  return LLAMA_POOLING_TYPE_CLS;
+    if (name == "none") return LLAMA_POOLING_TYPE_NONE;
+    throw triattn::ContextError("pooling is '" + name + "', it must be 'mean', 'last', 'cls' or 'none'");
+}
+
+// Embeddings of texts, one after the other, in a context of their own: [1, n_embd] each, or [n_tokens, n_embd] without pooling.
+std::vector<array<float>> embed(const Model & model, const std::vector<std::vector<llama_token>> & texts, const std::string & pooling, int n_threads) {
+    size_t longest = 1;
+    for (const auto & text : texts) {
+        longest = std::max(longest, text.size());
+    }
+    const enum llama_pooling_type kind = pooling_of(pooling);
+    const int32_t n_embd = llama_model_n_embd_out(model.model.get());
+    std::vector<std::vector<float>> rows;
+    recent_errors();
+    SignalPoll poll;
+    {
+        const py::gil_scoped_release release;
+        llama_context_params params = llama_context_default_params();
+        // a text has to be in one step for its embeddings to be pooled
+        params.n_ctx = params.n_batch = params.n_ubatch = static_cast<uint32_t>(longest);
+        params.n_threads = params.n_threads_batch = n_threads;
+        params.embeddings   = true;
+        params.pooling_type = kind;
+        params.no_perf      = true;
+        params.abort_callback      = [](void * p) { return (*static_cast<SignalPoll *>(p))(); };
+        params.abort_callback_data = &poll;
+        const llama_context_ptr ctx(llama_init_from_model(model.model.get(), params));
+        if (!ctx) {
+            throw triattn::ContextError("llama.cpp could not make a context for embeddings");
+        }
+        for (std::vector<llama_token> text : texts) {
+            llama_memory_clear(llama_get_memory(ctx.get()), true);
+            const int32_t n = static_cast<int32_t>(text.size());
+            llama_batch batch = llama_batch_get_one(text.data(), n);
+            std::vector<int8_t> wanted(text.size(), 1);
+            batch.logits = wanted.data();
+            const int status = llama_decode(ctx.get(), batch);
+            if (status != 0) {
+                break;
+            }
+            rows.emplace_back();
+            for (int32_t i = 0; i < (kind == LLAMA_POOLING_TYPE_NONE ? n : 1); ++i) {
+                const float * values = kind == LLAMA_POOLING_TYPE_NONE ? llama_get_embeddings_ith(ctx.get(), i) : llama_get_embeddings_seq(ctx.get(), 0);
+                if (values == nullptr) {
+                    throw triattn::DecodeError("llama.cpp gave no embeddings");
+                }
+                rows.back().insert(rows.back().end(), values, values + n_embd);
+            }
+        }
+    }
+    poll.rethrow();
+    if (rows.size() != texts.size()) {
+        throw triattn::DecodeError("llama.cpp could not decode a text for its embeddings");
+    }
+    std::vector<array<float>> result;
+    for (const std::vector<float> & values : rows) {
+        result.push_back(to_array(values, {static_cast<py::ssize_t>(values.size()) / n_embd, n_embd}));
+    }
+    return result;
+}
+
+}  // namespace
+
+void add_adapters(py::module_ & m) {
+    py::class_<Lora>(m, "Lora").def(py::init<std::shared_ptr<Model>, const py::object &>(), py::arg("model"), py::arg("path"));
+    m.def("set_loras", &set_loras, py::arg("context"), py::arg("loras"));
+    m.def("embed", &embed, py::arg("model"), py::arg("texts"), py::arg("pooling"), py::arg("n_threads"));
+}
+
+}  // namespace pytriattn
