@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pytriattn._native import core as _core_module
 from pytriattn.async_llama import AsyncLlama
 from pytriattn.calibration import calibrate
+from pytriattn.convert_file import convert_file
 from pytriattn.errors import (
     BudgetError,
     BusyError,
@@ -25,8 +26,11 @@ from pytriattn.errors import (
     UnsupportedModelError,
 )
 from pytriattn.evictions import Eviction
+from pytriattn.gguf_info import gguf_info
 from pytriattn.kv_stats import KVStats
 from pytriattn.llama import Llama
+from pytriattn.model_info import ModelInfo
+from pytriattn.preflight import preflight
 from pytriattn.sampling import LlamaGrammar, SamplingParams
 from pytriattn.stats import LayerStats, TriAttentionStats
 
@@ -47,6 +51,7 @@ __all__ = [
     "LayerStats",
     "Llama",
     "LlamaGrammar",
+    "ModelInfo",
     "ModelLoadError",
     "RequestCancelledError",
     "SamplingParams",
@@ -56,7 +61,10 @@ __all__ = [
     "UnsupportedModelError",
     "__version__",
     "calibrate",
+    "convert_file",
+    "gguf_info",
     "llama_cpp_commit",
+    "preflight",
 ]
 
 __version__ = version("pytriattn")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy.typing as npt
 
 from pytriattn._native import core
 from pytriattn.adapters import LoraScales
-from pytriattn.architectures import check_architecture
 from pytriattn.batching import complete_batch
 from pytriattn.calibration import bundled_stats
 from pytriattn.chat import ChatRequest, chat
@@ -21,11 +19,13 @@ from pytriattn.chat_types import ChatChunk, ChatCompletion
 from pytriattn.completion import Completion, CompletionChunk, complete
 from pytriattn.generation import Generation, token_limit
 from pytriattn.log import enable_verbose, forward_llama_log
+from pytriattn.memory import CacheOptions
 from pytriattn.model_file import check_model_file, model_identity
+from pytriattn.preflight import PreflightSettings
 from pytriattn.rope import RopeSettings
 from pytriattn.sampling import SamplingParams
 from pytriattn.session import Session
-from pytriattn.settings import EvictionSettings, check_context_settings, flash_attention, scaled_budget
+from pytriattn.settings import EvictionSettings, check_context_settings, flash_attention
 from pytriattn.stats import TriAttentionStats
 from pytriattn.threads import usable_cpus
 
@@ -164,6 +164,21 @@ class Llama(Session):
         if stats is not None and not isinstance(stats, TriAttentionStats):
             stats = TriAttentionStats.load(stats)
         path = check_model_file(model_path)
+        if eviction is not None:
+            options = CacheOptions(
+                ctx=n_ctx,
+                budget=eviction.budget,
+                interval=interval,
+                type_k=type_k,
+                type_v=type_v,
+                parallel=n_seq_max,
+                n_batch=n_batch,
+                n_ubatch=n_ubatch,
+                flash_attn=flash != "off",
+                prefill=prefill,
+            )
+            wanted = PreflightSettings(options, mode, window, n_sink, scale_budget_by_attention, allow_untested)
+            eviction = eviction.fitting(path, wanted, stats)
 
         try:
             self._model = core.Model(
@@ -177,13 +192,6 @@ class Llama(Session):
                 progress=progress,
             )
             self._know_model(path, n_ctx)
-            if eviction is not None:
-                check_architecture(self._identity.architecture, allow_untested)
-            if stats is not None:
-                source = "these statistics" if stats is triattn_stats else f"the statistics '{triattn_stats}'"
-                stats.check_model(self._identity, source)
-            if eviction is not None and scale_budget_by_attention:
-                eviction = replace(eviction, budget=scaled_budget(self._model, eviction.budget, self._n_ctx))
             native_eviction = eviction.to_native() if eviction is not None else None
             n_threads = self._n_threads = n_threads or usable_cpus()
             if stats is None and native_eviction is not None and native_eviction.needs_scores:

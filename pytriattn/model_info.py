@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -35,7 +36,8 @@ class Fact:
 
     Attributes:
         value: the thing.
-        source: ``key NAME`` or ``tensor NAME`` of the file, or ``rule of ARCHITECTURE (file in llama.cpp)`` where metadata cannot tell.
+        source: ``key NAME`` or ``tensor NAME`` of the file; ``rule of ARCHITECTURE (file in llama.cpp)`` where metadata cannot
+            tell; ``default of llama.cpp (file)`` where they may, but do not.
     """
 
     value: object
@@ -90,12 +92,49 @@ class RopeInfo:
 
         `n_ctx` chooses between LongRoPE's two sets.
         """
-        raise NotImplementedError
+        omega = np.zeros(self.head_dim // 2)
+        if self.n_rot == 0:
+            return omega
+        band = np.arange(self.n_rot // 2)
+        free = self.freq_base ** (-2.0 * band / self.n_rot)
+        # llama.cpp rounds a context up to whole pieces of 256 before it chooses
+        is_long = self.long_factors is not None and -(-n_ctx // 256) * 256 > self.n_ctx_orig
+        factors = self.long_factors if is_long else self.factors
+        if factors is not None:
+            free = free / factors.astype(np.float64)
+        turned = free * self.freq_scale
+        if self.ext_factor != 0:
+            # YaRN: bands that turn often within the original context keep their speed, slow ones are stretched
+            low, high = max(0.0, math.floor(self._band(self.beta_fast))), math.ceil(self._band(self.beta_slow))
+            ramp = np.clip((band - low) / max(0.001, min(self.n_rot - 1, high) - low), 0.0, 1.0)
+            kept = (1 - ramp) * self.ext_factor
+            turned = turned * (1 - kept) + free * kept
+        if self.sections:
+            turned = np.where(self._is_fourth(band), 0.0, turned)
+        first = self.rot_begin // 2
+        # factors of 1e30 mean "not rotated"
+        omega[first : first + self.n_rot // 2] = np.where(turned < 1e-20, 0.0, turned)
+        return omega
+
+    def _band(self, turns: float) -> float:
+        """Return which band turns so often within the original context."""
+        return self.n_rot * math.log(self.n_ctx_orig / (turns * 2 * math.pi)) / (2 * math.log(self.freq_base))
+
+    def _is_fourth(self, band: npt.NDArray[np.int_]) -> npt.NDArray[np.bool_]:
+        """Tell which bands turn by the fourth position, which is always 0 for text (the other three are equal)."""
+        sector = band % sum(self.sections)
+        if self.mode == "mrope":
+            return sector >= sum(self.sections[:3])
+        ends = np.array([3 * section for section in self.sections[:3]])
+        fourth: npt.NDArray[np.bool_] = sector >= ends[sector % 3]
+        return fourth
 
     @property
     def scale(self) -> float:
         """Return the factor on rotated dimensions, YaRN's own included."""
-        raise NotImplementedError
+        if self.ext_factor == 0:
+            return self.attn_factor
+        return self.attn_factor * (1 + 0.1 * math.log(1 / self.freq_scale))
 
 
 @dataclass(frozen=True)
@@ -114,6 +153,9 @@ class LayerInfo:
         v_width: the same of V.
         state_size: float32 values of recurrent state for a sequence; 0 without one.
         rope: None without RoPE.
+        has_cells: llama.cpp's cache of this layer's kind has a place for it, be it of no width.
+        index_k_width: values of a token's key for the indexer of sparse attention, in a cache of its own; 0 without one.
+        index_v_width: the same of V, where llama.cpp keeps one that nothing uses.
     """
 
     index: int
@@ -127,6 +169,9 @@ class LayerInfo:
     v_width: int
     state_size: int
     rope: RopeInfo | None
+    has_cells: bool = False
+    index_k_width: int = 0
+    index_v_width: int = 0
 
 
 @dataclass(frozen=True)
@@ -171,6 +216,10 @@ class ModelInfo:
         has_learned_positions: a table of positions in place of RoPE.
         layers: in order, those for multi-token prediction last.
         facts: where the numbers come from, by name.
+        cell_window: the window that the number of cells depends on; llama.cpp keeps one that no layer uses.
+        widest_v: values of V for a token in the widest layer: what each layer gets without flash attention.
+        flash_attention: llama.cpp runs the model with flash attention.
+        is_exact: `kv_bytes` is exact. Not so where the architecture is unknown, or its cache of a kind that is not predicted.
     """
 
     path: str
@@ -186,6 +235,10 @@ class ModelInfo:
     has_learned_positions: bool
     layers: tuple[LayerInfo, ...]
     facts: Mapping[str, Fact]
+    cell_window: int = 0
+    widest_v: int = 0
+    flash_attention: bool = True
+    is_exact: bool = True
 
     def layers_of(self, kind: LayerKind) -> tuple[LayerInfo, ...]:
         """Return the layers of a kind."""
@@ -222,4 +275,11 @@ class ModelInfo:
         Raises:
             ValueError: a value makes no sense, or a type does not divide a head.
         """
-        raise NotImplementedError
+        from pytriattn.kv_memory import CacheSettings, kv_bytes
+
+        settings = CacheSettings(
+            ctx, budget, interval, n_batch, n_ubatch, type_k, type_v, parallel, flash_attn, prefill == "full"
+        )
+        if prefill not in ("chunked", "full"):
+            raise ValueError(f"prefill is {prefill!r}, it must be 'chunked' or 'full'")
+        return kv_bytes(self, settings)

@@ -1,14 +1,19 @@
-"""Checks of `Llama`'s settings that need no model, and the budget's scaling on hybrids."""
+"""Checks of `Llama`'s settings, before a model is loaded."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from pytriattn._native import core
 from pytriattn.errors import BudgetError, ContextError
+from pytriattn.gguf_info import gguf_info
+from pytriattn.model_file import model_identity
+from pytriattn.preflight import PreflightSettings, effective_settings, preflight, raise_failures
+from pytriattn.stats import TriAttentionStats
 
-__all__ = ["EvictionSettings", "check_context_settings", "flash_attention", "scaled_budget"]
+__all__ = ["EvictionSettings", "check_context_settings", "flash_attention"]
 
 _V_TYPES_THAT_NEED_FLASH_ATTENTION = ("q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 
@@ -35,6 +40,19 @@ class EvictionSettings:
                 f"mode={self.mode!r} moves values between cells, which needs flash attention; "
                 "use flash_attn=True or mode='global'"
             )
+
+    def fitting(self, path: Path, wanted: PreflightSettings, stats: TriAttentionStats | None) -> EvictionSettings:
+        """Check the settings against the metadata of a model file and against statistics; return them with the budget scaled.
+
+        Raises:
+            StatsError, UnsupportedModelError, BudgetError, ContextError: they do not fit; the message says what and why.
+            ModelLoadError: the file cannot be read.
+        """
+        info = gguf_info(path)
+        names = {"general.name": info.name, "general.architecture": info.architecture}
+        raise_failures(preflight(info, wanted, stats, model_identity(path, names)))
+        budget = effective_settings(info, wanted).cache.budget
+        return replace(self, budget=self.budget if budget is None else budget)
 
     def check_prompt(self, n_protected: int) -> None:
         """Check that a protected prompt of this many tokens (0: none) fits.
@@ -78,16 +96,3 @@ def check_context_settings(*, prefill: str, n_ctx: int, type_v: str, flash: str)
         raise ContextError(f"n_ctx is {n_ctx}, it must not be negative")
     if type_v in _V_TYPES_THAT_NEED_FLASH_ATTENTION and flash == "off":
         raise ContextError(f"type_v={type_v!r} needs flash attention; use flash_attn=True or type_v='f16'")
-
-
-def scaled_budget(model: Any, budget: int, n_ctx: int) -> int:
-    """Return the budget whose fraction b of `n_ctx` is raised to 1 - (1 - b) * n_attention / n_layers.
-
-    The other layers (sliding, recurrent) forget by themselves, so those with full attention may be all that remembers.
-    """
-    probe = core.Context(model=model, n_ctx=256)
-    n_attention = len(probe.layers)
-    probe.close()
-    kept = min(1.0, budget / n_ctx)
-    n_layers: int = model.n_layer
-    return max(budget, round(n_ctx * (1 - (1 - kept) * n_attention / n_layers)))

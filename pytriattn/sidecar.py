@@ -98,8 +98,10 @@ def write_sidecar(stats: TriAttentionStats, path: str | os.PathLike[str]) -> Non
         temporary.unlink(missing_ok=True)
 
 
-def _scalar(reader: gguf.GGUFReader, name: str) -> Any:
+def _scalar(reader: gguf.GGUFReader, name: str, default: Any = None) -> Any:
     field = reader.get_field(_key(name))
+    if field is None and default is not None:
+        return default
     if field is None:
         raise StatsError(f"the key {_key(name)} is missing")
     return field.contents()
@@ -136,10 +138,13 @@ def _read(path: Path) -> TriAttentionStats:
     if version != FORMAT_VERSION:
         raise StatsError(f"it has format version {version}, this pytriattn reads {FORMAT_VERSION}; calibrate again")
     model = ModelIdentity(
-        _scalar(reader, "model.name"), _scalar(reader, "model.architecture"), _scalar(reader, "model.sha256")
+        # the writer leaves empty texts out
+        _scalar(reader, "model.name", ""),
+        _scalar(reader, "model.architecture"),
+        _scalar(reader, "model.sha256"),
     )
     stats = TriAttentionStats(
-        _layers(reader), model, int(_scalar(reader, "corpus.n_tokens")), _scalar(reader, "corpus.sha256")
+        _layers(reader), model, int(_scalar(reader, "corpus.n_tokens")), _scalar(reader, "corpus.sha256", "")
     )
     if not stats.layers or _content_sha256(stats) != _scalar(reader, "content_sha256"):
         raise StatsError("its contents do not match its checksum")

@@ -17,7 +17,6 @@ from conftest import ROOT
 from pytriattn import BusyError, Llama, TriAttentionStats, calibrate
 from pytriattn.calibration import bundled_text
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::pytriattn.ContextWarning")
 
 

@@ -3,16 +3,7 @@
 from __future__ import annotations
 
 from tiny_builder import N_VOCAB, QK_GAIN, TinyModel
-
-
-def _plain(model: TinyModel, *, qk_norm: bool) -> TinyModel:
-    # pre-norm attention and a gated feed-forward block in every layer
-    model.ends()
-    for i in range(model.n_layer):
-        model.norms(i, "attn_norm", "ffn_norm")
-        model.attention(i, qk_norm=qk_norm)
-        model.ffn(i)
-    return model
+from tiny_dense import pre_norm
 
 
 def mistral3() -> TinyModel:
@@ -27,19 +18,19 @@ def mistral3() -> TinyModel:
             "rope.scaling.yarn_log_multiplier": 1.0,
         }
     )
-    return _plain(model, qk_norm=False)
+    return pre_norm(model)
 
 
 def maincoder() -> TinyModel:
     """Neighbouring pairs (NORM), then a norm with a weight for each dimension: a head's turns are no longer rotations."""
-    return _plain(TinyModel("maincoder", n_layer=3, head_dim=32), qk_norm=True)
+    return pre_norm(TinyModel("maincoder", n_layer=3, head_dim=32), qk_norm=True)
 
 
 def hunyuan_dense() -> TinyModel:
     """Half-split pairs (NEOX) with a raised base, then a norm with a weight for each dimension; heads of 64."""
     model = TinyModel("hunyuan-dense", n_layer=3, head_dim=64)
     model.keys({"rope.scaling.alpha": 50.0})
-    return _plain(model, qk_norm=True)
+    return pre_norm(model, qk_norm=True)
 
 
 def talkie() -> TinyModel:

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 from tiny_builder import N_VOCAB, TinyModel
+from tiny_dense import pre_norm
 
 WINDOW = 32  # of sliding attention: shorter than any text the tests read
 
 
-def _plain(model: TinyModel, *, qk_norm: bool = False, bias: bool = False) -> TinyModel:
-    # pre-norm attention and a gated feed-forward block in every layer
-    model.ends()
-    for i in range(model.n_layer):
-        model.norms(i, "attn_norm", "ffn_norm")
-        model.attention(i, qk_norm=qk_norm, bias=bias)
-        model.ffn(i)
-    return model
-
-
 def llama() -> TinyModel:
     """Neighbouring pairs rotate (NORM); everything else is plain."""
-    return _plain(TinyModel("llama", n_layer=3, head_dim=32))
+    return pre_norm(TinyModel("llama", n_layer=3, head_dim=32))
 
 
 def llama_ropefreqs() -> TinyModel:
     """Llama 3's factors: fast bands untouched, slow ones divided by 8, a ramp between; heads of 64."""
-    model = _plain(TinyModel("llama", n_layer=2, head_dim=64, freq_base=500000.0))
+    model = pre_norm(TinyModel("llama", n_layer=2, head_dim=64, freq_base=500000.0))
     model.tensor("rope_freqs.weight", np.interp(np.arange(32), [8, 20], [1.0, 8.0]))
     return model
 
@@ -34,22 +25,22 @@ def llama_linear() -> TinyModel:
     """Positions divided by 4 (linear scaling), as the first long-context models had it."""
     model = TinyModel("llama", n_layer=2, head_dim=32)
     model.keys({"rope.scaling.type": "linear", "rope.scaling.factor": 4.0})
-    return _plain(model)
+    return pre_norm(model)
 
 
 def qwen2() -> TinyModel:
     """Half-split pairs (NEOX); queries, keys and values have biases."""
-    return _plain(TinyModel("qwen2", n_layer=3, head_dim=32, n_embd=128, freq_base=1e6), bias=True)
+    return pre_norm(TinyModel("qwen2", n_layer=3, head_dim=32, n_embd=128, freq_base=1e6), bias=True)
 
 
 def qwen3() -> TinyModel:
     """Half-split pairs (NEOX), queries and keys normalised per head; heads of 64."""
-    return _plain(TinyModel("qwen3", n_layer=3, head_dim=64, freq_base=1e6), qk_norm=True)
+    return pre_norm(TinyModel("qwen3", n_layer=3, head_dim=64, freq_base=1e6), qk_norm=True)
 
 
 def smollm3() -> TinyModel:
     """Every fourth layer has no RoPE, and no key of the file says so; heads of 64."""
-    return _plain(TinyModel("smollm3", n_layer=4, head_dim=64, freq_base=2e6))
+    return pre_norm(TinyModel("smollm3", n_layer=4, head_dim=64, freq_base=2e6))
 
 
 def phi3() -> TinyModel:

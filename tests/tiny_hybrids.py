@@ -28,7 +28,8 @@ def lfm2() -> TinyModel:
 # --- Mamba ---
 
 
-def _ssm_keys(model: TinyModel, *, inner: int, state: int, rank: int, groups: int) -> None:
+def ssm_keys(model: TinyModel, *, inner: int, state: int, rank: int, groups: int) -> None:
+    """Set the sizes of a state-space layer."""
     model.keys(
         {
             "ssm.conv_kernel": CONV_KERNEL,
@@ -40,7 +41,8 @@ def _ssm_keys(model: TinyModel, *, inner: int, state: int, rank: int, groups: in
     )
 
 
-def _mamba2(model: TinyModel, layer: int, *, inner: int, state: int, heads: int, groups: int) -> None:
+def mamba2(model: TinyModel, layer: int, *, inner: int, state: int, heads: int, groups: int) -> None:
+    """Add the tensors of a Mamba 2 layer."""
     blk, conv = f"blk.{layer}", inner + 2 * groups * state
     model.weight(f"{blk}.ssm_in", model.n_embd, inner + conv + heads)
     model.weight(f"{blk}.ssm_conv1d", CONV_KERNEL, conv)
@@ -56,7 +58,7 @@ def granitehybrid() -> TinyModel:
     """Mamba 2 layers with an attention layer after each; no RoPE anywhere, by a key of the file."""
     model = TinyModel("granitehybrid", n_layer=4, head_dim=32, n_head_kv=[0, 2, 0, 2])
     size = {"inner": 2 * model.n_embd, "state": 16, "groups": 1}
-    _ssm_keys(model, rank=4, **size)
+    ssm_keys(model, rank=4, **size)
     model.keys({"rope.scaling.finetuned": False})
     model.ends()
     for i in range(model.n_layer):
@@ -65,7 +67,7 @@ def granitehybrid() -> TinyModel:
         if model.n_head_kv(i) > 0:
             model.attention(i)
         else:
-            _mamba2(model, i, heads=4, **size)
+            mamba2(model, i, heads=4, **size)
     return model
 
 
@@ -73,13 +75,13 @@ def falcon_h1() -> TinyModel:
     """Mamba 2 and attention side by side in every layer; heads of 64."""
     model = TinyModel("falcon-h1", n_layer=2, head_dim=64)
     size = {"inner": 2 * model.n_embd, "state": 16, "groups": 1}
-    _ssm_keys(model, rank=4, **size)
+    ssm_keys(model, rank=4, **size)
     model.ends()
     for i in range(model.n_layer):
         model.norms(i, "attn_norm")
         model.uniform(f"blk.{i}.ffn_norm", 0.8, 1.2, model.n_embd)  # this name has no suffix
         model.attention(i)
-        _mamba2(model, i, heads=4, **size)
+        mamba2(model, i, heads=4, **size)
         model.ffn(i)
     return model
 
@@ -88,7 +90,7 @@ def jamba() -> TinyModel:
     """Mamba 1 layers, attention without RoPE after each, experts in the last layer."""
     model = TinyModel("jamba", n_layer=4, head_dim=32, n_embd=128, n_ff=64, n_head_kv=[0, 2, 0, 2])
     inner, state, rank = 2 * model.n_embd, 16, 8
-    _ssm_keys(model, inner=inner, state=state, rank=rank, groups=1)
+    ssm_keys(model, inner=inner, state=state, rank=rank, groups=1)
     model.expert_keys(n_ff=model.n_ff)
     model.ends()
     for i in range(model.n_layer):
@@ -132,7 +134,7 @@ def _delta_net(model: TinyModel, layer: int) -> None:
 
 
 def _delta_net_keys(model: TinyModel) -> None:
-    _ssm_keys(model, inner=_STATE * _V_HEADS, state=_STATE, rank=_V_HEADS, groups=_K_HEADS)
+    ssm_keys(model, inner=_STATE * _V_HEADS, state=_STATE, rank=_V_HEADS, groups=_K_HEADS)
     model.keys({"full_attention_interval": 2})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tiny_hybrids
 from tiny_archs import WINDOW
 from tiny_builder import OUT_GAIN, QK_GAIN, TinyModel
-from tiny_hybrids import CONV_KERNEL
+from tiny_hybrids import CONV_KERNEL, mamba2, ssm_keys
 from tiny_mtp import prediction_head
 
 _SIGMOID = 2  # how a router turns its logits into weights
@@ -44,35 +44,11 @@ def lfm2moe() -> TinyModel:
 # --- Mamba 2 ---
 
 
-def _mamba2_keys(model: TinyModel, *, inner: int, state: int, heads: int, groups: int) -> None:
-    model.keys(
-        {
-            "ssm.conv_kernel": CONV_KERNEL,
-            "ssm.inner_size": inner,
-            "ssm.state_size": state,
-            "ssm.time_step_rank": heads,
-            "ssm.group_count": groups,
-        }
-    )
-
-
-def _mamba2(model: TinyModel, layer: int, *, inner: int, state: int, heads: int, groups: int) -> None:
-    blk, conv = f"blk.{layer}", inner + 2 * groups * state
-    model.weight(f"{blk}.ssm_in", model.n_embd, inner + conv + heads)
-    model.weight(f"{blk}.ssm_conv1d", CONV_KERNEL, conv)
-    model.bias(f"{blk}.ssm_conv1d", conv, std=0.1)
-    model.uniform(f"{blk}.ssm_dt.bias", -4.0, -1.0, heads)
-    model.uniform(f"{blk}.ssm_a", -4.0, -0.5, 1, heads)
-    model.uniform(f"{blk}.ssm_d", 0.5, 1.5, 1, heads)
-    model.uniform(f"{blk}.ssm_norm.weight", 0.8, 1.2, inner // groups, groups)
-    model.weight(f"{blk}.ssm_out", inner, model.n_embd)
-
-
 def granitehybrid_moe() -> TinyModel:
     """Granite's hybrid with experts and RoPE, in neighbouring pairs; the file tells the scale of attention logits."""
     model = TinyModel("granitehybrid", n_layer=4, head_dim=32, n_ff=48, n_head_kv=[0, 2, 0, 2])
-    size = {"inner": 2 * model.n_embd, "state": 16, "heads": 4, "groups": 1}
-    _mamba2_keys(model, **size)
+    size = {"inner": 2 * model.n_embd, "state": 16, "groups": 1}
+    ssm_keys(model, rank=4, **size)
     model.expert_keys(n_ff=model.n_ff)
     model.keys({"expert_shared_feed_forward_length": 48, "attention.scale": 0.25})
     model.ends()
@@ -82,16 +58,16 @@ def granitehybrid_moe() -> TinyModel:
         if model.n_head_kv(i) > 0:
             model.attention(i)
         else:
-            _mamba2(model, i, **size)
+            mamba2(model, i, heads=4, **size)
     return model
 
 
 def nemotron_h() -> TinyModel:
     """A layer is Mamba 2, attention without RoPE or a feed-forward block, but never two of them."""
     model = TinyModel("nemotron_h", n_layer=6, head_dim=64, n_head_kv=[0, 2, 0, 0, 2, 0])
-    size = {"inner": 2 * model.n_embd, "state": 16, "heads": 4, "groups": 2}
+    size = {"inner": 2 * model.n_embd, "state": 16, "groups": 2}
     wide = [0, 0, model.n_ff, 0, 0, model.n_ff]
-    _mamba2_keys(model, **size)
+    ssm_keys(model, rank=4, **size)
     model.keys({"feed_forward_length": wide, "attention.layer_norm_epsilon": 1e-5})
     model.ends()
     for i in range(model.n_layer):
@@ -103,7 +79,7 @@ def nemotron_h() -> TinyModel:
             model.weight(f"{blk}.ffn_up", model.n_embd, model.n_ff)
             model.weight(f"{blk}.ffn_down", model.n_ff, model.n_embd)
         else:
-            _mamba2(model, i, **size)
+            mamba2(model, i, heads=4, **size)
     return model
 
 
@@ -121,9 +97,9 @@ def _plain_experts(model: TinyModel, layer: int, *, n_expert: int = 4, n_ff: int
 def nemotron_h_moe() -> TinyModel:
     """Nemotron-H with experts; its prediction layer is the only one with both attention and experts."""
     model = TinyModel("nemotron_h_moe", n_layer=6, head_dim=32, n_head_kv=[0, 2, 0, 0, 2, 0, 2])
-    size = {"inner": 2 * model.n_embd, "state": 16, "heads": 4, "groups": 2}
+    size = {"inner": 2 * model.n_embd, "state": 16, "groups": 2}
     wide = [0, 0, 48, 0, 0, 48, 48]
-    _mamba2_keys(model, **size)
+    ssm_keys(model, rank=4, **size)
     model.expert_keys()
     model.keys({"feed_forward_length": wide, "expert_shared_feed_forward_length": 48})
     model.keys({"attention.layer_norm_epsilon": 1e-5, "expert_weights_norm": True})
@@ -137,7 +113,7 @@ def nemotron_h_moe() -> TinyModel:
         if wide[i] > 0:
             _plain_experts(model, i)
         elif model.n_head_kv(i) == 0:
-            _mamba2(model, i, **size)
+            mamba2(model, i, heads=4, **size)
     return model
 
 
@@ -158,8 +134,8 @@ def _plamo2_mamba(model: TinyModel, layer: int, *, inner: int, state: int, heads
 def plamo2() -> TinyModel:
     """Mamba 2 and attention in turn; every head has a norm of its own, and half-split pairs rotate."""
     model = TinyModel("plamo2", n_layer=4, head_dim=32, n_head_kv=[0, 2, 0, 2])
-    size = {"inner": 2 * model.n_embd, "state": 16, "heads": 4}
-    _mamba2_keys(model, groups=0, **size)
+    size = {"inner": 2 * model.n_embd, "state": 16}
+    ssm_keys(model, rank=4, groups=0, **size)
     model.ends()
     for i in range(model.n_layer):
         blk, d = f"blk.{i}", model.head_dim
@@ -174,7 +150,7 @@ def plamo2() -> TinyModel:
             model.uniform(f"{blk}.attn_k_norm.weight", 0.7 * QK_GAIN, 1.3 * QK_GAIN, d, n_head_kv)
             model.weight(f"{blk}.attn_output", d * n_head, model.n_embd, gain=OUT_GAIN)
         else:
-            _plamo2_mamba(model, i, **size)
+            _plamo2_mamba(model, i, heads=4, **size)
     return model
 
 
@@ -188,7 +164,7 @@ def qwen35moe() -> TinyModel:
     model = TinyModel("qwen35moe", n_layer=4, head_dim=64, n_rot=16, freq_base=1e7)
     keys, values = _STATE * _K_HEADS, _STATE * _V_HEADS
     model.expert_keys()
-    _mamba2_keys(model, inner=values, state=_STATE, heads=_V_HEADS, groups=_K_HEADS)
+    ssm_keys(model, inner=values, state=_STATE, rank=_V_HEADS, groups=_K_HEADS)
     model.keys(
         {
             "expert_shared_feed_forward_length": 48,

@@ -1,0 +1,137 @@
+"""``pytriattn-preflight``: whether a model, its statistics and a budget fit together, before the model is loaded."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from pytriattn.cli.output import EXIT_OK, add_cache_options, cache_options, print_json, print_tables, read_model, run
+from pytriattn.errors import StatsError
+from pytriattn.json_values import SCHEMA, to_json
+from pytriattn.preflight import Finding, PreflightSettings, Status, effective_settings, preflight
+from pytriattn.stats import TriAttentionStats
+from pytriattn.text import printable
+
+__all__ = ["main"]
+
+EXIT_UNFIT = 1
+_MODES = ("per_layer_head", "per_head", "per_layer", "global", "recent", "random")
+_COLOURS = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red"}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pytriattn-preflight",
+        description="Check that a GGUF model, its .triattention statistics and a budget fit together. Nothing is loaded.",
+        epilog="Exit codes: 0 fit, 1 unfit, 2 error or wrong usage, 130 interrupted.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="the GGUF model")
+    parser.add_argument("stats", metavar="STATS", help="its .triattention file")
+    add_cache_options(parser, needs_budget=True)
+    parser.add_argument(
+        "--mode", choices=_MODES, default="per_layer_head", help="what keeps its own set of keys (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--scale-budget",
+        action="store_true",
+        help="scale_budget_by_attention: keep more where few layers have full attention",
+    )
+    parser.add_argument(
+        "--allow-untested", action="store_true", help="only warn of an architecture that has not been tested"
+    )
+    return parser
+
+
+def _stats_of(path: str) -> TriAttentionStats | StatsError:
+    try:
+        return TriAttentionStats.load(path)
+    except StatsError as error:
+        return error
+
+
+def _examine(arguments: argparse.Namespace) -> tuple[list[Finding], dict[str, Any]]:
+    """Return the findings, and what else the JSON object has."""
+    from pytriattn.inspection import memory_json, model_json
+    from pytriattn.memory import full_cache, layer_memory
+    from pytriattn.model_file import model_identity
+
+    stats = _stats_of(arguments.stats)
+    facts: dict[str, Any] = {"statistics": _stats_json(arguments.stats, stats)}
+    info = read_model(arguments.model)
+    file = Path(info.path).expanduser()
+    metadata = {"general.name": info.name, "general.architecture": info.architecture}
+    # a model on a server has no identity: that needs more than its first bytes
+    identity = model_identity(file, metadata) if file.is_file() else None
+    settings = PreflightSettings(
+        cache=cache_options(arguments),
+        mode=arguments.mode,
+        scale_budget_by_attention=arguments.scale_budget,
+        allow_untested=arguments.allow_untested,
+        memory=arguments.vram,
+    )
+    findings = preflight(info, settings, stats, identity)
+    facts["model"] = model_json(info) | {"sha256": None if identity is None else identity.sha256}
+    facts["settings"] = to_json(settings)
+    facts["memory"] = None
+    if not any(finding.name == "context" and finding.status is Status.FAIL for finding in findings):
+        with_budget = effective_settings(info, settings).cache
+        full = full_cache(info, with_budget)
+        facts["memory"] = {
+            "weights_bytes": info.file_bytes,
+            "full_cache": None if full is None else memory_json(full),
+            "budget": memory_json(layer_memory(info, with_budget)),
+        }
+    return findings, facts
+
+
+def _stats_json(path: str, stats: TriAttentionStats | StatsError) -> dict[str, Any]:
+    if isinstance(stats, StatsError):
+        return {"path": path, "readable": False, "model": None, "n_tokens": None, "layers": None}
+    return {
+        "path": path,
+        "readable": True,
+        "model": to_json(stats.model),
+        "n_tokens": stats.n_tokens,
+        "layers": [layer.layer for layer in stats.layers],
+    }
+
+
+def _table(findings: Sequence[Finding], fits: bool) -> Group:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column()
+    table.add_column(overflow="fold")
+    for finding in findings:
+        table.add_row(
+            Text(finding.status.value, style=_COLOURS[finding.status]), finding.name, printable(finding.message)
+        )
+    verdict = Text("They fit." if fits else "They do not fit.", style=_COLOURS[Status.OK if fits else Status.FAIL])
+    return Group(table, "", verdict)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    findings, facts = _examine(arguments)
+    fits = not any(finding.status is Status.FAIL for finding in findings)
+    if arguments.json:
+        listed = [{"name": f.name, "status": f.status.value, "message": f.message} for f in findings]
+        print_json({"schema": SCHEMA, "tool": "pytriattn-preflight", "fit": fits, "findings": listed} | facts)
+    else:
+        print_tables(_table(findings, fits))
+    return EXIT_OK if fits else EXIT_UNFIT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program with these arguments (default: the process's own) and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    return run("pytriattn-preflight", lambda: _run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

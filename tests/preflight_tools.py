@@ -1,0 +1,29 @@
+"""Statistics and settings for the tests of preflight."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from pytriattn import TriAttentionStats
+from pytriattn._native import core
+from pytriattn.memory import CacheOptions
+from pytriattn.model_file import model_identity
+from pytriattn.preflight import PreflightSettings
+from pytriattn.stats import LayerStats
+
+
+def stats_of(path: pathlib.Path) -> TriAttentionStats:
+    """Measure a tiny model, which has no tokenizer, on random tokens."""
+    model = core.Model(str(path))
+    tokens = np.random.default_rng(3).integers(0, 250, 128, dtype=np.int32)
+    native = core.calibrate(model, tokens, n_ctx=128, n_ubatch=128, n_threads=1)
+    layers = tuple(LayerStats.from_native(layer) for layer in native.layers)
+    return TriAttentionStats(layers, model_identity(path, model.metadata), native.n_tokens, "00" * 32)
+
+
+def settings_of(budget: int | None, **options: Any) -> PreflightSettings:
+    cache = {name: options.pop(name) for name in list(options) if name in CacheOptions.__dataclass_fields__}
+    return PreflightSettings(CacheOptions(budget=budget, **cache), **options)
