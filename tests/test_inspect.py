@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import tiny_archs
 from tiny_builder import TinyModel
 
 from pytriattn import TriAttentionStats
@@ -28,7 +29,7 @@ KEYS: dict[str, set[str]] = {
     },
     "layers": {
         *("index", "kind", "owner", "n_head", "n_head_kv", "head_dim_k", "head_dim_v", "k_width", "v_width"),
-        *("state_size", "rope", "has_cells"),
+        *("state_size", "rope", "has_cells", "index_k_width", "index_v_width"),
     },
     "ropes": {
         *("mode", "interleaved", "head_dim", "rot_begin", "n_rot", "freq_base", "freq_scale", "scaling", "ext_factor"),
@@ -140,7 +141,6 @@ def test_text_of_a_sliding_model(gemma3: pathlib.Path, capsys: pytest.CaptureFix
         ("deci", "no attention 1, 3 - - - - -"),
         ("bloom", "attention is biased by distance (ALiBi)"),
         ("gpt2", "learned, in a table"),
-        ("minimax-m3", "These bytes are a guess"),
     ],
 )
 def test_rope_in_words(
@@ -152,6 +152,15 @@ def test_rope_in_words(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "250")
     assert rope in " ".join(inspect(capsys, tiny(arch)).split())
+
+
+def test_bytes_of_an_unknown_architecture_are_a_guess(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_archs.llama()
+    model.arch = "unheard-of"
+    model.save(tmp_path / "model.gguf")
+    assert "These bytes are a guess" in " ".join(inspect(capsys, tmp_path / "model.gguf").split())
 
 
 def test_json_keeps_its_schema(gemma3: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
