@@ -167,7 +167,17 @@ void add_context(py::module_ & m) {
         .def("n_tokens", [](Context & self, int seq) { return self.look([&](Decoder & d) { return d.n_tokens(seq); }); }, py::arg("seq") = 0)
         .def_property_readonly("chunk", [](Context & self) { return self.look([](Decoder & d) { return d.cache().chunk; }); })
         .def_property_readonly("n_ubatch", [](Context & self) { return self.look([](Decoder & d) { return d.cache().n_ubatch; }); })
+        .def_property_readonly("n_rows", [](Context & self) { return self.look([](Decoder & d) { return d.n_rows(); }); })
         .def_property_readonly("n_seq_max", [](Context & self) { return self.look([](Decoder & d) { return d.params().n_seq_max; }); })
+        .def("save", [](Context & self) {
+            const Decoder::Saved saved = self.compute([](Decoder & d) { return d.save(); });
+            const auto bytes = [](const std::vector<uint8_t> & v) { return py::bytes(reinterpret_cast<const char *>(v.data()), v.size()); };
+            return py::make_tuple(bytes(saved.cells), bytes(saved.origins), saved.n_past, saved.n_protected);
+        })
+        .def("load", [](Context & self, const std::string & cells, const std::string & origins, int64_t n_past, int32_t n_protected) {
+            const Decoder::Saved saved{{cells.begin(), cells.end()}, {origins.begin(), origins.end()}, n_past, n_protected};
+            self.compute([&](Decoder & d) { d.load(saved); });
+        }, py::arg("cells"), py::arg("origins"), py::arg("n_past"), py::arg("n_protected"))
         .def("cancel", &Context::cancel)
         .def("start", &Context::start)
         .def("close", &Context::close)

@@ -21,6 +21,7 @@ from pytriattn.errors import (
     InvalidTokenError,
     ModelLoadError,
     RequestCancelledError,
+    StateError,
     StatsError,
     TriAttnError,
     UnsupportedModelError,
@@ -30,7 +31,6 @@ from pytriattn.gguf_info import gguf_info
 from pytriattn.kv_stats import KVStats
 from pytriattn.llama import Llama
 from pytriattn.model_info import ModelInfo
-from pytriattn.preflight import preflight
 from pytriattn.sampling import LlamaGrammar, SamplingParams
 from pytriattn.stats import LayerStats, TriAttentionStats
 
@@ -55,6 +55,7 @@ __all__ = [
     "ModelLoadError",
     "RequestCancelledError",
     "SamplingParams",
+    "StateError",
     "StatsError",
     "TriAttentionStats",
     "TriAttnError",
@@ -64,7 +65,6 @@ __all__ = [
     "convert_file",
     "gguf_info",
     "llama_cpp_commit",
-    "preflight",
 ]
 
 __version__ = version("pytriattn")

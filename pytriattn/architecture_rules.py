@@ -59,7 +59,7 @@ class Rules:
         factors: tensors that divide frequencies: ``freqs`` (``rope_freqs``), ``long`` (LongRoPE's two), ``either`` (these if
             ``rope.scaling.type`` is ``longrope``, else that).
         factors_slide: sliding layers have the factors as well.
-        rotates: ``first`` dimensions of a head, its ``last`` ones, or ``all``.
+        rotates: the ``first`` dimensions of a head, or its ``last`` ones.
         n_rot_by_layer: ``rope.dimension_count_swa`` counts in sliding layers; elsewhere the first layer's number does for all.
         halves_n_rot: layers with full attention rotate half of what the key says.
         log_multiplier: what ``rope.scaling.yarn_log_multiplier`` is multiplied by; 0: it is not read.
@@ -88,7 +88,7 @@ class Rules:
     nope: str = ""
     factors: Literal["", "freqs", "long", "either"] = ""
     factors_slide: bool = True
-    rotates: Literal["first", "last", "all"] = "first"
+    rotates: Literal["first", "last"] = "first"
     n_rot_by_layer: bool = False
     halves_n_rot: bool = False
     log_multiplier: float = 0.0
@@ -123,7 +123,7 @@ _RULES: dict[str, Rules] = {
     **_named(
         norm="internlm2 xverse command-r olmo arctic deepseek chatglm chameleon bailingmoe maincoder ernie4-5-moe",
         neox="falcon dbrx stablelm bitnet qwen qwen2 qwen2moe qwen3 qwen3moe olmoe phi2 gemma starcoder2 openelm gptneox codeshell "
-        "orion nemotron bailingmoe2 dots1 jais2 grovemoe minimax-m2 cogvlm talkie hunyuan-moe",
+        "orion nemotron bailingmoe2 dots1 jais2 grovemoe minimax-m2 cogvlm talkie hunyuan-moe plamo",
     ),
     # --- and of another name ---
     "ernie4_5": Rules("ernie4-5.cpp", "norm"),
@@ -132,7 +132,6 @@ _RULES: dict[str, Rules] = {
     "seed_oss": Rules("seed-oss.cpp", "neox"),
     "hy_v3": Rules("hy-v3.cpp", "neox"),
     "hrm_text": Rules("hrm-text.cpp", "neox"),
-    "plamo": Rules("plamo.cpp", "neox", rotates="all"),
     # --- factors that divide frequencies ---
     "llama": Rules("llama.cpp", "norm", factors="either"),
     "llama-embed": Rules("llama-embed.cpp", "norm", factors="either"),
@@ -148,7 +147,7 @@ _RULES: dict[str, Rules] = {
     "phimoe": Rules("phimoe.cpp", "neox", factors="long"),
     # --- RoPE by a key, or in some layers only ---
     "granite": Rules("granite.cpp", "norm", factors="either", nope="finetuned"),
-    "granitemoe": Rules("granite-moe.cpp", "norm", factors="either", nope="finetuned"),
+    "granitemoe": Rules("granite-moe.cpp", "norm", factors="either"),
     "granite_swa": Rules("granite-swa.cpp", "norm", factors="either", nope="pattern", sliding=Sliding(rope="full")),
     "smollm3": Rules("smollm3.cpp", "norm", nope="every_4th"),
     "baichuan": Rules("baichuan.cpp", "norm", nope="n_layer_not_32", alibi="n_layer_40"),

@@ -15,6 +15,7 @@ __all__ = [
     "InvalidTokenError",
     "ModelLoadError",
     "RequestCancelledError",
+    "StateError",
     "StatsError",
     "TriAttnError",
     "UnsupportedModelError",
@@ -35,6 +36,10 @@ class UnsupportedModelError(TriAttnError, ValueError):
 
 class StatsError(TriAttnError, ValueError):
     """Statistics (a ``.triattention`` file) are damaged, of another version, or of another model."""
+
+
+class StateError(TriAttnError, ValueError):
+    """A saved state is damaged, of another version, or of another model or other settings."""
 
 
 class BudgetError(TriAttnError, ValueError):

@@ -73,8 +73,6 @@ class RopeReader:
         # where the number is not the layer's own, llama.cpp takes that of the first layer, whatever that layer is
         by_layer = self._rules.n_rot_by_layer
         n_rot = self._n_rot_sliding if self._slides[layer if by_layer else 0] else self._n_rot
-        if self._rules.rotates == "all":
-            n_rot = head_dim
         if n_rot == 0:
             return None
         if n_rot > head_dim or n_rot % 2 != 0:

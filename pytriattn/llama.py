@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pytriattn.calibration import bundled_stats
 from pytriattn.chat import ChatRequest, chat
 from pytriattn.chat_types import ChatChunk, ChatCompletion
 from pytriattn.completion import Completion, CompletionChunk, complete
+from pytriattn.errors import ContextError
 from pytriattn.generation import Generation, token_limit
 from pytriattn.log import enable_verbose, forward_llama_log
 from pytriattn.memory import CacheOptions
@@ -213,6 +215,18 @@ class Llama(Session):
             )
         finally:
             forward_llama_log()
+        self._made_with = {
+            "model": self._identity.sha256,
+            "cells": self._context.counters()["cells_allocated"],
+            "n_ctx": self._n_ctx,
+            "n_batch": n_batch,
+            "n_ubatch": n_ubatch,
+            "type_k": type_k,
+            "type_v": type_v,
+            "flash_attn": flash,
+            "rope": asdict(rope),
+            "eviction": None if eviction is None else asdict(eviction),
+        }
         self._stats = stats
         self._eviction = eviction
         if lora:
@@ -395,7 +409,10 @@ class Llama(Session):
     # -- tokens ----------------------------------------------------------------------------------------------------------------
 
     def generate(
-        self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]], max_tokens: int | None = None, **sampling: Any
+        self,
+        tokens: Sequence[int] | npt.NDArray[np.integer[Any]] | None,
+        max_tokens: int | None = None,
+        **sampling: Any,
     ) -> Generation:
         """Read a prompt, then return an iterator of generated token ids.
 
@@ -403,7 +420,7 @@ class Llama(Session):
         iterator ends before an end-of-text token (unless ``ignore_eos=True``), after `max_tokens`, or at ``n_ctx``.
 
         Args:
-            tokens: ids of the prompt.
+            tokens: ids of the prompt; None: go on from what has been read (see `eval`).
             max_tokens: at most this many; None or a negative number: no limit but ``n_ctx``.
             **sampling: fields of `SamplingParams`.
 
@@ -414,9 +431,12 @@ class Llama(Session):
         """
         sampling.setdefault("seed", self._seed)
         params = SamplingParams.checked(**sampling)
-        prompt = self.check_tokens(tokens)
+        prompt = self.check_tokens(self.tokens if tokens is None else tokens)
         sampler, limit = self.make_sampler(params, prompt), token_limit(max_tokens)
-        self.read_prompt(prompt)
+        if tokens is not None:
+            self.read_prompt(prompt)
+        elif self._open_context().n_rows == 0:
+            raise ContextError("there are no logits to go on from, since a state was loaded; eval a token first")
         return Generation(self, sampler, limit, ignore_eos=params.ignore_eos)
 
     def make_sampler(self, params: SamplingParams, prompt: npt.NDArray[np.int32]) -> Any:

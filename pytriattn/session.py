@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
@@ -18,6 +19,7 @@ from pytriattn.kv_stats import KVStats, PromptCounters, kv_stats_of
 from pytriattn.log import forward_llama_log
 from pytriattn.model_file import ModelIdentity
 from pytriattn.settings import EvictionSettings
+from pytriattn.state import context_state, read_state, write_state
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -45,6 +47,7 @@ class Session:
         self._reporter: EvictionReporter | None = None
         self._adapters: Adapters | None = None
         self._n_threads = 1
+        self._made_with: dict[str, Any] = {}
 
     # -- text ------------------------------------------------------------------------------------------------------------------
 
@@ -161,6 +164,65 @@ class Session:
         self._tokens = self._tokens[:n_kept]
         self._prompts.note(n_tokens=len(tokens), n_reused=n_kept, was_lost=wanted and was_evicted and common > 0)
         return n_kept
+
+    def eval(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
+        """Read tokens after those that have been read, evicting where a budget asks for it; ``generate(None)`` goes on from there.
+
+        Raises:
+            InvalidTokenError, ContextFullError: as `Llama.__call__`; nothing has been read then.
+        """
+        array = self.check_tokens(tokens)
+        context = self._open_context()
+        self.note_position(len(self._tokens) + len(array))
+        context.start()
+        self._call += 1
+        try:
+            context.read(0, array, 0)
+            self._tokens += array.tolist()
+            self.report_evictions()
+        except ContextFullError:
+            raise
+        except BaseException:
+            self._tokens = []  # the context has been cleared
+            raise
+        finally:
+            forward_llama_log()
+
+    def save_state(self, path: str | os.PathLike[str] | None = None) -> bytes | None:
+        """Return what has been read and what is left of it in the cache as bytes, or write it to a file.
+
+        After `load_state` the same tokens give the same predictions, bit for bit, as if nothing had come between.
+
+        Raises:
+            ContextError: the context decodes several sequences.
+            OSError: the file cannot be written.
+        """
+        state = context_state(self._open_context(), self._tokens, self._made_with)
+        if path is None:
+            return state.to_bytes()
+        write_state(state, path)
+        return None
+
+    def load_state(self, state: bytes | str | os.PathLike[str]) -> None:
+        """Go back to a saved state, in this or in another process.
+
+        There are no predictions until a token has been read: `eval` it, or call `Llama.generate` with the text of the state
+        (`tokens`) and at least one token more.
+
+        Raises:
+            StateError: it is damaged, or made with another model, version or other settings; nothing has changed then.
+        """
+        saved, source = read_state(state)
+        context = self._open_context()
+        saved.check({**self._made_with, "llama.cpp": core.LLAMA_CPP_COMMIT}, source)
+        self.reset()
+        context.load(saved.cells, saved.origins, saved.n_past, saved.n_protected)
+        self._tokens = saved.tokens.tolist()
+
+    @property
+    def tokens(self) -> list[int]:
+        """What has been read, token by token."""
+        return list(self._tokens)
 
     def note_read(self, token: int) -> None:
         """Remember that a generated token has been read."""

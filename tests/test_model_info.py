@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from fetch_models import fetch
 from gguf_bytes import gguf_bytes, model_keys
-from info_checks import NAMES, NOT_VIEWED, SETTINGS, check_rope, make_context, path_of, slides
-from tiny_models import ARCHITECTURES, make_tiny_model
+from info_checks import NAMES, NOT_VIEWED, check_rope, make_context, path_of, slides
+from tiny_models import make_tiny_model
 
 from pytriattn import ModelLoadError
 from pytriattn._native import core
@@ -236,117 +236,3 @@ def test_models_that_are_none(tmp_path: pathlib.Path) -> None:
         info_of(tmp_path, "llama", {"rope_freqs.weight": np.ones(8)})
     with pytest.raises(ModelLoadError, match="factors of RoPE are not positive"):
         info_of(tmp_path, "llama", {"rope_freqs.weight": np.zeros(16)})
-
-
-# --- variants that no tiny model has, held against a loaded one ---
-
-
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "yarn with a factor of its own": (
-        "qwen3",
-        {
-            "rope.scaling.type": "yarn",
-            "rope.scaling.factor": 4.0,
-            "rope.scaling.original_context_length": 512,
-            "rope.scaling.attn_factor": 0.8,
-        },
-    ),
-    "none in spite of a factor": ("llama", {"rope.scaling.type": "none", "rope.scaling.factor": 4.0}),
-    "linear by the old key": ("llama", {"rope.scale_linear": 8.0}),
-    "yarn that shrinks": (
-        "llama",
-        {"rope.scaling.type": "yarn", "rope.scaling.factor": 0.5, "rope.scaling.original_context_length": 512},
-    ),
-    "mistral 3's yarn": (
-        "mistral3",
-        {
-            "rope.scaling.type": "yarn",
-            "rope.scaling.factor": 16.0,
-            "rope.scaling.yarn_log_multiplier": 1.0,
-            "rope.scaling.yarn_beta_fast": 4.0,
-            "rope.scaling.yarn_beta_slow": 0.5,
-            "rope.scaling.original_context_length": 256,
-        },
-    ),
-    "mistral 4's yarn": (
-        "mistral4",
-        {"rope.scaling.type": "yarn", "rope.scaling.factor": 40.0, "rope.scaling.yarn_log_multiplier": 0.05},
-    ),
-    "gemma 3 stretched": ("gemma3", {"rope.scaling.type": "linear", "rope.scaling.factor": 8.0}),
-    "gemma 3 with yarn": (
-        "gemma3",
-        {"rope.scaling.type": "yarn", "rope.scaling.factor": 8.0, "rope.scaling.original_context_length": 512},
-    ),
-    "gpt-oss with another base": ("gpt-oss", {"rope.freq_base_swa": 7000.0}),
-    "a pattern by number": ("gemma2", {"attention.sliding_window_pattern": 4}),
-    "cohere 2's pattern by number": ("cohere2", {"attention.sliding_window_pattern": 3}),
-    "no window": ("gemma3", {"attention.sliding_window": 0}),
-    "olmo 2 stretched": ("olmo2-sliding", {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}),
-    "llama 4 without chunks": ("llama4", {"attention.sliding_window": 0}),
-    "smallthinker without a window": ("smallthinker", {"attention.sliding_window": 0}),
-    "exaone 4 with a window of no use": ("exaone4", {"attention.sliding_window": 100}),
-    "granite without RoPE": ("granite", {"rope.scaling.finetuned": False}),
-    "hunyuan with alpha": ("hunyuan-dense", {"rope.scaling.alpha": 1000.0}),
-    "llama with LongRoPE": (
-        "llama",
-        {
-            "rope.scaling.type": "longrope",
-            "rope.scaling.attn_factor": 1.2,
-            "rope.scaling.original_context_length": 512,
-            "tensor rope_factors_short": np.linspace(1.0, 2.0, 16),
-            "tensor rope_factors_long": np.linspace(2.0, 9.0, 16),
-        },
-    ),
-    "LongRoPE's factors without its type": ("llama", {"rope.scaling.original_context_length": 512}),
-    "phi 3 within its context": ("phi3", {"rope.scaling.original_context_length": 1024}),
-    "no sizes of heads": ("internlm2", {"attention.key_length": None, "attention.value_length": None}),
-    "no RoPE dimensions": ("qwen3", {"rope.dimension_count": None, "rope.freq_base": None}),
-    "no window's size": ("gemma2", {"attention.sliding_window": None}),
-    "no sliding at all": ("gemma3", {"attention.sliding_window": None}),
-    "recurrent layers by list": (
-        "qwen35",
-        {"attention.recurrent_layers": [1, 0, 1, 0], "full_attention_interval": 4},
-    ),
-    "glm 4 moe with sections": ("glm4moe", {"rope.dimension_sections": [4, 6, 6, 0]}),
-    "glm 4 with sections": ("glm4", {"rope.dimension_sections": [2, 3, 3, 0]}),
-    "grok's yarn": (
-        "grok",
-        {
-            "rope.scaling.type": "yarn",
-            "rope.scaling.factor": 16.0,
-            "rope.scaling.original_context_length": 128,
-            "rope.scaling.yarn_ext_factor": 0.5,
-            "rope.scaling.yarn_beta_fast": 8.0,
-        },
-    ),
-}
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_variants(tmp_path: pathlib.Path, variant: str) -> None:
-    name, keys = VARIANTS[variant]
-    model = ARCHITECTURES[name]()
-    for key, value in keys.items():
-        if key.startswith("tensor "):
-            model.tensor(f"{key.removeprefix('tensor ')}.weight", value)
-        elif value is None:
-            del model._keys[key]
-        else:
-            model.keys({key: value})
-    path = tmp_path / "model.gguf"
-    model.save(path)
-    compare(path, 1024)
-
-
-def compare(path: pathlib.Path, n_ctx: int) -> None:
-    info = gguf_info(path)
-    context = make_context(path, {"ctx": n_ctx})
-    for node in context.attention():
-        layer = info.layers[node.layer]
-        assert (layer.owner, slides(info, layer)) == (node.owner, node.sliding)
-        assert (layer.rope is None) == (node.operator is None)
-        if layer.rope is not None:
-            check_rope(layer.rope, node, n_ctx)
-    for values in SETTINGS[:1] + SETTINGS[5:6]:
-        counters = make_context(path, values).counters()
-        assert info.kv_bytes(**values).total == sum(counters[f"{part}_bytes"] for part in ("k", "v", "recurrent"))

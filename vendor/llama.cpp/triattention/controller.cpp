@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -148,6 +149,30 @@ Scores Controller::scores(int32_t seq) { return score(view_.stream_of(seq), view
 void Controller::forget(int32_t seq) {
     origins_.erase(seq);
     n_evictions_of_.erase(seq);
+}
+
+std::vector<uint8_t> Controller::save(int32_t seq) {
+    OriginMap & origin = origins(seq);
+    origin.sync(view_.cells(seq));
+    const auto found = n_evictions_of_.find(seq);
+    const int64_t n = found != n_evictions_of_.end() ? found->second : 0;
+    const auto * first = reinterpret_cast<const uint8_t *>(&n);
+    std::vector<uint8_t> bytes(first, first + sizeof n);
+    origin.save(bytes);
+    return bytes;
+}
+
+void Controller::load(int32_t seq, const std::vector<uint8_t> & bytes) {
+    int64_t n = 0;
+    if (bytes.size() < sizeof n) {
+        throw DecodeError("the saved state is too short");
+    }
+    std::memcpy(&n, bytes.data(), sizeof n);
+    forget(seq);
+    origins(seq).load(bytes.data() + sizeof n, bytes.size() - sizeof n);
+    if (n > 0) {
+        n_evictions_of_[seq] = n;
+    }
 }
 
 void Controller::truncate(int32_t seq, int32_t n) { origins(seq).truncate(n); }

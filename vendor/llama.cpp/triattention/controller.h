@@ -61,6 +61,10 @@ public:
     // Scores of the sequence's keys, in the order of view().cells(seq), for the next position; empty if the mode needs none.
     Scores scores(int32_t seq);
 
+    // What is known of a sequence beside its cells: where its keys come from, and how often it was pruned.
+    std::vector<uint8_t> save(int32_t seq);
+    void load(int32_t seq, const std::vector<uint8_t> & bytes);  // throws DecodeError
+
     bool has_evicted(int32_t seq) const { return n_evictions_of_.count(seq) > 0; }
     void forget(int32_t seq);  // the sequence was cleared
     void truncate(int32_t seq, int32_t n);  // it was cut back to n positions, before any eviction

@@ -1,6 +1,7 @@
 #include "decoder.h"
 
 #include "errors.h"
+#include "kv_state.h"
 
 #include <algorithm>
 #include <chrono>
@@ -99,6 +100,10 @@ Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
     }
     check_learned_positions(model, params_.n_ctx);
     cache_ = cache_size(params_, llama_model_n_swa(model));
+    if (llama_model_is_hybrid(model) && cache_.n_ubatch > params_.n_seq_max) {
+        // llama.cpp's graph for Kimi Linear ends the process where sequences do not divide a step
+        cache_.n_ubatch -= cache_.n_ubatch % params_.n_seq_max;
+    }
     check_long_rope(model, params_, cache_);
 
     llama_context_params p = llama_context_default_params();
@@ -346,6 +351,35 @@ int64_t Decoder::truncate(int32_t seq, int64_t n) {
         controller_->truncate(seq, static_cast<int32_t>(n));
     }
     return n;
+}
+
+Decoder::Saved Decoder::save() {
+    if (params_.n_seq_max != 1) {
+        throw ContextError("a state can be saved only from a context of one sequence (n_seq_max=1)");
+    }
+    Saved saved;
+    saved.cells = save_sequence(ctx_.get(), 0);
+    if (controller_) {
+        saved.origins = controller_->save(0);
+    }
+    saved.n_past      = n_past_[0];
+    saved.n_protected = n_protected_[0];
+    return saved;
+}
+
+void Decoder::load(const Saved & saved) {
+    if (params_.n_seq_max != 1) {
+        throw ContextError("a state can be loaded only into a context of one sequence (n_seq_max=1)");
+    }
+    clear_all();
+    guarded([&] {
+        load_sequence(ctx_.get(), 0, saved.cells);
+        if (controller_) {
+            controller_->load(0, saved.origins);
+        }
+        n_past_[0]      = saved.n_past;
+        n_protected_[0] = saved.n_protected;
+    });
 }
 
 void Decoder::clear(int32_t seq) {

@@ -79,6 +79,16 @@ public:
     // is impossible (an eviction has been there, a recurrent state or a sliding window has moved on): then it has been cleared.
     int64_t truncate(int32_t seq, int64_t n);
 
+    // A sequence, to be put back into a context of the same model and settings. Only for contexts of one sequence.
+    struct Saved {
+        std::vector<uint8_t> cells, origins;
+        int64_t n_past = 0;
+        int32_t n_protected = 0;
+    };
+    Saved save();
+    // Throws DecodeError if it does not fit; then the context is empty. There are no logits until a token has been read.
+    void load(const Saved & saved);
+
     void clear(int32_t seq);
     void clear_all();
 

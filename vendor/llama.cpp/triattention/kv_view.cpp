@@ -1,59 +1,17 @@
 #include "kv_view.h"
 
 #include "errors.h"
+#include "kv_parts.h"
 
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
 #include "llama.h"
-// private headers of the pinned llama.cpp
-#include "llama-context.h"
-#include "llama-kv-cache-iswa.h"
-#include "llama-kv-cache.h"
-#include "llama-memory-hybrid-iswa.h"
-#include "llama-memory-hybrid.h"
-#include "llama-memory-recurrent.h"
-#include "llama-model.h"
-
 #include <algorithm>
 #include <string>
-#include <typeinfo>
 
 namespace triattn {
 namespace {
-
-struct Parts {
-    llama_kv_cache         * full      = nullptr;
-    llama_kv_cache         * sliding   = nullptr;
-    llama_memory_recurrent * recurrent = nullptr;
-};
-
-Parts find_parts(llama_context * ctx) {
-    llama_memory_i * memory = llama_get_memory(ctx);
-    // Exact classes only: a class that merely derives from one of these may keep more state than we move.
-    if (memory != nullptr) {
-        const auto & type = typeid(*memory);
-        if (type == typeid(llama_kv_cache)) {
-            return {static_cast<llama_kv_cache *>(memory), nullptr, nullptr};
-        }
-        if (type == typeid(llama_kv_cache_iswa)) {
-            auto * iswa = static_cast<llama_kv_cache_iswa *>(memory);
-            return {iswa->get_base(), iswa->get_swa(), nullptr};
-        }
-        if (type == typeid(llama_memory_hybrid)) {
-            auto * hybrid = static_cast<llama_memory_hybrid *>(memory);
-            return {hybrid->get_mem_attn(), nullptr, hybrid->get_mem_recr()};
-        }
-        if (type == typeid(llama_memory_hybrid_iswa)) {
-            auto * hybrid = static_cast<llama_memory_hybrid_iswa *>(memory);
-            return {hybrid->get_mem_attn()->get_base(), hybrid->get_mem_attn()->get_swa(), hybrid->get_mem_recr()};
-        }
-    }
-    throw UnsupportedModelError(memory == nullptr
-        ? "this model keeps no KV cache; load it with budget=None"
-        : "this model's cache is neither a plain, a sliding-window nor a hybrid KV cache, so nothing can be evicted from it; "
-          "load it with budget=None");
-}
 
 ggml_context_ptr scratch_context(size_t n_tensors) {
     ggml_context_ptr ctx(ggml_init({n_tensors * ggml_tensor_overhead(), nullptr, /*no_alloc*/ true}));
@@ -115,7 +73,7 @@ std::vector<KvLayer> read_layers(const llama_kv_cache & cache, uint32_t n_layer,
 }  // namespace
 
 KvView::KvView(llama_context * ctx) : ctx_(ctx) {
-    const Parts parts = find_parts(ctx);
+    const KvParts parts = find_parts(ctx);
     kv_ = parts.full;
 
     const llama_hparams & hparams = llama_get_model(ctx)->hparams;

@@ -1,5 +1,5 @@
 // A narrow view of the part of a context's memory that can be evicted: the KV cache of the full-attention layers.
-// kv_view.cpp alone includes llama.cpp's private headers.
+// The kv_* files alone include llama.cpp's private headers.
 #pragma once
 
 #include <cstdint>

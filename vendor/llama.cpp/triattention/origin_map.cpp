@@ -1,6 +1,9 @@
 #include "origin_map.h"
 
+#include "errors.h"
+
 #include <algorithm>
+#include <cstring>
 
 namespace triattn {
 
@@ -30,6 +33,45 @@ void OriginMap::apply(const CompactionPlan & plan) {
             for (const Move & move : plan.moves[l][h]) {
                 origin_[l][h][move.to] = origin_[l][h][move.from];
             }
+        }
+    }
+}
+
+size_t OriginMap::n_bytes() const {
+    size_t n = sizeof next_pos_;
+    for (const auto & layer : origin_) {
+        for (const auto & head : layer) {
+            n += head.size() * sizeof head[0];
+        }
+    }
+    return n;
+}
+
+void OriginMap::save(std::vector<uint8_t> & bytes) const {
+    const auto put = [&](const void * data, size_t size) {
+        const auto * first = static_cast<const uint8_t *>(data);
+        bytes.insert(bytes.end(), first, first + size);
+    };
+    put(&next_pos_, sizeof next_pos_);
+    for (const auto & layer : origin_) {
+        for (const auto & head : layer) {
+            put(head.data(), head.size() * sizeof head[0]);
+        }
+    }
+}
+
+void OriginMap::load(const uint8_t * bytes, size_t size) {
+    if (size != n_bytes()) {
+        throw DecodeError("the saved state does not fit this context: its origin map has another size");
+    }
+    const auto get = [&](void * data, size_t n) {
+        std::memcpy(data, bytes, n);
+        bytes += n;
+    };
+    get(&next_pos_, sizeof next_pos_);
+    for (auto & layer : origin_) {
+        for (auto & head : layer) {
+            get(head.data(), head.size() * sizeof head[0]);
         }
     }
 }

@@ -17,6 +17,11 @@ public:
     // Enters the cells that were filled since the last call (positions not seen yet).
     void sync(const std::vector<KvCell> & cells);
     void apply(const CompactionPlan & plan);
+    // The whole map as bytes, and back. Throws DecodeError if they are of another shape.
+    void save(std::vector<uint8_t> & bytes) const;
+    void load(const uint8_t * bytes, size_t size);
+    size_t n_bytes() const;
+
     // The sequence was cut back to its first `n` positions, none of which had been moved.
     void truncate(int32_t n);
 
