@@ -18,7 +18,7 @@ from pytriattn.sampling import SamplingParams
 from pytriattn.text_stream import TextStream, check_stops
 
 if TYPE_CHECKING:
-    from pytriattn.llama import Llama
+    from pytriattn.session import Session
 
 __all__ = ["complete_batch"]
 
@@ -36,7 +36,7 @@ class _Text:
     last: int = -1
     finish_reason: str | None = None
 
-    def take(self, llm: Llama, token: int, limit: int | None, ignore_eos: bool) -> None:
+    def take(self, llm: Session, token: int, limit: int | None, ignore_eos: bool) -> None:
         """Take a token that was drawn; sets `finish_reason` when the text ends."""
         if not ignore_eos and llm.native_model.is_end(token):
             self._finish("stop")
@@ -57,7 +57,7 @@ class _Text:
 
 
 def complete_batch(
-    llm: Llama,
+    llm: Session,
     prompts: Sequence[str | Sequence[int]],
     *,
     max_tokens: int | None,
@@ -101,7 +101,7 @@ def complete_batch(
     return [_completion(llm, text) for text in texts]
 
 
-def _prepare(llm: Llama, index: int, prompt: str | Sequence[int], params: SamplingParams, stops: list[str]) -> _Text:
+def _prepare(llm: Session, index: int, prompt: str | Sequence[int], params: SamplingParams, stops: list[str]) -> _Text:
     tokens = llm.check_prompt(llm.tokenize(prompt, special=True) if isinstance(prompt, str) else prompt)
     settings = params.to_native(llm.n_ctx())
     if params.seed is not None:
@@ -115,7 +115,7 @@ def _release(running: dict[int, _Text], free: list[int]) -> None:
         free.append(seq)
 
 
-def _completion(llm: Llama, text: _Text) -> Completion:
+def _completion(llm: Session, text: _Text) -> Completion:
     n_prompt, n = len(text.prompt), text.n_generated
     return {
         "id": f"cmpl-{uuid.uuid4()}",

@@ -19,7 +19,7 @@ from pytriattn.stats import LayerStats, TriAttentionStats
 from pytriattn.threads import usable_cpus
 
 if TYPE_CHECKING:
-    from pytriattn.llama import Llama
+    from pytriattn.session import Session
 
 __all__ = ["DEFAULT_TOKENS", "bundled_stats", "bundled_text", "calibrate", "calibrate_native"]
 
@@ -83,7 +83,7 @@ def calibrate_native(
 
 
 def calibrate(
-    model: Llama | str | os.PathLike[str],
+    model: Session | str | os.PathLike[str],
     text_or_path: str | os.PathLike[str],
     *,
     n_tokens: int = DEFAULT_TOKENS,

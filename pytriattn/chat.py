@@ -20,7 +20,7 @@ from pytriattn.sampling import SamplingParams
 from pytriattn.text_stream import GeneratedToken, check_stops, generated_pieces
 
 if TYPE_CHECKING:
-    from pytriattn.llama import Llama
+    from pytriattn.session import Session
 
 __all__ = ["ChatRequest", "chat"]
 
@@ -82,12 +82,12 @@ class ChatRequest:
         return choice, tools
 
 
-def _apply_template(llm: Llama, request: ChatRequest) -> Any:
+def _apply_template(templates: Any, request: ChatRequest) -> Any:
     if isinstance(request.messages, (str, bytes, Mapping)) or not request.messages:
         raise ChatError("messages must be a list of dictionaries with 'role' and 'content', and not empty")
     choice, tools = request.choice_of_tools()
     grammar = request.params.grammar
-    prompt = llm.chat_templates.apply(
+    prompt = templates.apply(
         messages=json.dumps(list(request.messages)),
         tools=json.dumps(tools) if tools and choice != "none" else "",
         tool_choice=choice,
@@ -107,7 +107,7 @@ def _apply_template(llm: Llama, request: ChatRequest) -> Any:
     return prompt
 
 
-def _sampler(llm: Llama, request: ChatRequest, prompt: Any, tokens: npt.NDArray[np.int32], index: int) -> Any:
+def _sampler(llm: Session, request: ChatRequest, prompt: Any, tokens: npt.NDArray[np.int32], index: int) -> Any:
     """Return a sampler that follows the grammar of the template, of the response format or of the user."""
     settings = request.params.to_native(llm.n_ctx())
     if request.params.seed is not None:
@@ -125,15 +125,18 @@ def _sampler(llm: Llama, request: ChatRequest, prompt: Any, tokens: npt.NDArray[
     return request.params.prepare(llm.native_model, settings, tokens)
 
 
-def _preserved(llm: Llama, prompt: Any) -> frozenset[int]:
+def _preserved(llm: Session, prompt: Any) -> frozenset[int]:
     """Return the control tokens that are a part of the answer: marks around tool calls or thoughts."""
     found = (llm.tokenize(text, add_bos=False, special=True) for text in prompt.preserved_tokens)
     return frozenset(tokens[0] for tokens in found if len(tokens) == 1)
 
 
-def chat(llm: Llama, request: ChatRequest, *, stream: bool) -> ChatCompletion | Iterator[ChatChunk]:
-    """Answer a chat; see `Llama.create_chat_completion`. The prompt has been read when this returns."""
-    prompt = _apply_template(llm, request)
+def chat(llm: Session, templates: Any, request: ChatRequest, *, stream: bool) -> ChatCompletion | Iterator[ChatChunk]:
+    """Answer a chat with these ``_core.ChatTemplates``; see `Llama.create_chat_completion`.
+
+    The prompt has been read when this returns.
+    """
+    prompt = _apply_template(templates, request)
     stops = [*check_stops(request.stop), *prompt.stops]
     tokens = llm.check_tokens(llm.tokenize(prompt.prompt, special=True))
     limit = token_limit(request.max_tokens)
@@ -174,7 +177,7 @@ def _chunk(index: int, delta: ChatDelta, logprobs: ChatLogprobs | None, finish_r
 
 
 def _chunks(
-    llm: Llama, request: ChatRequest, prompt: Any, stops: list[str], generation: Generation, index: int
+    llm: Session, request: ChatRequest, prompt: Any, stops: list[str], generation: Generation, index: int
 ) -> Iterator[ChatChunk]:
     answer, text, called = prompt.answer(), "", False
     yield _chunk(index, {"role": "assistant", "content": ""}, None, None)

@@ -18,8 +18,8 @@ from pytriattn.generation import Generation, token_limit
 from pytriattn.text_stream import GeneratedToken, Piece, check_stops, generated_pieces, named
 
 if TYPE_CHECKING:
-    from pytriattn.llama import Llama
     from pytriattn.sampling import SamplingParams
+    from pytriattn.session import Session
 
 __all__ = ["Completion", "CompletionChunk", "CompletionUsage", "complete"]
 
@@ -67,7 +67,7 @@ class Completion(CompletionChunk):
 
 
 def complete(
-    llm: Llama,
+    llm: Session,
     prompt: str | Sequence[int],
     *,
     max_tokens: int | None,
@@ -87,7 +87,7 @@ def complete(
             raise InvalidTokenError("the prompt is empty; give at least one character")
         prompt = llm.tokenize(text, special=True)
     tokens = llm.check_tokens(prompt)  # type: ignore[arg-type]
-    sampler = llm.make_sampler(params, tokens)
+    sampler = params.make_sampler(llm.native_model, tokens, llm.n_ctx())
     limit = token_limit(max_tokens)
     prompt_logprobs = llm.read_prompt(tokens, logprobs if echo else None)
     generation = Generation(llm, sampler, limit, ignore_eos=params.ignore_eos)
@@ -102,7 +102,7 @@ def complete(
 
 
 def _prompt_tokens(
-    llm: Llama, tokens: npt.NDArray[np.int32], values: list[tuple[float, list[tuple[int, float]]]]
+    llm: Session, tokens: npt.NDArray[np.int32], values: list[tuple[float, list[tuple[int, float]]]]
 ) -> list[GeneratedToken]:
     """Return the tokens of an echoed prompt; nothing is known about the first one."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -114,7 +114,7 @@ def _prompt_tokens(
     return result
 
 
-def _chunks(llm: Llama, pieces: Iterator[Piece], *, with_logprobs: bool) -> Iterator[CompletionChunk]:
+def _chunks(llm: Session, pieces: Iterator[Piece], *, with_logprobs: bool) -> Iterator[CompletionChunk]:
     identity, created = f"cmpl-{uuid.uuid4()}", int(time.time())
     for piece in pieces:
         details: CompletionLogprobs | None = None

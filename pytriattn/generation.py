@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytriattn.errors import BusyError
 
 if TYPE_CHECKING:
-    from pytriattn.llama import Llama
+    from pytriattn.session import Session
 
 __all__ = ["Generation", "token_limit"]
 
@@ -24,7 +24,7 @@ class Generation(Iterator[int]):
         finish_reason: None while it goes on, then ``stop`` (the model ended the text) or ``length`` (`max_tokens` or ``n_ctx``).
     """
 
-    def __init__(self, llm: Llama, sampler: Any, limit: int | None, *, ignore_eos: bool) -> None:
+    def __init__(self, llm: Session, sampler: Any, limit: int | None, *, ignore_eos: bool) -> None:
         """Continue `llm`, which has just read a prompt that `sampler` knows; `limit` None: until ``n_ctx``."""
         self.n_generated = 0
         self.finish_reason: str | None = None

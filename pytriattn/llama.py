@@ -20,6 +20,7 @@ from pytriattn.chat_types import ChatChunk, ChatCompletion
 from pytriattn.completion import Completion, CompletionChunk, complete
 from pytriattn.errors import ContextError
 from pytriattn.generation import Generation, token_limit
+from pytriattn.hub import download
 from pytriattn.log import enable_verbose, forward_llama_log
 from pytriattn.memory import CacheOptions
 from pytriattn.model_file import check_model_file, model_identity
@@ -242,6 +243,48 @@ class Llama(Session):
             # llama.cpp would choose by the size of the cache, which is smaller under a budget
             self._model.use_long_rope()
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_id: str,
+        filename: str,
+        *,
+        triattn_stats: str | os.PathLike[str] | TriAttentionStats | None = None,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        endpoint: str | None = None,
+        **settings: Any,
+    ) -> Llama:
+        """Load a model of the Hugging Face hub (extra ``hub``).
+
+        Args:
+            repo_id: ``owner/name``.
+            filename: of the GGUF file; ``*`` stands for any text, but only one model may fit.
+            triattn_stats: as in `Llama`; or the name of a ``.triattention`` file in the same repository.
+            revision: a branch, tag or commit.
+            cache_dir: where downloads are kept; None: huggingface_hub's own cache.
+            local_dir: put the files there instead.
+            token: for private repositories.
+            endpoint: of another hub.
+            **settings: the other arguments of `Llama`.
+
+        Raises:
+            ModelLoadError: huggingface_hub is missing, or a file cannot be fetched; besides what `Llama` raises.
+        """
+        where: dict[str, Any] = {
+            "revision": revision,
+            "cache_dir": cache_dir,
+            "local_dir": local_dir,
+            "token": token,
+            "endpoint": endpoint,
+        }
+        model = download(repo_id, filename, **where)
+        if isinstance(triattn_stats, str) and not Path(triattn_stats).expanduser().is_file():
+            triattn_stats = download(repo_id, triattn_stats, **where)
+        return cls(model, triattn_stats=triattn_stats, **settings)
+
     # -- text ------------------------------------------------------------------------------------------------------------------
 
     def __call__(
@@ -368,7 +411,7 @@ class Llama(Session):
             enable_thinking=enable_thinking,
             template_values=chat_template_kwargs or {},
         )
-        return chat(self, request, stream=stream)
+        return chat(self, self.chat_templates, request, stream=stream)
 
     @property
     def chat_templates(self) -> Any:
@@ -432,16 +475,12 @@ class Llama(Session):
         sampling.setdefault("seed", self._seed)
         params = SamplingParams.checked(**sampling)
         prompt = self.check_tokens(self.tokens if tokens is None else tokens)
-        sampler, limit = self.make_sampler(params, prompt), token_limit(max_tokens)
+        sampler, limit = params.make_sampler(self._open_model(), prompt, self._n_ctx), token_limit(max_tokens)
         if tokens is not None:
             self.read_prompt(prompt)
         elif self._open_context().n_rows == 0:
             raise ContextError("there are no logits to go on from, since a state was loaded; eval a token first")
         return Generation(self, sampler, limit, ignore_eos=params.ignore_eos)
-
-    def make_sampler(self, params: SamplingParams, prompt: npt.NDArray[np.int32]) -> Any:
-        """Return a ``_core.Sampler`` for what follows a prompt."""
-        return params.make_sampler(self._open_model(), prompt, self._n_ctx)
 
     # -- facts -----------------------------------------------------------------------------------------------------------------
 

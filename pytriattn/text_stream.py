@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from pytriattn.generation import Generation
-    from pytriattn.llama import Llama
+    from pytriattn.session import Session
 
 __all__ = ["GeneratedToken", "Piece", "TextStream", "check_stops", "generated_pieces", "named"]
 
@@ -42,7 +42,7 @@ def check_stops(stop: str | Sequence[str] | None) -> list[str]:
     return stops
 
 
-def named(llm: Llama, top: list[tuple[int, float]]) -> dict[str, float]:
+def named(llm: Session, top: list[tuple[int, float]]) -> dict[str, float]:
     """Return log-probabilities by the texts of their tokens, best first."""
     result: dict[str, float] = {}
     for token, value in top:
@@ -58,7 +58,7 @@ class TextStream:
         has_stopped: a stop string has been found; nothing more may be pushed.
     """
 
-    def __init__(self, llm: Llama, stops: list[str], start: int = 0, shown: frozenset[int] = frozenset()) -> None:
+    def __init__(self, llm: Session, stops: list[str], start: int = 0, shown: frozenset[int] = frozenset()) -> None:
         """Begin after `start` characters of text; control tokens in `shown` are written as text."""
         self.has_stopped = False
         self._llm = llm
@@ -104,7 +104,7 @@ class TextStream:
 
 
 def generated_pieces(
-    llm: Llama,
+    llm: Session,
     generation: Generation,
     stops: list[str],
     logprobs: int | None,
