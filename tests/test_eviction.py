@@ -256,6 +256,17 @@ def test_learned_positions_end_where_their_table_does(tiny: Tiny, random_tokens:
     assert np.isfinite(context.logits()).all()
 
 
+def test_sequences_that_do_not_divide_a_step(tiny: Tiny, random_tokens: Tokens) -> None:
+    """llama.cpp's graph for Kimi Linear would end the process."""
+    for n_seq_max in (2, 3, 5):
+        context = TinyContext(tiny("kimi-linear"), n_seq_max=n_seq_max, n_ubatch=100).context
+        assert context.n_ubatch % n_seq_max == 0
+        for seq in range(n_seq_max):
+            context.read(seq, random_tokens[: 150 + seq], 0)
+        context.step(list(range(n_seq_max)), [1] * n_seq_max)
+        assert np.isfinite(context.logits(0)).all()
+
+
 def test_full_prefill_prunes_once(tiny: Tiny, random_tokens: Tokens) -> None:
     context = TinyContext(tiny("llama"), budget=96, n_ctx=2048, full_prefill=True).context
     context.read(0, random_tokens[:1000], 0)
