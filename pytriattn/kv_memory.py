@@ -10,16 +10,16 @@ from pytriattn.gguf_types import row_bytes
 if TYPE_CHECKING:
     from pytriattn.model_info import KVBytes, LayerInfo, ModelInfo
 
-__all__ = ["CACHE_TYPES", "CacheSettings", "Cells", "cells_of", "kv_bytes"]
+__all__ = ["CACHE_TYPES", "QUANTISED_TYPES", "CacheSettings", "Cells", "cells_of", "kv_bytes"]
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+QUANTISED_TYPES = CACHE_TYPES[3:]
+"""Values of these types need flash attention."""
 PADDING = 256
 """llama.cpp rounds cells up to this."""
 LARGEST_CACHE = (1 << 31) - 1
 STATE_BYTES = 4
 """Recurrent states are float32, whatever the types of K and V."""
-
-_NOT_QUANTISED = ("f32", "f16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _pad(n_cells: int) -> int:
 
 def _check_types(info: ModelInfo, settings: CacheSettings, flash: bool) -> None:
     type_k, type_v = settings.type_k, settings.type_v
-    if type_v not in _NOT_QUANTISED and not flash:
+    if type_v in QUANTISED_TYPES and not flash:
         without = "" if info.flash_attention else f", which {info.architecture} models cannot have"
         raise ValueError(f"type_v={type_v!r} needs flash attention{without}; use type_v='f16'")
     for layer in info.layers:

@@ -167,6 +167,7 @@ class Llama(Session):
         if stats is not None and not isinstance(stats, TriAttentionStats):
             stats = TriAttentionStats.load(stats)
         path = check_model_file(model_path)
+        source = "these statistics" if stats is triattn_stats else f"the statistics '{triattn_stats}'"
         if eviction is not None:
             options = CacheOptions(
                 ctx=n_ctx,
@@ -181,7 +182,7 @@ class Llama(Session):
                 prefill=prefill,
             )
             wanted = PreflightSettings(options, mode, window, n_sink, scale_budget_by_attention, allow_untested)
-            eviction = eviction.fitting(path, wanted, stats)
+            eviction = eviction.fitting(path, wanted, stats, source)
 
         try:
             self._model = core.Model(
@@ -195,6 +196,8 @@ class Llama(Session):
                 progress=progress,
             )
             self._know_model(path, n_ctx)
+            if stats is not None:
+                stats.check_model(self._identity, source)
             native_eviction = eviction.to_native() if eviction is not None else None
             n_threads = self._n_threads = n_threads or usable_cpus()
             if stats is None and native_eviction is not None and native_eviction.needs_scores:

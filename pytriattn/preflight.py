@@ -15,6 +15,7 @@ from enum import Enum
 from pytriattn._native import core
 from pytriattn.architectures import check_architecture
 from pytriattn.errors import BudgetError, ContextError, StatsError, TriAttnError, UnsupportedModelError
+from pytriattn.kv_memory import QUANTISED_TYPES
 from pytriattn.memory import (
     CacheOptions,
     evictable_layers,
@@ -29,8 +30,6 @@ from pytriattn.stats_fit import differences
 from pytriattn.text import format_bytes
 
 __all__ = ["Finding", "PreflightSettings", "Status", "effective_settings", "preflight", "raise_failures"]
-
-_QUANTISED = ("q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 
 
 class Status(str, Enum):
@@ -385,7 +384,7 @@ def _advice(info: ModelInfo, settings: PreflightSettings, needed: int) -> Iterat
         yield _warn(name, f"the largest budget that fits is {fit.largest_budget:,}")
     if cache.budget is not None and cache.budget // 2 >= settings.least_budget:
         yield _warn(name, f"half the budget ({cache.budget // 2:,}): {needs(budget=cache.budget // 2)}")
-    if cache.type_k not in _QUANTISED or cache.type_v not in _QUANTISED:
+    if cache.type_k not in QUANTISED_TYPES or cache.type_v not in QUANTISED_TYPES:
         with contextlib.suppress(ContextError):  # a head of this model may be no whole number of blocks
             yield _warn(name, f"type_k and type_v q8_0: {needs(type_k='q8_0', type_v='q8_0')}")
     ctx = cache.positions(info)

@@ -9,13 +9,12 @@ from typing import Any
 from pytriattn._native import core
 from pytriattn.errors import BudgetError, ContextError
 from pytriattn.gguf_info import gguf_info
+from pytriattn.kv_memory import QUANTISED_TYPES
 from pytriattn.model_file import model_identity
 from pytriattn.preflight import PreflightSettings, effective_settings, preflight, raise_failures
 from pytriattn.stats import TriAttentionStats
 
 __all__ = ["EvictionSettings", "check_context_settings", "flash_attention"]
-
-_V_TYPES_THAT_NEED_FLASH_ATTENTION = ("q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 
 
 @dataclass(frozen=True)
@@ -41,16 +40,26 @@ class EvictionSettings:
                 "use flash_attn=True or mode='global'"
             )
 
-    def fitting(self, path: Path, wanted: PreflightSettings, stats: TriAttentionStats | None) -> EvictionSettings:
+    def fitting(
+        self, path: Path, wanted: PreflightSettings, stats: TriAttentionStats | None, source: str
+    ) -> EvictionSettings:
         """Check the settings against the metadata of a model file and against statistics; return them with the budget scaled.
+
+        Args:
+            path: of the model.
+            wanted: the settings, as preflight takes them.
+            stats: of the model, if they are given.
+            source: what messages call the statistics.
 
         Raises:
             StatsError, UnsupportedModelError, BudgetError, ContextError: they do not fit; the message says what and why.
             ModelLoadError: the file cannot be read.
         """
         info = gguf_info(path)
-        names = {"general.name": info.name, "general.architecture": info.architecture}
-        raise_failures(preflight(info, wanted, stats, model_identity(path, names)))
+        identity = model_identity(path, {"general.name": info.name, "general.architecture": info.architecture})
+        if stats is not None:
+            stats.check_model(identity, source)
+        raise_failures(preflight(info, wanted, stats, identity))
         budget = effective_settings(info, wanted).cache.budget
         return replace(self, budget=self.budget if budget is None else budget)
 
@@ -94,5 +103,5 @@ def check_context_settings(*, prefill: str, n_ctx: int, type_v: str, flash: str)
         raise ContextError(f"prefill is {prefill!r}, it must be 'chunked' or 'full'")
     if n_ctx < 0:
         raise ContextError(f"n_ctx is {n_ctx}, it must not be negative")
-    if type_v in _V_TYPES_THAT_NEED_FLASH_ATTENTION and flash == "off":
+    if type_v in QUANTISED_TYPES and flash == "off":
         raise ContextError(f"type_v={type_v!r} needs flash attention; use flash_attn=True or type_v='f16'")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 from dataclasses import replace
+from typing import Any
 
 import gguf
 import numpy as np
@@ -143,6 +145,15 @@ def test_statistics_of_another_model(
     for stats in (sidecar, str(sidecar), smollm2_stats):
         with pytest.raises(StatsError, match=r"(?i)smollm2.*gemma"):
             Llama(gemma3, triattn_stats=stats, budget=256)
+
+
+@pytest.mark.parametrize("wanted", [{}, {"budget": 256, "mode": "recent"}, {"budget": 256}])
+def test_statistics_of_another_model_are_named(
+    gemma3: pathlib.Path, sidecar: pathlib.Path, wanted: dict[str, Any]
+) -> None:
+    """Also where they would not be used: they are a mistake there too."""
+    with pytest.raises(StatsError, match=rf"'{re.escape(str(sidecar))}' were calibrated on (?i:smollm2)"):
+        Llama(gemma3, triattn_stats=str(sidecar), **wanted)
 
 
 def test_statistics_of_another_shape(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats) -> None:
