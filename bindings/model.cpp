@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <tuple>
 #include <utility>
 
 namespace pytriattn {
@@ -106,12 +107,15 @@ std::string meta_text(const Model & model, int index, bool key) {
     return text;
 }
 
+// Bytes that are not UTF-8 become U+FFFD.
+py::str lenient_text(const std::string & text) {
+    return py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
+}
+
 py::dict metadata(const Model & model) {
     py::dict result;
     for (int i = 0; i < llama_model_meta_count(model.model.get()); ++i) {
-        const std::string value = meta_text(model, i, false);
-        result[py::str(meta_text(model, i, true))] = py::reinterpret_steal<py::str>(
-            PyUnicode_DecodeUTF8(value.data(), static_cast<Py_ssize_t>(value.size()), "replace"));
+        result[py::str(meta_text(model, i, true))] = lenient_text(meta_text(model, i, false));
     }
     return result;
 }
@@ -157,6 +161,11 @@ py::bytes piece(const Model & model, llama_token token, bool special) {
     return {text.data(), static_cast<size_t>(std::max(n, 0))};
 }
 
+std::string text_of(const gguf_context * file, const char * key) {
+    const int64_t id = gguf_find_key(file, key);
+    return id >= 0 && gguf_get_kv_type(file, id) == GGUF_TYPE_STRING ? gguf_get_val_str(file, id) : "";
+}
+
 size_t width_of(gguf_type type) {
     switch (type) {
         case GGUF_TYPE_UINT8: case GGUF_TYPE_INT8: case GGUF_TYPE_BOOL:       return 1;
@@ -166,11 +175,11 @@ size_t width_of(gguf_type type) {
     }
 }
 
-// A canonical description of a GGUF file without its weights: every key with its value, every tensor's name, type and
-// shape. Two files with equal descriptions hold the same model, up to the weights' values.
-py::bytes describe(const py::object & file_name) {
+// The name and the architecture of a GGUF file, and a canonical description of it without its weights: every key with its value,
+// every tensor's name, type and shape. Two files with equal descriptions hold the same model, up to the weights' values.
+std::tuple<py::str, py::str, py::bytes> describe(const py::object & file_name) {
     const std::string path = system_path(file_name);
-    std::string out;
+    std::string out, name, architecture;
     {
         const py::gil_scoped_release release;
         recent_errors();
@@ -181,6 +190,8 @@ py::bytes describe(const py::object & file_name) {
         if (!file) {
             throw triattn::ModelLoadError("cannot read '" + path + "' as GGUF");
         }
+        name         = text_of(file.get(), "general.name");
+        architecture = text_of(file.get(), "general.architecture");
         const auto add = [&](const void * data, size_t size) { out.append(static_cast<const char *>(data), size); };
         const auto text = [&](const char * value) { add(value, std::strlen(value) + 1); };
         for (int64_t i = 0; i < gguf_get_n_kv(file.get()); ++i) {
@@ -211,7 +222,7 @@ py::bytes describe(const py::object & file_name) {
             add(t->ne, sizeof t->ne);
         }
     }
-    return out;
+    return {lenient_text(name), lenient_text(architecture), py::bytes(out)};
 }
 
 }  // namespace

@@ -112,7 +112,7 @@ def calibrate(
     if isinstance(model, (str, os.PathLike)):
         path = check_model_file(model)
         native = core.Model(path, n_gpu_layers)
-        identity = model_identity(path, native.metadata)
+        identity = model_identity(path)
     else:
         native, identity = model.native_model, model.identity
     return calibrate_native(

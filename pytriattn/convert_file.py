@@ -80,7 +80,7 @@ def convert_file(
         raise StatsError(f"the format '{wanted}' is unknown; use one of {', '.join(FORMATS)}")
     path = check_model_file(model)
     info = gguf_info(path)
-    identity = model_identity(path, {"general.name": info.name, "general.architecture": info.architecture})
+    identity = model_identity(path)
     _check_target(target, path, Path(source).expanduser())
     converted = _load(Path(source).expanduser(), info, identity, ignore_rope_theta)
     if wanted == "pytriattn":

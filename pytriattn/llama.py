@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,15 @@ from pytriattn.chat_types import ChatChunk, ChatCompletion
 from pytriattn.completion import Completion, CompletionChunk, complete
 from pytriattn.errors import ContextError
 from pytriattn.generation import Generation, token_limit
+from pytriattn.gguf_info import gguf_info
 from pytriattn.hub import download
 from pytriattn.log import enable_verbose, forward_llama_log
-from pytriattn.memory import CacheOptions
 from pytriattn.model_file import check_model_file, model_identity
 from pytriattn.preflight import PreflightSettings
 from pytriattn.rope import RopeSettings
 from pytriattn.sampling import SamplingParams
 from pytriattn.session import Session
-from pytriattn.settings import EvictionSettings, check_context_settings, flash_attention
+from pytriattn.settings import ContextSettings, EvictionSettings, flash_attention
 from pytriattn.stats import TriAttentionStats
 from pytriattn.threads import usable_cpus
 
@@ -147,7 +147,6 @@ class Llama(Session):
             enable_verbose()
         # everything that can be refused is refused before the model is read
         flash = flash_attention(flash_attn)
-        check_context_settings(prefill=prefill, n_ctx=n_ctx, type_v=type_v, flash=flash)
         rope = RopeSettings(
             rope_scaling_type,
             rope_freq_base,
@@ -158,7 +157,8 @@ class Llama(Session):
             yarn_beta_slow,
             yarn_orig_ctx,
         )
-        rope.check()
+        settings = ContextSettings(n_ctx, n_batch, n_ubatch, n_seq_max, type_k, type_v, flash, prefill, rope)
+        settings.check()
         eviction = None
         if budget is not None:
             eviction = EvictionSettings(budget, mode, interval, window, n_sink, (seed or 0) & 0xFFFFFFFF)
@@ -167,22 +167,15 @@ class Llama(Session):
         if stats is not None and not isinstance(stats, TriAttentionStats):
             stats = TriAttentionStats.load(stats)
         path = check_model_file(model_path)
-        source = "these statistics" if stats is triattn_stats else f"the statistics '{triattn_stats}'"
-        if eviction is not None:
-            options = CacheOptions(
-                ctx=n_ctx,
-                budget=eviction.budget,
-                interval=interval,
-                type_k=type_k,
-                type_v=type_v,
-                parallel=n_seq_max,
-                n_batch=n_batch,
-                n_ubatch=n_ubatch,
-                flash_attn=flash != "off",
-                prefill=prefill,
-            )
+        info = gguf_info(path) if eviction is not None else None  # first: it says best what is wrong with a file
+        self._identity = model_identity(path)
+        if stats is not None:
+            source = "these statistics" if stats is triattn_stats else f"the statistics '{triattn_stats}'"
+            stats.check_model(self._identity, source)
+        if eviction is not None and info is not None:
+            options = settings.cache_options(eviction)
             wanted = PreflightSettings(options, mode, window, n_sink, scale_budget_by_attention, allow_untested)
-            eviction = eviction.fitting(path, wanted, stats, source)
+            eviction = eviction.fitting(info, self._identity, wanted, stats)
 
         try:
             self._model = core.Model(
@@ -195,56 +188,25 @@ class Llama(Session):
                 use_mlock=use_mlock,
                 progress=progress,
             )
-            self._know_model(path, n_ctx)
-            if stats is not None:
-                stats.check_model(self._identity, source)
-            native_eviction = eviction.to_native() if eviction is not None else None
-            n_threads = self._n_threads = n_threads or usable_cpus()
-            if stats is None and native_eviction is not None and native_eviction.needs_scores:
-                stats = bundled_stats(self._model, self._identity, n_threads)
-            self._context = core.Context(
-                model=self._model,
-                n_ctx=self._n_ctx,
-                n_batch=n_batch,
-                n_ubatch=n_ubatch,
-                n_seq_max=n_seq_max,
-                n_threads=n_threads,
-                type_k=type_k,
-                type_v=type_v,
-                flash_attn=flash,
-                rope=rope.to_native(),
-                eviction=native_eviction,
-                full_prefill=prefill == "full",
-                stats=stats.to_native() if stats is not None and native_eviction is not None else None,
-            )
+            self._metadata = self._model.metadata
+            self._n_ctx = n_ctx or self._model.n_ctx_train
+            settings = replace(settings, n_ctx=self._n_ctx)
+            if 0 < self._model.long_rope_threshold < self._n_ctx:
+                # llama.cpp would choose by the size of the cache, which is smaller under a budget
+                self._model.use_long_rope()
+            self._n_threads = n_threads or usable_cpus()
+            if stats is None and eviction is not None and eviction.needs_scores:
+                stats = bundled_stats(self._model, self._identity, self._n_threads)
+            self._context = settings.make_context(self._model, self._n_threads, eviction, stats)
         finally:
             forward_llama_log()
-        self._made_with = {
-            "model": self._identity.sha256,
-            "cells": self._context.counters()["cells_allocated"],
-            "n_ctx": self._n_ctx,
-            "n_batch": n_batch,
-            "n_ubatch": n_ubatch,
-            "type_k": type_k,
-            "type_v": type_v,
-            "flash_attn": flash,
-            "rope": asdict(rope),
-            "eviction": None if eviction is None else asdict(eviction),
-        }
+        self._made_with = settings.made_with(self._identity, self._context.counters()["cells_allocated"], eviction)
         self._stats = stats
         self._eviction = eviction
         if lora:
             self.set_loras(lora)
         # with YaRN set by the user llama.cpp raises it when the context is made
-        self._n_ctx_train: int = self._open_model().n_ctx_train
-
-    def _know_model(self, path: Path, n_ctx: int) -> None:
-        self._metadata: dict[str, str] = self._model.metadata
-        self._identity = model_identity(path, self._metadata)
-        self._n_ctx: int = n_ctx or self._model.n_ctx_train
-        if 0 < self._model.long_rope_threshold < self._n_ctx:
-            # llama.cpp would choose by the size of the cache, which is smaller under a budget
-            self._model.use_long_rope()
+        self._n_ctx_train = self._model.n_ctx_train
 
     @classmethod
     def from_pretrained(

@@ -54,11 +54,11 @@ def check_model_file(path: str | os.PathLike[str]) -> Path:
     return file
 
 
-def model_identity(path: str | os.PathLike[str], metadata: dict[str, str]) -> ModelIdentity:
-    """Return the identity of the GGUF file at `path`, whose metadata llama.cpp gave.
+def model_identity(path: str | os.PathLike[str]) -> ModelIdentity:
+    """Return the identity of the GGUF file at `path`.
 
     Raises:
         ModelLoadError: the file cannot be read.
     """
-    digest = hashlib.sha256(core.describe_gguf(path)).hexdigest()
-    return ModelIdentity(metadata.get("general.name", ""), metadata.get("general.architecture", ""), digest)
+    name, architecture, description = core.describe_gguf(path)
+    return ModelIdentity(name, architecture, hashlib.sha256(description).hexdigest())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from pytriattn._native import core
 from pytriattn.adapters import Adapters, LoraScales
-from pytriattn.errors import ClosedError, ContextFullError, ContextWarning, InvalidTokenError
+from pytriattn.errors import ClosedError, ContextFullError, ContextWarning
 from pytriattn.evictions import Eviction, EvictionReporter
 from pytriattn.kv_stats import KVStats, PromptCounters, kv_stats_of
+from pytriattn.loaded_model import LoadedModel
 from pytriattn.log import forward_llama_log
-from pytriattn.model_file import ModelIdentity
 from pytriattn.settings import EvictionSettings
 from pytriattn.state import context_state, read_state, write_state
 
@@ -27,15 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 
-class Session:
+class Session(LoadedModel):
     """What `Llama` is before it generates. One thread at a time; a second one gets `BusyError`."""
 
     def __init__(self) -> None:
         """Start without a model."""
+        super().__init__()
         self._context: Any = None
-        self._model: Any = None
-        self._metadata: dict[str, str] = {}
-        self._identity = ModelIdentity("", "", "")
         self._n_ctx = 0
         self._n_ctx_train = 0
         self._eviction: EvictionSettings | None = None
@@ -46,59 +44,9 @@ class Session:
         self._prompts = PromptCounters()
         self._reporter: EvictionReporter | None = None
         self._adapters: Adapters | None = None
-        self._n_threads = 1
         self._made_with: dict[str, Any] = {}
 
-    # -- text ------------------------------------------------------------------------------------------------------------------
-
-    def tokenize(self, text: str | bytes, add_bos: bool = True, special: bool = False) -> list[int]:
-        """Return the token ids of a text.
-
-        Args:
-            text: the text (bytes: UTF-8).
-            add_bos: add the tokens that the model wants around a text, if it wants any.
-            special: read control tokens such as ``<|im_end|>`` as tokens, not as text.
-        """
-        if isinstance(text, str):
-            text = text.encode("utf-8", errors="surrogateescape")
-        tokens: list[int] = self._open_model().tokenize(text, add_bos, special)
-        return tokens
-
-    def detokenize(self, tokens: Iterable[int], special: bool = False) -> str:
-        """Return the text of token ids; bytes that are not UTF-8 become U+FFFD.
-
-        Args:
-            tokens: ids.
-            special: also write control tokens.
-
-        Raises:
-            InvalidTokenError: an id is not in the vocabulary.
-        """
-        return b"".join(self.token_bytes(token, special) for token in tokens).decode("utf-8", errors="replace")
-
-    def token_bytes(self, token: int, special: bool = False) -> bytes:
-        """Return the bytes that a token stands for; they need not be whole characters."""
-        piece: bytes = self._open_model().piece(int(token), special)
-        return piece
-
     # -- reading ---------------------------------------------------------------------------------------------------------------
-
-    def check_tokens(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
-        """Return token ids as an int32 array.
-
-        Raises:
-            InvalidTokenError: they are no whole numbers, not in the vocabulary, or there are none.
-        """
-        model = self._open_model()
-        array = np.asarray(tokens)
-        if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-            raise InvalidTokenError("tokens must be a flat sequence of whole numbers")
-        if array.size == 0:
-            raise InvalidTokenError("the prompt is empty; give at least one token")
-        wrong = array[(array < 0) | (array >= model.n_vocab)]
-        if wrong.size:
-            raise InvalidTokenError(f"token {wrong[0]} is not in the vocabulary of {model.n_vocab}")
-        return array.astype(np.int32)
 
     def check_prompt(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
         """Return a prompt's tokens as an int32 array, if it fits the context and the budget.
@@ -107,14 +55,17 @@ class Session:
             InvalidTokenError, ContextFullError, BudgetError: it does not.
         """
         array = self.check_tokens(tokens)
-        if len(array) > self._n_ctx:
-            raise ContextFullError(
-                f"the prompt has {len(array)} tokens, more than n_ctx {self._n_ctx}; raise n_ctx or shorten the prompt"
-            )
-        self.note_position(len(array))
-        if self._eviction is not None:
-            self._eviction.check_prompt(len(array) if self._protect_prompt else 0)
+        self._check_fits(len(array), protected=self._protect_prompt)
         return array
+
+    def _check_fits(self, n_tokens: int, *, protected: bool) -> None:
+        if n_tokens > self._n_ctx:
+            raise ContextFullError(
+                f"{n_tokens} tokens are more than n_ctx {self._n_ctx}; raise n_ctx or shorten the text"
+            )
+        self.note_position(n_tokens)
+        if self._eviction is not None and protected:
+            self._eviction.check_prompt(n_tokens)
 
     @property
     def protects_prompt(self) -> bool:
@@ -124,13 +75,13 @@ class Session:
     def read_prompt(
         self, tokens: npt.NDArray[np.int32], n_top_logprobs: int | None = None
     ) -> list[tuple[float, list[tuple[int, float]]]]:
-        """Read a prompt; return (log-probability, best tokens) of tokens[1:] if `n_top_logprobs` is given.
+        """Read a prompt that `check_tokens` gave; return (log-probability, best tokens) of tokens[1:] if `n_top_logprobs` is given.
 
         What it has in common with the text in the cache is not read again, unless an eviction has touched that, or log-probabilities
         of all tokens are wanted; `kv_stats` tells.
         """
         context = self._open_context()
-        tokens = self.check_prompt(tokens)
+        self._check_fits(len(tokens), protected=self._protect_prompt)
         n_protected = len(tokens) if self._protect_prompt else 0
         context.start()
         n_kept = self._keep_prefix(tokens, wanted=n_top_logprobs is None)
@@ -250,11 +201,7 @@ class Session:
         """
         array = self.check_tokens(tokens)
         context = self._open_context()
-        if len(array) > self._n_ctx:
-            raise ContextFullError(
-                f"{len(array)} tokens are more than n_ctx {self._n_ctx}; raise n_ctx or shorten the text"
-            )
-        self.note_position(len(array))
+        self._check_fits(len(array), protected=False)
         self.reset()
         try:
             values: npt.NDArray[np.float32] = context.logprobs(array)
@@ -273,37 +220,6 @@ class Session:
                 ContextWarning,
                 stacklevel=2,
             )
-
-    def embed(
-        self, texts: str | Sequence[str], *, pooling: str = "mean", normalize: bool = False
-    ) -> npt.NDArray[np.float32] | list[npt.NDArray[np.float32]]:
-        """Return embeddings of texts: the last layer's output, pooled. The cache is not touched.
-
-        Args:
-            texts: one text, or several.
-            pooling: ``mean`` over tokens, the ``last`` or the first (``cls``) one, or ``none``.
-            normalize: to unit length.
-
-        Returns:
-            float32 [n_embd] for a text, [n, n_embd] for n texts. Without pooling [n_tokens, n_embd], or a list of these.
-
-        Raises:
-            InvalidTokenError: a text is empty.
-            ContextError: `pooling` is unknown.
-        """
-        several = not isinstance(texts, str)
-        tokens = [
-            self.check_tokens(self.tokenize(text)).tolist() for text in ([texts] if isinstance(texts, str) else texts)
-        ]
-        try:
-            found: list[npt.NDArray[np.float32]] = core.embed(self._open_model(), tokens, pooling, self._n_threads)
-        finally:
-            forward_llama_log()
-        if normalize:
-            found = [rows / np.linalg.norm(rows, axis=-1, keepdims=True) for rows in found]
-        if pooling == "none":
-            return found if several else found[0]
-        return np.concatenate(found) if several else found[0][0]
 
     def set_loras(self, scales: LoraScales) -> None:
         """Use these LoRA adapters (GGUF file -> scale) from now on, and no others; ``{}``: none.
@@ -385,21 +301,6 @@ class Session:
         return n
 
     @property
-    def metadata(self) -> dict[str, str]:
-        """The model's GGUF metadata as text (no arrays)."""
-        return dict(self._metadata)
-
-    @property
-    def identity(self) -> ModelIdentity:
-        """Which model this is, as statistics name it."""
-        return self._identity
-
-    @property
-    def native_model(self) -> Any:
-        """The ``_core.Model``; not a part of the stable interface."""
-        return self._open_model()
-
-    @property
     def native_context(self) -> Any:
         """The ``_core.Context``; not a part of the stable interface."""
         return self._open_context()
@@ -412,21 +313,6 @@ class Session:
     def n_ctx(self) -> int:
         """Return the largest number of positions."""
         return self._n_ctx
-
-    def n_vocab(self) -> int:
-        """Return the size of the vocabulary."""
-        n: int = self._open_model().n_vocab
-        return n
-
-    def token_bos(self) -> int:
-        """Return the id of the token that begins a text."""
-        token: int = self._open_model().bos
-        return token
-
-    def token_eos(self) -> int:
-        """Return the id of the token that ends a text."""
-        token: int = self._open_model().eos
-        return token
 
     # -- life ------------------------------------------------------------------------------------------------------------------
 
@@ -451,11 +337,6 @@ class Session:
     ) -> None:
         """Close the object."""
         self.close()
-
-    def _open_model(self) -> Any:
-        if self._model is None:
-            raise ClosedError("this Llama has been closed")
-        return self._model
 
     def _open_context(self) -> Any:
         if self._context is None:

@@ -21,7 +21,7 @@ def stats_of(path: pathlib.Path) -> TriAttentionStats:
     tokens = np.random.default_rng(3).integers(0, 250, 128, dtype=np.int32)
     native = core.calibrate(model, tokens, n_ctx=128, n_ubatch=128, n_threads=1)
     layers = tuple(LayerStats.from_native(layer) for layer in native.layers)
-    return TriAttentionStats(layers, model_identity(path, model.metadata), native.n_tokens, "00" * 32)
+    return TriAttentionStats(layers, model_identity(path), native.n_tokens, "00" * 32)
 
 
 def settings_of(budget: int | None, **options: Any) -> PreflightSettings:

@@ -21,7 +21,6 @@ from pytriattn.convert_file import convert_file, encode_stats
 from pytriattn.formats import parse_foreign
 from pytriattn.gguf_info import gguf_info
 from pytriattn.model_file import ModelIdentity, model_identity
-from pytriattn.model_info import ModelInfo
 from pytriattn.pruner import group_scores, score_keys, select
 
 Tiny = Callable[[str], pathlib.Path]
@@ -30,20 +29,16 @@ FORMATS = ["fork", "fork-v3", "tria", "pt"]
 LLAMA = [(layer, head) for layer in range(3) for head in range(4)]
 
 
-def identity_of(info: ModelInfo) -> ModelIdentity:
-    return model_identity(info.path, {"general.name": info.name, "general.architecture": info.architecture})
-
-
 def calibrated(path: pathlib.Path) -> TriAttentionStats:
     tokens = np.random.default_rng(3).integers(0, 250, 256, dtype=np.int32)
     native = core.calibrate(core.Model(str(path)), tokens, n_ctx=256, n_ubatch=128, n_threads=2)
     layers = tuple(LayerStats.from_native(layer) for layer in native.layers)
-    return TriAttentionStats(layers, identity_of(gguf_info(path)), native.n_tokens, "ab" * 32)
+    return TriAttentionStats(layers, model_identity(path), native.n_tokens, "ab" * 32)
 
 
 def imported(data: bytes, path: pathlib.Path, **options: bool) -> Imported:
     info = gguf_info(path)
-    return import_stats(parse_foreign(data), info, identity_of(info), **options)
+    return import_stats(parse_foreign(data), info, model_identity(info.path), **options)
 
 
 def without_unrotated(layer: LayerStats) -> LayerStats:

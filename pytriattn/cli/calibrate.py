@@ -98,7 +98,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
         stats = calibrate_native(
             model,
-            model_identity(path, model.metadata),
+            model_identity(path),
             text,
             n_tokens=arguments.tokens,
             n_ctx=arguments.ctx,

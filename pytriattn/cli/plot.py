@@ -59,8 +59,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from pytriattn.model_file import model_identity
 
         info = read_model(arguments.model)
-        metadata = {"general.name": info.name, "general.architecture": info.architecture}
-        stats.check_model(model_identity(info.path, metadata), f"the statistics '{arguments.stats}'")
+        stats.check_model(model_identity(info.path), f"the statistics '{arguments.stats}'")
         distance = arguments.distance or info.n_ctx_train or distance
     kept = None if arguments.kept is None else load_kept(arguments.kept)
     save_figure(plot_stats(stats, arguments.heads, kept, max_distance=distance), arguments.output)

@@ -66,9 +66,8 @@ def _examine(arguments: argparse.Namespace) -> tuple[list[Finding], dict[str, An
     facts: dict[str, Any] = {"statistics": _stats_json(arguments.stats, stats)}
     info = read_model(arguments.model)
     file = Path(info.path).expanduser()
-    metadata = {"general.name": info.name, "general.architecture": info.architecture}
     # a model on a server has no identity: that needs more than its first bytes
-    identity = model_identity(file, metadata) if file.is_file() else None
+    identity = model_identity(file) if file.is_file() else None
     settings = PreflightSettings(
         cache=cache_options(arguments),
         mode=arguments.mode,

@@ -1,0 +1,31 @@
+"""Embeddings of texts, from a context of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pytriattn._native import core
+from pytriattn.log import forward_llama_log
+
+__all__ = ["embeddings"]
+
+
+def embeddings(
+    model: Any, texts: Sequence[npt.NDArray[np.int32]], *, pooling: str, normalize: bool, n_threads: int
+) -> list[npt.NDArray[np.float32]]:
+    """Return the embeddings of tokenized texts by a ``_core.Model``; see `Llama.embed`.
+
+    Returns:
+        float32 [1, n_embd] for each text; without pooling [n_tokens, n_embd].
+    """
+    try:
+        found: list[npt.NDArray[np.float32]] = core.embed(model, [text.tolist() for text in texts], pooling, n_threads)
+    finally:
+        forward_llama_log()
+    if normalize:
+        return [rows / np.linalg.norm(rows, axis=-1, keepdims=True) for rows in found]
+    return found
