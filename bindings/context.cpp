@@ -151,8 +151,9 @@ void add_context(py::module_ & m) {
                 return array<float>(d.n_vocab(), d.logits(row));  // without a base object: a copy
             });
         }, py::arg("row") = 0)
-        .def("truncate", [](Context & self, int seq, int64_t n) { return self.look([&](Decoder & d) { return d.truncate(seq, n); }); },
-             py::arg("seq"), py::arg("n"))
+        .def("truncate", [](Context & self, int seq, int64_t n, bool keep_evicted) {
+            return self.look([&](Decoder & d) { return d.truncate(seq, n, keep_evicted); });
+        }, py::arg("seq"), py::arg("n"), py::arg("keep_evicted") = false)
         .def("has_evicted", [](Context & self, int seq) {
             return self.look([&](Decoder & d) { return d.controller() != nullptr && d.controller()->has_evicted(seq); });
         }, py::arg("seq") = 0)

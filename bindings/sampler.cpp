@@ -4,6 +4,7 @@
 #include "json-schema-to-grammar.h"
 #include "json.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <set>
@@ -90,9 +91,41 @@ Sampler::Sampler(std::shared_ptr<Model> model, common_params_sampling settings) 
 }
 
 llama_token Sampler::sample(llama_context * ctx, int row) {
+    std::vector<float> original;
+    float * logits = nullptr;
+    if (processor_) {
+        logits = llama_get_logits_ith(ctx, row);
+        if (logits == nullptr) {
+            throw triattn::DecodeError("llama.cpp gave no logits");
+        }
+        original.assign(logits, logits + llama_vocab_n_tokens(model_->vocab()));
+        std::vector<float> processed = original;
+        process(processed);
+        std::copy(processed.begin(), processed.end(), logits);
+    }
     const llama_token token = common_sampler_sample(sampler_.get(), ctx, row);
+    if (processor_) {
+        std::copy(original.begin(), original.end(), logits);  // log-probabilities are those of the model
+        tokens_.push_back(token);
+    }
     common_sampler_accept(sampler_.get(), token, /*is_generated*/ true);
     return token;
+}
+
+void Sampler::process(std::vector<float> & logits) {
+    const py::gil_scoped_acquire gil;
+    const auto n = static_cast<py::ssize_t>(logits.size());
+    const py::object answer = processor_(to_array(tokens_, {static_cast<py::ssize_t>(tokens_.size())}), to_array(logits, {n}));
+    const auto values = array<float>::ensure(answer);
+    if (!values || values.ndim() != 1 || values.size() != n) {
+        throw py::value_error("a logits_processor must return " + std::to_string(n) + " logits, one for each token of the vocabulary");
+    }
+    std::copy(values.data(), values.data() + n, logits.begin());
+}
+
+void Sampler::set_logits_processor(py::function processor, std::vector<llama_token> prompt) {
+    processor_ = std::move(processor);
+    tokens_    = std::move(prompt);
 }
 
 void add_sampler(py::module_ & m) {
@@ -136,6 +169,7 @@ void add_sampler(py::module_ & m) {
     py::class_<Sampler>(m, "Sampler")
         .def(py::init(&make), py::arg("model"), py::arg("settings"))
         .def("accept", &Sampler::accept, py::arg("token"))
+        .def("set_logits_processor", &Sampler::set_logits_processor, py::arg("processor"), py::arg("prompt"))
         .def_property_readonly("seed", &Sampler::seed);
     m.def("grammar_of_schema", &grammar_of_schema, py::arg("schema"));
 }

@@ -11,15 +11,26 @@ class Sampler {
 public:
     Sampler(std::shared_ptr<Model> model, common_params_sampling settings);
 
-    // Draws from the logits of a row of the context's last batch (negative: from the end) and remembers the token.
+    // Draws from the logits of a row of the context's last batch (negative: from the end) and remembers the token. May be called
+    // without the GIL.
     llama_token sample(llama_context * ctx, int row);
+
+    // `processor(tokens, logits)` is called before each token is drawn and returns the logits to draw from; `tokens` begin
+    // with `prompt`.
+    void set_logits_processor(py::function processor, std::vector<llama_token> prompt);
+
     // Makes the sampler aware of a token that was not drawn by it (the prompt), for penalties.
     void accept(llama_token token) { common_sampler_accept(sampler_.get(), token, /*is_generated*/ false); }
     uint32_t seed() const { return common_sampler_get_seed(sampler_.get()); }
 
 private:
+    // Puts what the processor makes of the logits in their place.
+    void process(std::vector<float> & logits);
+
     std::shared_ptr<Model> model_;
     common_sampler_ptr sampler_;
+    py::object processor_;  // null: none
+    std::vector<llama_token> tokens_;
 };
 
 }  // namespace pytriattn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -13,7 +13,10 @@ import numpy.typing as npt
 
 from pytriattn._native import core
 
-__all__ = ["LlamaGrammar", "SamplingParams"]
+__all__ = ["LlamaGrammar", "LogitsProcessor", "SamplingParams"]
+
+# Takes the tokens so far (int32 [n]) and the logits of the next one (float32 [n_vocab]); returns the logits to draw from.
+LogitsProcessor = Callable[[npt.NDArray[np.int32], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 _INF = math.inf
 _LIMITS: dict[str, tuple[float, float]] = {
@@ -101,6 +104,8 @@ class SamplingParams:
         samplers: names of llama.cpp's samplers in the order to apply, in place of the order given here.
         grammar: GBNF rules that the output has to follow, as text or `LlamaGrammar`.
         json_schema: a JSON schema that the output has to follow, as text or a mapping.
+        logits_processor: called before each token is drawn, or several that are called one after another: takes the tokens so far
+            (int32 [n]) and the model's logits (float32 [n_vocab]), and returns the logits to draw from.
         seed: None: a new one each time.
         ignore_eos: never draw a token that ends the text.
     """
@@ -131,6 +136,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] | None = None
     grammar: str | LlamaGrammar | None = None
     json_schema: str | Mapping[str, Any] | None = None
+    logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None
     seed: int | None = None
     ignore_eos: bool = False
 
@@ -168,6 +174,9 @@ class SamplingParams:
             value = getattr(self, name) or ()
             if isinstance(value, str) or not all(isinstance(text, str) for text in value):
                 raise ValueError(f"{name} is {value!r}, it must be a list of texts")
+        for processor in self._processors():
+            if not callable(processor):
+                raise ValueError(f"logits_processor has {processor!r}, it must be a function")
         for token, bias in (self.logit_bias or {}).items():
             if not str(token).lstrip("-").isdigit() or not isinstance(bias, (int, float)) or math.isnan(bias):
                 raise ValueError(f"logit_bias has {token!r}: {bias!r}, it must map token ids to numbers")
@@ -208,4 +217,19 @@ class SamplingParams:
         looks_back = max(settings.penalty_last_n, settings.dry_penalty_last_n if has_dry else 0)
         for token in prompt[-looks_back:] if looks_back else []:
             sampler.accept(int(token))
+        processors = self._processors()
+        if processors:
+            sampler.set_logits_processor(lambda *seen: _process(processors, *seen), prompt.tolist())
         return sampler
+
+    def _processors(self) -> list[LogitsProcessor]:
+        given = self.logits_processor
+        return [] if given is None else [given] if callable(given) else list(given)
+
+
+def _process(
+    processors: Sequence[LogitsProcessor], tokens: npt.NDArray[np.int32], logits: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    for processor in processors:
+        logits = processor(tokens, logits)
+    return logits

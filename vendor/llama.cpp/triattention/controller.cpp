@@ -106,6 +106,7 @@ void Controller::evict(int32_t seq, int32_t n_protected) {
     }
     OriginMap & origin = origins(seq);
     origin.sync(cells);
+    evicted_at_[seq] = cells.back().pos + 1;
 
     const uint32_t stream = view_.stream_of(seq);
     const Scores scores = score(stream, cells);
@@ -149,6 +150,7 @@ Scores Controller::scores(int32_t seq) { return score(view_.stream_of(seq), view
 void Controller::forget(int32_t seq) {
     origins_.erase(seq);
     n_evictions_of_.erase(seq);
+    evicted_at_.erase(seq);
 }
 
 std::vector<uint8_t> Controller::save(int32_t seq) {
@@ -172,6 +174,8 @@ void Controller::load(int32_t seq, const std::vector<uint8_t> & bytes) {
     origins(seq).load(bytes.data() + sizeof n, bytes.size() - sizeof n);
     if (n > 0) {
         n_evictions_of_[seq] = n;
+        const std::vector<KvCell> cells = view_.cells(seq);
+        evicted_at_[seq] = cells.empty() ? 0 : cells.back().pos + 1;  // at the latest
     }
 }
 

@@ -66,8 +66,10 @@ public:
     void load(int32_t seq, const std::vector<uint8_t> & bytes);  // throws DecodeError
 
     bool has_evicted(int32_t seq) const { return n_evictions_of_.count(seq) > 0; }
+    // How many tokens of the sequence had been read at its last eviction.
+    int64_t evicted_at(int32_t seq) const { return evicted_at_.at(seq); }
     void forget(int32_t seq);  // the sequence was cleared
-    void truncate(int32_t seq, int32_t n);  // it was cut back to n positions, before any eviction
+    void truncate(int32_t seq, int32_t n);  // it was cut back to n positions, none before its last eviction
 
     // Whether evictions are noted down for take_records(), which hands them over once.
     void set_recording(bool on) { is_recording_ = on; }
@@ -90,6 +92,7 @@ private:
     std::vector<LayerShape> shapes_;
     std::map<int32_t, OriginMap> origins_;
     std::map<int32_t, int64_t> n_evictions_of_;  // per sequence: what `random` draws depend on
+    std::map<int32_t, int64_t> evicted_at_;
     EvictionCounters counters_;
     bool is_recording_ = false;
     std::vector<EvictionRecord> records_;

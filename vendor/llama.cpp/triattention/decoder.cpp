@@ -331,16 +331,19 @@ const float * Decoder::logits(int32_t row) const {
     return values;
 }
 
-int64_t Decoder::truncate(int32_t seq, int64_t n) {
+int64_t Decoder::truncate(int32_t seq, int64_t n, bool keep_evicted) {
     check_room(seq, 0);
     int64_t & past = n_past_[static_cast<size_t>(seq)];
     n = std::clamp<int64_t>(n, 0, past);
     n_rows_ = 0;
+    const bool was_evicted = controller_ && controller_->has_evicted(seq) && !(keep_evicted && n >= controller_->evicted_at(seq));
+    if (n == past && !was_evicted) {
+        return n;
+    }
     llama_memory_t memory = llama_get_memory(ctx_.get());
     const int32_t n_swa = llama_model_n_swa(llama_get_model(ctx_.get()));
     // what is before the window has gone from sliding layers; the next token needs all of its own window
     const bool has_slid = n_swa > 0 && llama_memory_seq_pos_min(memory, seq) > std::max<int64_t>(0, n - n_swa);
-    const bool was_evicted = controller_ && controller_->has_evicted(seq);
     if (n == 0 || has_slid || was_evicted || !llama_memory_seq_rm(memory, seq, static_cast<llama_pos>(n), -1)) {
         clear(seq);
         return 0;

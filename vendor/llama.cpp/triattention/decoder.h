@@ -77,7 +77,8 @@ public:
 
     // Cuts a sequence back to its first n positions, so that a text that begins alike need not be read again. Returns n; or 0 if that
     // is impossible (an eviction has been there, a recurrent state or a sliding window has moved on): then it has been cleared.
-    int64_t truncate(int32_t seq, int64_t n);
+    // `keep_evicted`: an eviction before position n is no obstacle, since it took place when n tokens or fewer had been read.
+    int64_t truncate(int32_t seq, int64_t n, bool keep_evicted = false);
 
     // A sequence, to be put back into a context of the same model and settings. Only for contexts of one sequence.
     struct Saved {

@@ -22,7 +22,7 @@ public:
     void load(const uint8_t * bytes, size_t size);
     size_t n_bytes() const;
 
-    // The sequence was cut back to its first `n` positions, none of which had been moved.
+    // The sequence was cut back to its first `n` positions; those behind have not been moved.
     void truncate(int32_t n);
 
     // Token positions kept by a head, ascending. `layer` counts the view's layers.
