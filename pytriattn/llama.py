@@ -51,6 +51,8 @@ class Llama(Session):
         window: the newest keys, never evicted. Counts towards the budget, as do the next two.
         n_sink: the first keys, never evicted.
         protect_prompt: never evict the prompt.
+        reuse_evicted: go on from a cache that has been evicted from when a prompt only adds to its text, as the next turn of a chat
+            does: nothing is read twice, but what is kept then depends on the calls before. False: the prompt is read again.
         prefill: ``chunked`` reads a long prompt in pieces and evicts in between (bounded memory); ``full`` reads all of it
             first and evicts once, which needs memory for all of ``n_ctx``.
         scale_budget_by_attention: in models where only some layers have full attention, raise the kept fraction b of
@@ -106,6 +108,7 @@ class Llama(Session):
         window: int = 64,
         n_sink: int = 4,
         protect_prompt: bool = False,
+        reuse_evicted: bool = False,
         prefill: str = "chunked",
         scale_budget_by_attention: bool = False,
         n_ctx: int = 0,
@@ -143,6 +146,7 @@ class Llama(Session):
         self._chat_template = chat_template or ""
         self._chat_templates: Any = None
         self._protect_prompt = protect_prompt
+        self._reuse_evicted = reuse_evicted
         if verbose:
             enable_verbose()
         # everything that can be refused is refused before the model is read

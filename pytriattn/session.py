@@ -38,6 +38,7 @@ class Session(LoadedModel):
         self._n_ctx_train = 0
         self._eviction: EvictionSettings | None = None
         self._protect_prompt = False
+        self._reuse_evicted = False
         self._has_warned = False
         self._call = 0
         self._tokens: list[int] = []  # what the cache has read
@@ -77,8 +78,8 @@ class Session(LoadedModel):
     ) -> list[tuple[float, list[tuple[int, float]]]]:
         """Read a prompt that `check_tokens` gave; return (log-probability, best tokens) of tokens[1:] if `n_top_logprobs` is given.
 
-        What it has in common with the text in the cache is not read again, unless an eviction has touched that, or log-probabilities
-        of all tokens are wanted; `kv_stats` tells.
+        What it has in common with the text in the cache is not read again, unless an eviction has touched that (see
+        ``reuse_evicted`` of `Llama`), or log-probabilities of all tokens are wanted; `kv_stats` tells.
         """
         context = self._open_context()
         self._check_fits(len(tokens), protected=self._protect_prompt)
@@ -109,11 +110,13 @@ class Session(LoadedModel):
         # the last token is always read, for its logits
         common = min(int(different[0]) if different.size else len(have), len(tokens) - 1)
         was_evicted = context.has_evicted(0)
-        n_kept: int = context.truncate(
-            0, common if wanted else 0
-        )  # refused if another thread is at work; nothing has changed
+        # what is evicted from a protected prompt would be missing in a longer one
+        keep_evicted = self._reuse_evicted and not self._protect_prompt
+        # refused if another thread is at work; then nothing has changed
+        n_kept: int = context.truncate(0, common if wanted else 0, keep_evicted)
         self._tokens = self._tokens[:n_kept]
-        self._prompts.note(n_tokens=len(tokens), n_reused=n_kept, was_lost=wanted and was_evicted and common > 0)
+        was_lost = wanted and was_evicted and common > 0 and n_kept == 0
+        self._prompts.note(n_tokens=len(tokens), n_reused=n_kept, was_lost=was_lost)
         return n_kept
 
     def eval(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Tokens
+from conftest import TinyContext, Tokens
 
 from pytriattn import Llama
 
@@ -80,6 +81,49 @@ def test_what_an_eviction_has_touched_is_read_again(tiny: Tiny, random_tokens: T
         next_logits(llm, random_tokens[800:850])  # nothing in common: nothing is lost
         assert llm.kv_stats()["prompt_rereads"] == 1
     np.testing.assert_array_equal(logits, fresh(path, longer, **options))
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "qwen3next"])
+def test_a_prompt_that_only_adds_may_go_on_after_evictions(tiny: Tiny, random_tokens: Tokens, arch: str) -> None:
+    options: dict[str, object] = {"budget": 128, "interval": 32, "mode": "recent", "n_ctx": 4096}
+    with Llama(tiny(arch), reuse_evicted=True, **options) as llm:  # type: ignore[arg-type]
+        next_logits(llm, random_tokens[:600])
+        assert llm.kv_stats()["evictions"] > 0
+        logits = next_logits(llm, random_tokens[:700])
+        assert reused(llm) == (600, 100)
+        assert llm.n_tokens == 700
+        assert llm.kept_positions(llm.attention_layers[0], 0)[-1] == 699
+        assert llm.kv_stats()["cells_used"] < 128 + 32
+        # a text that parts from it before the last eviction is read again
+        next_logits(llm, np.concatenate([random_tokens[:500], random_tokens[800:850]]))
+        assert reused(llm) == (0, 550)
+        assert llm.kv_stats()["prompt_rereads"] == 1
+    with Llama(tiny(arch), **options) as llm:  # type: ignore[arg-type]
+        llm.eval(random_tokens[:600])
+        llm.eval(random_tokens[600:700])
+        np.testing.assert_array_equal(llm.native_context.logits(0), logits)
+
+
+def test_a_cache_can_be_cut_back_to_its_last_eviction_and_no_further(tiny: Tiny, random_tokens: Tokens) -> None:
+    def read(context: Any, tokens: Tokens) -> None:
+        for token in tokens:  # so that evictions take place at the same positions everywhere
+            context.step([0], [token])
+
+    path, other = tiny("llama"), random_tokens[900:960]
+    cut, straight = TinyContext(path).context, TinyContext(path).context  # budget 96, interval 32
+    read(cut, random_tokens[:170])  # evicts at 128 and 160
+    assert cut.truncate(0, 165, keep_evicted=True) == 165
+    read(straight, random_tokens[:165])
+    read(cut, other)
+    read(straight, other)
+    np.testing.assert_allclose(cut.logits(0), straight.logits(0), atol=2e-2)
+    for layer, n_heads in ((0, 2), (2, 2)):
+        for head in range(n_heads):
+            np.testing.assert_array_equal(cut.kept_positions(0, layer, head), straight.kept_positions(0, layer, head))
+    last = int(cut.n_tokens(0)) // 32 * 32
+    assert cut.truncate(0, last - 1, keep_evicted=True) == 0
+    assert cut.n_tokens(0) == 0
+    assert straight.truncate(0, int(straight.n_tokens(0))) == 0  # without leave, any eviction is in the way
 
 
 def test_heads_say_what_they_hold_after_a_change_of_text(tiny: Tiny, random_tokens: Tokens) -> None:
