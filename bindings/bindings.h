@@ -26,6 +26,7 @@ using array = py::array_t<T, py::array::c_style | py::array::forcecast>;
 
 void add_errors(py::module_ & m);
 void add_log(py::module_ & m);
+void add_backends(py::module_ & m);
 void add_model(py::module_ & m);
 void add_rope_overrides(py::module_ & m);
 void add_stats(py::module_ & m);
@@ -37,6 +38,7 @@ void add_adapters(py::module_ & m);
 void add_reference_loop(py::module_ & m);
 
 struct ClosedError : triattn::Error { using triattn::Error::Error; };
+struct BackendError : triattn::Error { using triattn::Error::Error; };
 struct BusyError   : triattn::Error { using triattn::Error::Error; };
 struct GrammarError : triattn::Error { using triattn::Error::Error; };
 struct ChatError   : triattn::Error { using triattn::Error::Error; };

@@ -30,6 +30,7 @@ void translate(std::exception_ptr pointer) {
     catch (const GrammarError & e)                     { raise("GrammarError", e.what()); }
     catch (const ChatError & e)                        { raise("ChatError", e.what()); }
     catch (const triattn::InterruptedError & e)        { raise("RequestCancelledError", e.what()); }
+    catch (const BackendError & e)                     { raise("BackendError", e.what() + recent_errors()); }
     catch (const BusyError & e)                        { raise("BusyError", e.what()); }
     catch (const triattn::Error & e)                   { raise("TriAttnError", e.what() + recent_errors()); }
 }

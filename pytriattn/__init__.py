@@ -9,6 +9,7 @@ from pytriattn.async_llama import AsyncLlama
 from pytriattn.calibration import calibrate
 from pytriattn.convert_file import convert_file
 from pytriattn.errors import (
+    BackendError,
     BudgetError,
     BusyError,
     ChatError,
@@ -36,6 +37,7 @@ from pytriattn.stats import LayerStats, TriAttentionStats
 
 __all__ = [
     "AsyncLlama",
+    "BackendError",
     "BudgetError",
     "BusyError",
     "ChatError",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
-from pytriattn._native import core
+from pytriattn._native import backends, core
 from pytriattn.errors import StatsError
 from pytriattn.log import forward_llama_log, logger
 from pytriattn.model_file import ModelIdentity, check_model_file, model_identity
@@ -107,10 +107,12 @@ def calibrate(
         ModelLoadError: the model cannot be loaded.
         StatsError: the text is too short, or not UTF-8.
         UnsupportedModelError: the model's queries cannot be observed.
+        BackendError: a backend's plug-in that is installed cannot be used.
     """
     text = _text_of(text_or_path)
     if isinstance(model, (str, os.PathLike)):
         path = check_model_file(model)
+        backends.require()
         native = core.Model(path, n_gpu_layers)
         identity = model_identity(path)
     else:

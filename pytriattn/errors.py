@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "BackendError",
     "BudgetError",
     "BusyError",
     "ChatError",
@@ -24,6 +25,10 @@ __all__ = [
 
 class TriAttnError(Exception):
     """Base of all errors that pytriattn raises."""
+
+
+class BackendError(TriAttnError, RuntimeError):
+    """A ggml backend (CPU, CUDA, ...) is missing, broken, or of another build than this package."""
 
 
 class ModelLoadError(TriAttnError, ValueError):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pytriattn._native import core
+from pytriattn._native import backends, core
 from pytriattn.adapters import LoraScales
 from pytriattn.batching import complete_batch
 from pytriattn.calibration import bundled_stats
@@ -95,6 +95,7 @@ class Llama(Session):
         StatsError: the statistics are damaged or of another model.
         BudgetError: budget, window, sinks, mode and the others do not fit together.
         ContextError: a cache of this size or these types cannot be made.
+        BackendError: a backend's plug-in that is installed cannot be used; `pytriattn-doctor` tells more.
     """
 
     def __init__(
@@ -182,6 +183,7 @@ class Llama(Session):
             eviction = eviction.fitting(info, self._identity, wanted, stats)
 
         try:
+            backends.require()
             self._model = core.Model(
                 path,
                 n_gpu_layers,

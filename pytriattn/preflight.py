@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from pytriattn._native import core
+from pytriattn._native import backends, core
 from pytriattn.architectures import check_architecture
-from pytriattn.errors import BudgetError, ContextError, StatsError, TriAttnError, UnsupportedModelError
+from pytriattn.errors import BackendError, BudgetError, ContextError, StatsError, TriAttnError, UnsupportedModelError
 from pytriattn.kv_memory import QUANTISED_TYPES
 from pytriattn.memory import (
     CacheOptions,
@@ -243,6 +243,7 @@ def _check_flash_attention(info: ModelInfo, settings: PreflightSettings) -> Iter
     elif not settings.cache.flash_attn:
         reason = "it is switched off"
     if not reason:
+        backends.load_plugins()
         others = [device for device, _ in core.devices() if device != "CPU"]
         if others:
             yield _warn(name, f"possible on the CPU; on {', '.join(others)} llama.cpp decides when the context is made")
@@ -256,6 +257,9 @@ def _check_flash_attention(info: ModelInfo, settings: PreflightSettings) -> Iter
 
 
 def _check_build() -> Iterator[Finding]:
+    backends.load_plugins()
+    for error in backends.errors():
+        yield _fail("backends", error, BackendError)
     devices = ", ".join(f"{name} ({description})" for name, description in core.devices())
     features = ", ".join(
         part.split("=")[0].strip().split(" : ")[-1] for part in core.system_info().split("|") if "=" in part

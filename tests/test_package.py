@@ -35,12 +35,12 @@ def test_licences_are_installed() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_every_ggml_library_is_ours(tmp_path: pathlib.Path) -> None:
     """Also where the working directory offers files of the names that ggml looks for."""
-    for name in ("libggml-cpu.so", "libggml-base.so", "libggml-cuda.so", "libpytriattn-ggml.so"):
+    for name in ("libggml-cpu.so", "libggml-base.so", "libggml-cuda.so", "libpytriattn-ggml.so", "libpytriattn-ggml-cpu.so"):
         (tmp_path / name).write_bytes(b"no library")
     code = "import pytriattn; print(open('/proc/self/maps').read())"
     maps = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     loaded = {pathlib.Path(line.split()[-1]) for line in maps.splitlines() if "ggml" in line}
-    assert {path.name for path in loaded} == {"libpytriattn-ggml.so", "libpytriattn-ggml-base.so", "libggml-cpu.so"}
+    assert {path.name for path in loaded} == {"libpytriattn-ggml.so", "libpytriattn-ggml-base.so", "libpytriattn-ggml-cpu.so"}
     assert {path.parent for path in loaded} == {INSTALLED / "lib"}
 
 

@@ -76,7 +76,7 @@ def _summary(stats: TriAttentionStats, output: Path, seconds: float) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from pytriattn._native import core
+    from pytriattn._native import backends, core
     from pytriattn.model_file import check_model_file, model_identity
 
     text = "\n".join(_read(name) for name in arguments.corpus)
@@ -87,6 +87,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if not output.parent.is_dir():
         raise StatsError(f"the folder '{output.parent}' does not exist, so '{output}' cannot be written")
     start = time.monotonic()
+    backends.require()
     model = core.Model(path, arguments.n_gpu_layers)
     with tqdm(
         total=arguments.tokens, unit="tok", desc="calibrating", file=sys.stderr, disable=not sys.stderr.isatty()

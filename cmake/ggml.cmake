@@ -1,0 +1,54 @@
+# ggml out of the llama.cpp tree: shared libraries under private names, and its backends as loadable modules.
+# The one code path for `pip install .` (with any GGML_<BACKEND>=ON) and for the plug-in wheels under plugins/.
+
+set(GGML_BACKEND_DL ON CACHE BOOL "" FORCE)
+set(GGML_NATIVE OFF CACHE BOOL "" FORCE)   # does not go with loadable backends: see native_cpu.cmake
+
+# CUDA: no link to the driver's library, so that the module loads (with no devices) where there is no driver.
+set(GGML_CUDA_NO_VMM ON CACHE BOOL "")
+set(GGML_CUDA_GRAPHS ON CACHE BOOL "")     # llama.cpp's default; ggml's own is OFF
+set(GGML_CUDA_NCCL OFF CACHE BOOL "")      # would be found or not by chance, and must then be there at run time
+
+set(BUILD_SHARED_LIBS ON)
+add_subdirectory(${LLAMA_CPP_DIR}/ggml ${CMAKE_BINARY_DIR}/ggml EXCLUDE_FROM_ALL)
+set(BUILD_SHARED_LIBS OFF)
+
+if (APPLE)
+    set(PYTRIATTN_ORIGIN "@loader_path")
+else()
+    set(PYTRIATTN_ORIGIN "$ORIGIN")
+endif()
+
+# Private names: another package's libggml-base in the same process must never be taken for ours.
+foreach(library ggml-base ggml)
+    set_target_properties(${library} PROPERTIES OUTPUT_NAME pytriattn-${library} INSTALL_RPATH "${PYTRIATTN_ORIGIN}")
+    set_property(TARGET ${library} PROPERTY VERSION)
+    set_property(TARGET ${library} PROPERTY SOVERSION)
+endforeach()
+
+# The backends that were configured, as loadable modules: never linked, so they must be named to be built.
+set(PYTRIATTN_BACKENDS "")
+function(pytriattn_collect_backends directory)
+    get_property(targets DIRECTORY ${directory} PROPERTY BUILDSYSTEM_TARGETS)
+    get_property(children DIRECTORY ${directory} PROPERTY SUBDIRECTORIES)
+    foreach(target ${targets})
+        get_target_property(type ${target} TYPE)
+        if (type STREQUAL "MODULE_LIBRARY" AND target MATCHES "^ggml-")
+            list(APPEND PYTRIATTN_BACKENDS ${target})
+        endif()
+    endforeach()
+    foreach(child ${children})
+        pytriattn_collect_backends(${child})
+    endforeach()
+    set(PYTRIATTN_BACKENDS ${PYTRIATTN_BACKENDS} PARENT_SCOPE)
+endfunction()
+pytriattn_collect_backends(${LLAMA_CPP_DIR}/ggml)
+if (NOT PYTRIATTN_BACKENDS)
+    message(FATAL_ERROR "no ggml backend module was configured")
+endif()
+foreach(backend ${PYTRIATTN_BACKENDS})
+    set_target_properties(${backend} PROPERTIES OUTPUT_NAME pytriattn-${backend} INSTALL_RPATH "${PYTRIATTN_ORIGIN}")
+    set_property(TARGET ${backend} PROPERTY VERSION)
+    set_property(TARGET ${backend} PROPERTY SOVERSION)
+endforeach()
+message(STATUS "ggml backends: ${PYTRIATTN_BACKENDS}")
