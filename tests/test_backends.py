@@ -5,12 +5,11 @@ from __future__ import annotations
 import pathlib
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
 from conftest import ROOT
-from fake_plugins import BASE, FakePlugin, base_descriptor, run_python
+from fake_plugins import BASE, FakePlugin, base_descriptor, compile_library, run_python
 
 import pytriattn
 from pytriattn import BackendError
@@ -181,7 +180,7 @@ def test_a_plugin_of_another_build(
         ("../../stranger.so", "which is no file name"),
         ("libggml-cuda.so", "not named as one of pytriattn's backend modules"),
         ("libpytriattn-ggml-cuda.so", "offers 'fake' but holds libpytriattn-ggml-cuda.so"),
-        ("libpytriattn-ggml-fake.so", "cannot be loaded"),
+        ("libpytriattn-ggml-fake-gone.so", "cannot be loaded"),
     ],
 )
 def test_a_damaged_plugin(tmp_path: pathlib.Path, content: str | None, message: str) -> None:
@@ -234,18 +233,6 @@ def test_differences_name_both_sides() -> None:
 
 
 # -- strangers -----------------------------------------------------------------------------------------------------------------
-
-
-def compile_library(folder: pathlib.Path, name: str, source: str, *flags: str) -> pathlib.Path:
-    """Compile a shared library of C code."""
-    compiler = shutil.which("cc")
-    if compiler is None or sys.platform != "linux":
-        pytest.skip("needs a C compiler on Linux")
-    path = folder / f"{name}.c"
-    path.write_text(source)
-    library = folder / name
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(path), *flags], check=True)
-    return library
 
 
 def exported_symbols(library: pathlib.Path) -> list[str]:
