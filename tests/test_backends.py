@@ -278,12 +278,13 @@ def test_another_ggml_in_the_process(tmp_path: pathlib.Path, tiny: Tiny, mode: s
 # -- packaging -----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_plugin_wheel_goes_with_this_version() -> None:
+@pytest.mark.parametrize(("backend", "name"), [("cuda", "cuda13"), ("hip", "hip"), ("vulkan", "vulkan")])
+def test_plugin_wheels_go_with_this_version(backend: str, name: str) -> None:
     tomllib = pytest.importorskip("tomllib")  # Python 3.11
     base = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    plugin = tomllib.loads((ROOT / "plugins/cuda/pyproject.toml").read_text())["project"]
-    version = base["version"]
-    assert plugin["version"] == version
-    assert f"pytriattn=={version}" in plugin["dependencies"]
-    assert base["optional-dependencies"]["cuda"] == [f"{plugin['name']}=={version}"]
-    assert plugin["entry-points"]["pytriattn.backends"] == {"cuda": "pytriattn_cuda13"}
+    plugin = tomllib.loads((ROOT / "plugins" / backend / "pyproject.toml").read_text())["project"]
+    assert (plugin["name"], plugin["version"]) == (f"pytriattn-{name}", base["version"])
+    assert f"pytriattn=={base['version']}" in plugin["dependencies"]
+    assert plugin["entry-points"]["pytriattn.backends"] == {backend: f"pytriattn_{name}"}
+    assert (ROOT / "plugins" / backend / f"pytriattn_{name}" / "__init__.py").is_file()
+    assert base["optional-dependencies"].get(backend, [f"{plugin['name']}=={base['version']}"]) == [f"{plugin['name']}=={base['version']}"]
