@@ -14,7 +14,7 @@ public:
         recent_errors();
         {
             const py::gil_scoped_release release;
-            adapter_.reset(llama_adapter_lora_init(model_->model.get(), path.c_str()));
+            model_->rpc.guard([&] { adapter_.reset(llama_adapter_lora_init(model_->model.get(), path.c_str())); });
         }
         if (!adapter_) {
             throw triattn::ModelLoadError("cannot load the LoRA adapter '" + path + "'");
@@ -111,7 +111,9 @@ std::vector<array<float>> embed(const Model & model, const std::vector<std::vect
 void add_adapters(py::module_ & m) {
     py::class_<Lora>(m, "Lora").def(py::init<std::shared_ptr<Model>, const py::object &>(), py::arg("model"), py::arg("path"));
     m.def("set_loras", &set_loras, py::arg("context"), py::arg("loras"));
-    m.def("embed", &embed, py::arg("model"), py::arg("texts"), py::arg("pooling"), py::arg("n_threads"));
+    m.def("embed", [](const Model & model, const std::vector<std::vector<llama_token>> & texts, const std::string & pooling, int n_threads) {
+        return model.rpc.guard([&] { return embed(model, texts, pooling, n_threads); });
+    }, py::arg("model"), py::arg("texts"), py::arg("pooling"), py::arg("n_threads"));
 }
 
 }  // namespace pytriattn

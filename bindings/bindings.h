@@ -3,6 +3,7 @@
 
 #include "errors.h"
 #include "rope.h"
+#include "rpc_devices.h"
 #include "stats.h"
 
 #include "llama-cpp.h"
@@ -36,6 +37,7 @@ void add_context(py::module_ & m);
 void add_sampler(py::module_ & m);
 void add_adapters(py::module_ & m);
 void add_reference_loop(py::module_ & m);
+void add_rpc(py::module_ & m);
 
 struct ClosedError : triattn::Error { using triattn::Error::Error; };
 struct BackendError : triattn::Error { using triattn::Error::Error; };
@@ -49,6 +51,7 @@ std::string recent_errors();
 // A loaded model. Shared by contexts, so that it outlives them.
 struct Model {
     std::string path;
+    RpcDevices rpc;  // outlives what the model has there
     llama_model_ptr model;
     const llama_vocab * vocab() const { return llama_model_get_vocab(model.get()); }
 };

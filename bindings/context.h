@@ -11,9 +11,9 @@ class Context {
 public:
     Context(std::shared_ptr<Model> model, triattn::DecoderParams params, triattn::Stats stats) : model_(std::move(model)) {
         recent_errors();
-        params.interrupted = [this] { return is_cancelled_ || poll_(); };
+        params.interrupted = [this] { return is_cancelled_ || model_->rpc.lost() || poll_(); };
         const py::gil_scoped_release release;
-        decoder_ = std::make_unique<triattn::Decoder>(model_->model.get(), params, std::move(stats));
+        decoder_ = model_->rpc.guard([&] { return std::make_unique<triattn::Decoder>(model_->model.get(), params, std::move(stats)); });
     }
 
     // Runs `work` on the decoder without the GIL.
@@ -24,7 +24,7 @@ public:
         recent_errors();
         try {
             const py::gil_scoped_release release;
-            return work(decoder);
+            return model_->rpc.guard([&] { return work(decoder); });
         } catch (const triattn::InterruptedError &) {
             poll_.rethrow();
             throw;
@@ -35,7 +35,8 @@ public:
     template <typename F>
     auto look(F && work) {
         const Use use(busy_, "this context");
-        return work(open());
+        triattn::Decoder & decoder = open();
+        return model_->rpc.guard([&] { return work(decoder); });
     }
 
     void close() {

@@ -26,6 +26,7 @@ void translate(std::exception_ptr pointer) {
     catch (const triattn::StatsError & e)              { raise("StatsError", e.what()); }
     catch (const triattn::ContextFullError & e)        { raise("ContextFullError", e.what()); }
     catch (const triattn::InvalidTokenError & e)       { raise("InvalidTokenError", e.what()); }
+    catch (const ServerLostError & e)                  { raise("ServerLostError", e.what()); }
     catch (const ClosedError & e)                      { raise("ClosedError", e.what()); }
     catch (const GrammarError & e)                     { raise("GrammarError", e.what()); }
     catch (const ChatError & e)                        { raise("ChatError", e.what()); }

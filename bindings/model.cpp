@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <tuple>
 #include <utility>
 
@@ -60,8 +61,51 @@ llama_load_mode load_mode(bool use_mmap, bool use_mlock) {
     return use_mmap ? LLAMA_LOAD_MODE_AUTO : LLAMA_LOAD_MODE_NONE;
 }
 
+// RPC servers first, for the fewest transfers between devices, then local GPUs, as llama.cpp orders them by itself.
+std::vector<ggml_backend_dev_t> devices_with(const RpcDevices & rpc) {
+    std::vector<ggml_backend_dev_t> devices = rpc.list();
+    std::set<std::string> ids;  // one GPU may be seen by two backends
+    for (const enum ggml_backend_dev_type type : {GGML_BACKEND_DEVICE_TYPE_GPU, GGML_BACKEND_DEVICE_TYPE_IGPU}) {
+        for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+            ggml_backend_dev_t device = ggml_backend_dev_get(i);
+            ggml_backend_dev_props props{};
+            if (ggml_backend_dev_type(device) != type) {
+                continue;
+            }
+            ggml_backend_dev_get_props(device, &props);
+            if (props.device_id == nullptr || ids.insert(props.device_id).second) {
+                devices.push_back(device);
+            }
+        }
+        if (devices.size() > rpc.list().size()) {
+            break;  // integrated GPUs only where there are no others
+        }
+    }
+    return devices;
+}
+
+void check_devices(const std::vector<ggml_backend_dev_t> & devices, const std::vector<float> & tensor_split) {
+    if (devices.size() > llama_max_devices()) {
+        throw triattn::ModelLoadError("the RPC servers and this machine have " + std::to_string(devices.size()) + " devices together, llama.cpp takes " +
+                                      std::to_string(llama_max_devices()) + "; name fewer servers");
+    }
+    if (tensor_split.size() > devices.size()) {
+        throw triattn::ModelLoadError("tensor_split has " + std::to_string(tensor_split.size()) + " numbers, but the RPC servers and this machine have " +
+                                      std::to_string(devices.size()) + " devices (in this order: servers as given, local GPUs)");
+    }
+}
+
+std::string lost_while_loading(const RpcDevices & rpc) {
+    try {
+        rpc.check();
+    } catch (const ServerLostError & error) {
+        return std::string("while the model was loaded, ") + error.what();
+    }
+    return {};
+}
+
 ModelPtr load(const py::object & file, int n_gpu_layers, int split_mode, int main_gpu, const std::vector<float> & tensor_split, bool use_mmap,
-              bool use_mlock, const py::object & progress) {
+              bool use_mlock, const std::vector<std::string> & rpc_servers, const py::object & progress) {
     const std::string path = system_path(file);
     if (tensor_split.size() > llama_max_devices()) {
         throw triattn::ModelLoadError("tensor_split has " + std::to_string(tensor_split.size()) + " numbers, more than the " +
@@ -75,7 +119,15 @@ ModelPtr load(const py::object & file, int n_gpu_layers, int split_mode, int mai
     result->path = path;
     {
         const py::gil_scoped_release release;
+        std::vector<ggml_backend_dev_t> devices;
+        if (!rpc_servers.empty()) {
+            result->rpc = RpcDevices(rpc_servers);
+            devices = devices_with(result->rpc);
+            check_devices(devices, tensor_split);
+        }
+        devices.push_back(nullptr);
         llama_model_params params = llama_model_default_params();
+        params.devices      = rpc_servers.empty() ? nullptr : devices.data();
         params.n_gpu_layers = n_gpu_layers;
         params.split_mode   = static_cast<llama_split_mode>(split_mode);
         params.main_gpu     = main_gpu;
@@ -86,6 +138,9 @@ ModelPtr load(const py::object & file, int n_gpu_layers, int split_mode, int mai
         result->model.reset(llama_model_load_from_file(path.c_str(), params));
     }
     watch.rethrow();
+    if (result->rpc.lost()) {
+        throw triattn::ModelLoadError(lost_while_loading(result->rpc));
+    }
     if (!result->model) {
         throw triattn::ModelLoadError("cannot load the model '" + path + "'");
     }
@@ -231,7 +286,7 @@ void add_model(py::module_ & m) {
     py::class_<Model, ModelPtr>(m, "Model")
         .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers") = -1, py::kw_only(), py::arg("split_mode") = static_cast<int>(LLAMA_SPLIT_MODE_LAYER),
              py::arg("main_gpu") = 0, py::arg("tensor_split") = std::vector<float>(), py::arg("use_mmap") = true, py::arg("use_mlock") = false,
-             py::arg("progress") = py::none())
+             py::arg("rpc_servers") = std::vector<std::string>(), py::arg("progress") = py::none())
         .def_property_readonly("metadata", &metadata)
         .def_property_readonly("description", [](const Model & s) {
             char text[256];

@@ -16,4 +16,5 @@ PYBIND11_MODULE(_core, m) {
     add_context(m);
     add_adapters(m);
     add_reference_loop(m);
+    add_rpc(m);
 }

@@ -40,7 +40,7 @@ Stats run_calibration(const Model & model, const array<llama_token> & tokens, in
     options.n_ubatch  = n_ubatch;
     options.n_threads = n_threads;
     options.rope      = rope;
-    options.interrupted = [&poll] { return poll(); };
+    options.interrupted = [&] { return model.rpc.lost() || poll(); };
     if (!progress.is_none()) {
         options.progress = [&progress](int64_t done, int64_t total) {
             const py::gil_scoped_acquire gil;
@@ -51,7 +51,7 @@ Stats run_calibration(const Model & model, const array<llama_token> & tokens, in
     recent_errors();
     try {
         const py::gil_scoped_release release;
-        return triattn::calibrate(model.model.get(), ids, options);
+        return model.rpc.guard([&] { return triattn::calibrate(model.model.get(), ids, options); });
     } catch (const triattn::InterruptedError &) {
         poll.rethrow();
         throw;

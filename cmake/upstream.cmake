@@ -18,6 +18,9 @@ else()
     message(FATAL_ERROR "PYTRIATTN_CPU is '${PYTRIATTN_CPU}'; it must be 'native' or 'all'")
 endif()
 
+set(GGML_RPC ON CACHE BOOL "" FORCE)        # devices of other machines
+set(GGML_RPC_RDMA OFF CACHE BOOL "" FORCE)  # would link libibverbs wherever it is found; connections are TCP here (bindings/rpc_link.h)
+
 include(cmake/ggml.cmake)
 add_subdirectory(${LLAMA_CPP_DIR} ${CMAKE_BINARY_DIR}/llama.cpp EXCLUDE_FROM_ALL)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from pytriattn._native import backends, core
 from pytriattn.errors import StatsError
 from pytriattn.log import forward_llama_log, logger
 from pytriattn.model_file import ModelIdentity, check_model_file, model_identity
+from pytriattn.settings import check_rpc_servers
 from pytriattn.stats import LayerStats, TriAttentionStats
 from pytriattn.threads import usable_cpus
 
@@ -90,6 +91,7 @@ def calibrate(
     n_ctx: int = 2048,
     n_gpu_layers: int = -1,
     n_threads: int | None = None,
+    rpc_servers: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> TriAttentionStats:
     """Measure the centre and the mean magnitude of a model's queries on a text.
@@ -101,6 +103,7 @@ def calibrate(
         n_ctx: the text is read in pieces of this many tokens.
         n_gpu_layers: layers on the GPU when `model` is a path; -1: all.
         n_threads: CPU threads; None: all that this process may use.
+        rpc_servers: as in `Llama`, when `model` is a path.
         progress: called with (tokens read, tokens in all) after each step.
 
     Raises:
@@ -113,7 +116,7 @@ def calibrate(
     if isinstance(model, (str, os.PathLike)):
         path = check_model_file(model)
         backends.require()
-        native = core.Model(path, n_gpu_layers)
+        native = core.Model(path, n_gpu_layers, rpc_servers=check_rpc_servers(rpc_servers))
         identity = model_identity(path)
     else:
         native, identity = model.native_model, model.identity

@@ -16,6 +16,7 @@ __all__ = [
     "InvalidTokenError",
     "ModelLoadError",
     "RequestCancelledError",
+    "ServerLostError",
     "StateError",
     "StatsError",
     "TriAttnError",
@@ -81,6 +82,10 @@ class DecodeError(TriAttnError, RuntimeError):
 
 class RequestCancelledError(TriAttnError, RuntimeError):
     """`Llama.cancel` has ended the call. The context has been cleared and can be used again."""
+
+
+class ServerLostError(TriAttnError, ConnectionError):
+    """An RPC server has gone away while it held a part of the model. The model must be closed and loaded again."""
 
 
 class ClosedError(TriAttnError, RuntimeError):

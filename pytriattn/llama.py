@@ -28,7 +28,7 @@ from pytriattn.preflight import PreflightSettings
 from pytriattn.rope import RopeSettings
 from pytriattn.sampling import SamplingParams
 from pytriattn.session import Session
-from pytriattn.settings import ContextSettings, EvictionSettings, flash_attention
+from pytriattn.settings import ContextSettings, EvictionSettings, check_rpc_servers, flash_attention
 from pytriattn.stats import TriAttentionStats
 from pytriattn.threads import usable_cpus
 
@@ -66,7 +66,9 @@ class Llama(Session):
         n_gpu_layers: layers on the GPU; -1: all.
         split_mode: over several GPUs: 0 none, 1 by layers, 2 by rows.
         main_gpu: the GPU that is used without splitting.
-        tensor_split: how much of the model each GPU gets.
+        tensor_split: how much of the model each GPU gets; with `rpc_servers`, their devices come first, in the order given.
+        rpc_servers: machines that lend their devices, each ``host:port`` of a ``pytriattn-rpc-server`` (see docs/rpc.md: for
+            trusted networks alone). They are used besides the GPUs of this machine, and count as GPUs for the settings above.
         use_mmap: map the model file into memory, where the devices allow it.
         use_mlock: keep the model in memory.
         progress: called with the fraction loaded; an exception that it raises ends the loading.
@@ -89,7 +91,8 @@ class Llama(Session):
         verbose: show what llama.cpp logs.
 
     Raises:
-        ModelLoadError: the model file is missing, damaged or of another kind.
+        ModelLoadError: the model file is missing, damaged or of another kind; or an RPC server cannot be used.
+        ServerLostError: an RPC server has gone away; also raised by every method that computes.
         UnsupportedModelError: a budget is set, and nothing can be evicted from this model's cache, or its architecture has not
             been tested.
         StatsError: the statistics are damaged or of another model.
@@ -121,6 +124,7 @@ class Llama(Session):
         split_mode: int = 1,
         main_gpu: int = 0,
         tensor_split: Sequence[float] | None = None,
+        rpc_servers: Sequence[str] | None = None,
         use_mmap: bool = True,
         use_mlock: bool = False,
         progress: Callable[[float], object] | None = None,
@@ -152,6 +156,7 @@ class Llama(Session):
             enable_verbose()
         # everything that can be refused is refused before the model is read
         flash = flash_attention(flash_attn)
+        servers = check_rpc_servers(rpc_servers)
         rope = RopeSettings(
             rope_scaling_type,
             rope_freq_base,
@@ -192,6 +197,7 @@ class Llama(Session):
                 tensor_split=list(tensor_split or []),
                 use_mmap=use_mmap,
                 use_mlock=use_mlock,
+                rpc_servers=servers,
                 progress=progress,
             )
             self._metadata = self._model.metadata

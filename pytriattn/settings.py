@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from pytriattn.preflight import PreflightSettings, effective_settings, preflight
 from pytriattn.rope import RopeSettings
 from pytriattn.stats import TriAttentionStats
 
-__all__ = ["ContextSettings", "EvictionSettings", "flash_attention"]
+__all__ = ["ContextSettings", "EvictionSettings", "check_rpc_servers", "flash_attention"]
 
 
 @dataclass(frozen=True)
@@ -177,3 +178,21 @@ def flash_attention(value: str | bool) -> str:
     if value not in ("auto", "on", "off"):
         raise ContextError(f"flash_attn is {value!r}, it must be 'auto', True or False")
     return value
+
+
+def check_rpc_servers(servers: Sequence[str] | None) -> list[str]:
+    """Return the servers as a list, each ``host:port``.
+
+    Raises:
+        ContextError: one has another form, or is named twice.
+    """
+    if isinstance(servers, str):
+        raise ContextError(f"rpc_servers is {servers!r}, it must be a list: rpc_servers=[{servers!r}]")
+    result = list(servers or [])
+    for server in result:
+        host, _, port = server.rpartition(":") if isinstance(server, str) else ("", "", "")
+        if not host or not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= 65535:
+            raise ContextError(f"rpc_servers has {server!r}, it must be 'host:port' with a port from 1 to 65535")
+        if result.count(server) > 1:
+            raise ContextError(f"rpc_servers names {server!r} twice")
+    return result
