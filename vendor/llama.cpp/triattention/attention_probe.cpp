@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <string>
 #include <utility>
@@ -51,7 +52,7 @@ struct Cache {
 
 class Walker {
 public:
-    explicit Walker(const KvView & view) : view_(view), graph_(view.build_graph()) {
+    explicit Walker(const KvView & view) : graph_(view.build_graph()) {
         for (const KvLayer & layer : view.layers()) {
             caches_[layer.k] = {&layer, false};
         }
@@ -87,7 +88,7 @@ private:
             return;
         }
         Cache & cache = found->second;
-        cache.keys  = trace_rope(node->src[0], cache.layer->head_dim_k, finder());
+        cache.keys  = trace_rope(node->src[0], cache.layer->head_dim_k);
         cache.found = true;
     }
 
@@ -100,7 +101,7 @@ private:
         result.n_head_kv = cache.layer->n_head_kv;
         result.head_dim_v = cache.layer->head_dim_v;
         result.n_head    = static_cast<int>(operands.queries->ne[2]);
-        const RopeTrace queries = trace_rope(operands.queries, cache.layer->head_dim_k, finder());
+        const RopeTrace queries = trace_rope(operands.queries, cache.layer->head_dim_k);
         if (!cache.found || !(cache.keys.op == queries.op) || cache.keys.hadamard != queries.hadamard) {
             throw UnsupportedModelError("layer " + std::to_string(result.layer) + " rotates its queries otherwise than the keys in its cache; "
                                         "load the model with budget=None");
@@ -134,11 +135,6 @@ private:
         return probed_.back().second;
     }
 
-    FindWeight finder() const {
-        return [this](const std::string & name) { return view_.find_weight(name); };
-    }
-
-    const KvView & view_;
     ggml_cgraph * graph_;
     std::map<const ggml_tensor *, Cache> caches_;
     std::vector<std::pair<std::optional<RopeOperator>, RopeLayout>> probed_;
@@ -151,10 +147,20 @@ AttentionOperands attention_operands(const ggml_tensor * node) {
         return {storage_of(node->src[1]), node->src[0]};
     }
     // in latent attention values are a part of the keys: their product with the softmax is none of ours
-    if (node->op == GGML_OP_MUL_MAT && node->src[0]->op != GGML_OP_NONE && node->src[1]->op != GGML_OP_SOFT_MAX) {
+    if (node->op == GGML_OP_MUL_MAT && node->src[1]->op != GGML_OP_SOFT_MAX) {
         return {storage_of(node->src[0]), node->src[1]};
     }
     return {};
+}
+
+bool is_or_copies(const ggml_tensor * tensor, const ggml_tensor * storage) {
+    if (tensor == storage || tensor == nullptr || tensor->op != GGML_OP_NONE) {
+        return tensor == storage;
+    }
+    // ggml's scheduler calls the copy BACKEND#name of the view#number
+    const char * original = std::strchr(tensor->name, '#');
+    const size_t length = std::strlen(storage->name);
+    return original != nullptr && std::strncmp(original + 1, storage->name, length) == 0 && (original[1 + length] == '#' || original[1 + length] == ' ');
 }
 
 std::vector<AttentionNode> probe_attention(const KvView & view) { return Walker(view).run(); }

@@ -36,4 +36,7 @@ struct AttentionOperands {
 };
 AttentionOperands attention_operands(const ggml_tensor * node);
 
+// Whether a tensor found as `storage` in a graph that runs is this one, or the copy of it that another device is given to read.
+bool is_or_copies(const ggml_tensor * tensor, const ggml_tensor * storage);
+
 }  // namespace triattn

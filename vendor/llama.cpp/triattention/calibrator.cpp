@@ -88,7 +88,7 @@ private:
     // The layer whose stored keys this node multiplies with queries, or null.
     const KvLayer * reads_cache(const ggml_tensor * node) const {
         const ggml_tensor * storage = attention_operands(node).storage;
-        const auto found = std::find_if(layers_->begin(), layers_->end(), [&](const KvLayer & layer) { return layer.k == storage; });
+        const auto found = std::find_if(layers_->begin(), layers_->end(), [&](const KvLayer & layer) { return is_or_copies(storage, layer.k); });
         return found != layers_->end() ? &*found : nullptr;
     }
 

@@ -6,11 +6,24 @@
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
+#include "llama-batch.h"
+#include "llama-graph.h"
 #include "llama.h"
+
 #include <algorithm>
 #include <string>
 
 namespace triattn {
+
+// What a context builds its graphs from is private to it, but an explicit instantiation may name it.
+using GraphParams = llm_graph_params (llama_context::*)(llm_graph_result *, const llama_ubatch &, const llama_memory_context_i *, llm_graph_type) const;
+GraphParams graph_params_member();
+template <GraphParams member>
+struct Named {
+    friend GraphParams graph_params_member() { return member; }
+};
+template struct Named<&llama_context::graph_params>;
+
 namespace {
 
 ggml_context_ptr scratch_context(size_t n_tensors) {
@@ -155,16 +168,27 @@ void KvView::remove(int32_t seq, const std::vector<int32_t> & positions) {
 
 ggml_cgraph * KvView::build_graph() const {
     const uint32_t n_seq = kv_->get_n_seq_max();
-    // for devices it is split, but nothing is allocated
     const llama_memory_context_ptr memory = llama_get_memory(ctx_)->init_full();
-    ggml_cgraph * graph = memory ? ctx_->graph_reserve(n_seq, n_seq, n_seq, memory.get(), /*split_only*/ true) : nullptr;
-    if (graph == nullptr) {
+    // makes the context let go of earlier graphs; this one is split for devices, with copies where one device reads from another
+    if (!memory || ctx_->graph_reserve(n_seq, n_seq, n_seq, memory.get(), /*split_only*/ true) == nullptr) {
         throw Error("llama.cpp could not build a graph for this context");
     }
+    // the same again, in one piece
+    ggml_backend_sched_reset(ctx_->get_sched());
+    llm_graph_result * result = ctx_->get_gf_res_reserve();
+    result->reset();
+    llama_batch_allocr allocator(llama_get_model(ctx_)->hparams.n_pos_per_embd());
+    llama_ubatch step = allocator.ubatch_reserve(1, n_seq);
+    for (uint32_t i = 0; i < n_seq; ++i) {
+        step.n_seq_id[i] = 1;
+        step.seq_id[i]   = &step.seq_id_unq[i];
+    }
+    llm_graph_params params = (ctx_->*graph_params_member())(result, step, memory.get(), LLM_GRAPH_TYPE_DEFAULT);
+    params.n_outputs = n_seq;
+    ggml_cgraph * graph = llama_get_model(ctx_)->build_graph(params);
+    ggml_backend_sched_reset(ctx_->get_sched());  // building has told it of the devices of some nodes
     return graph;
 }
-
-const ggml_tensor * KvView::find_weight(const std::string & name) const { return llama_get_model(ctx_)->get_tensor(name.c_str()); }
 
 bool has_learned_positions(const llama_model * model) { return model->pos_embd != nullptr; }
 

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
 #include <vector>
 
 struct ggml_cgraph;
@@ -63,9 +62,9 @@ public:
     const std::vector<float> & k_rotation() const { return k_rotation_; }
     int k_rotation_size() const { return k_rotation_size_; }
 
-    // The graph of one decoding step, built and not run: what the context itself would compute. Valid until the context is used.
+    // The graph of one decoding step, built and not run: what the context itself would compute, before it is split for devices.
+    // Valid until the context is used.
     ggml_cgraph * build_graph() const;
-    const ggml_tensor * find_weight(const std::string & name) const;  // null: there is none
 
 private:
     llama_context * ctx_ = nullptr;

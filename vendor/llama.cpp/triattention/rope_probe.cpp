@@ -20,8 +20,7 @@ constexpr int32_t VISION = GGML_ROPE_TYPE_VISION;
     throw UnsupportedModelError("this model's RoPE " + what + "; load it with budget=None");
 }
 
-// llama.cpp rotates queries and keys of quantised caches by a Hadamard matrix: an input of the graph with this name. Behind a
-// copy to another device the name gets a prefix and a suffix.
+// llama.cpp rotates queries and keys of quantised caches by a Hadamard matrix: an input of the graph with this name.
 bool is_hadamard(const ggml_tensor * tensor) { return std::strstr(tensor->name, "attn_inp_k_rot") != nullptr; }
 
 // Whether the operation multiplies each vector by one number at most: such a thing commutes with RoPE.
@@ -58,14 +57,8 @@ bool keeps_vectors(const ggml_tensor * node, int width) {
 }
 
 // The values of a weight of the model; none if the tensor is none.
-std::vector<float> read_weight(const ggml_tensor * tensor, const FindWeight & find_weight) {
-    if (tensor->buffer == nullptr || tensor->op != GGML_OP_NONE) {
-        // a copy that is made for another device when the graph runs: BACKEND#name#number
-        const std::string name = tensor->name;
-        const size_t first = name.find('#'), last = name.rfind('#');
-        tensor = first < last ? find_weight(name.substr(first + 1, last - first - 1)) : nullptr;
-    }
-    if (tensor == nullptr || tensor->buffer == nullptr || tensor->type != GGML_TYPE_F32) {
+std::vector<float> read_weight(const ggml_tensor * tensor) {
+    if (tensor->buffer == nullptr || tensor->op != GGML_OP_NONE || tensor->type != GGML_TYPE_F32) {
         return {};
     }
     std::vector<float> values(static_cast<size_t>(ggml_nelements(tensor)));
@@ -73,7 +66,7 @@ std::vector<float> read_weight(const ggml_tensor * tensor, const FindWeight & fi
     return values;
 }
 
-RopeOperator take(const ggml_tensor * node, int begin, int width, const FindWeight & find_weight) {
+RopeOperator take(const ggml_tensor * node, int begin, int width) {
     RopeOperator rope;
     static_assert(sizeof rope.params == GGML_MAX_OP_PARAMS, "ggml's parameters have another size");
     std::memcpy(rope.params.data(), node->op_params, sizeof rope.params);
@@ -96,7 +89,7 @@ RopeOperator take(const ggml_tensor * node, int begin, int width, const FindWeig
         refuse(std::string("computes its positions by ") + ggml_op_name(positions->op));
     }
     if (node->src[2] != nullptr) {
-        rope.factors = read_weight(node->src[2], find_weight);
+        rope.factors = read_weight(node->src[2]);
         if (rope.factors.empty()) {
             refuse("has frequency factors that are not weights of the model");
         }
@@ -111,7 +104,7 @@ void check_last(const char * mixed) {
 }
 
 // The walk back. `begin`, `width`: which of the head's dimensions `node` gives; `whole`: all of them.
-RopeTrace walk(const ggml_tensor * node, int begin, int width, bool whole, const FindWeight & find_weight) {
+RopeTrace walk(const ggml_tensor * node, int begin, int width, bool whole) {
     RopeTrace trace;
     const char * mixed = nullptr;  // what cannot stand after RoPE has been passed: fine if no RoPE comes before it
     const ggml_tensor * multiplied = nullptr;  // the node that multiplies each dimension by a weight
@@ -119,7 +112,7 @@ RopeTrace walk(const ggml_tensor * node, int begin, int width, bool whole, const
         if (op) {
             check_last(mixed);
             if (multiplied != nullptr) {
-                trace.weights = read_weight(multiplied->src[1], find_weight);
+                trace.weights = read_weight(multiplied->src[1]);
                 if (!whole || trace.weights.size() != static_cast<size_t>(width)) {
                     check_last("a product that is not with a weight for each dimension");
                 }
@@ -131,7 +124,7 @@ RopeTrace walk(const ggml_tensor * node, int begin, int width, bool whole, const
     while (node != nullptr) {
         switch (node->op) {
             case GGML_OP_ROPE:
-                return finish(take(node, begin, width, find_weight));
+                return finish(take(node, begin, width));
             case GGML_OP_VIEW:
             case GGML_OP_RESHAPE:
             case GGML_OP_PERMUTE:
@@ -146,8 +139,8 @@ RopeTrace walk(const ggml_tensor * node, int begin, int width, bool whole, const
                     refuse("is followed by a concatenation that cannot be seen through");
                 }
                 const int left = static_cast<int>(node->src[0]->ne[0]);
-                const RopeTrace first  = walk(node->src[0], begin, left, false, find_weight);
-                const RopeTrace second = walk(node->src[1], begin + left, width - left, false, find_weight);
+                const RopeTrace first  = walk(node->src[0], begin, left, false);
+                const RopeTrace second = walk(node->src[1], begin + left, width - left, false);
                 if ((first.op && second.op) || first.hadamard || second.hadamard) {
                     refuse("is applied to parts of a head in different ways");
                 }
@@ -170,7 +163,7 @@ RopeTrace walk(const ggml_tensor * node, int begin, int width, bool whole, const
                 mixed = "a clamp";
                 break;
             case GGML_OP_NONE:
-                refuse("cannot be found: a copy to another device lies between (" + std::string(node->name) + ")");
+                refuse("cannot be found: '" + std::string(node->name) + "' comes from elsewhere");
             default:
                 if (node->op == GGML_OP_MUL && node->src[1]->ne[0] != 1) {
                     if (multiplied != nullptr || mixed != nullptr) {
@@ -188,8 +181,8 @@ RopeTrace walk(const ggml_tensor * node, int begin, int width, bool whole, const
 
 }  // namespace
 
-RopeTrace trace_rope(const ggml_tensor * vectors, int head_dim, const FindWeight & find_weight) {
-    return walk(vectors, 0, head_dim, true, find_weight);
+RopeTrace trace_rope(const ggml_tensor * vectors, int head_dim) {
+    return walk(vectors, 0, head_dim, true);
 }
 
 std::vector<float> run_rope(const RopeOperator & rope, const std::vector<float> & vectors, int head_dim, const std::vector<int32_t> & positions) {

@@ -5,9 +5,7 @@
 
 #include <array>
 #include <cstdint>
-#include <functional>
 #include <optional>
-#include <string>
 #include <vector>
 
 struct ggml_tensor;
@@ -26,9 +24,6 @@ struct RopeOperator {
     }
 };
 
-// Finds a weight of the model by name; null if there is none.
-using FindWeight = std::function<const ggml_tensor *(const std::string & name)>;
-
 // What happens to query or key vectors between the projection and the cache (or the queries' product with it).
 struct RopeTrace {
     std::optional<RopeOperator> op;  // none: no RoPE
@@ -38,7 +33,7 @@ struct RopeTrace {
 
 // Walks back from `vectors` (heads of `head_dim` dimensions) over operations that multiply vectors by a number, or each dimension
 // by a weight of the model. Throws UnsupportedModelError where anything else stands between RoPE and `vectors`.
-RopeTrace trace_rope(const ggml_tensor * vectors, int head_dim, const FindWeight & find_weight);
+RopeTrace trace_rope(const ggml_tensor * vectors, int head_dim);
 
 // Runs the operator on `vectors` [positions.size(), head_dim]; other dimensions pass unchanged.
 std::vector<float> run_rope(const RopeOperator & rope, const std::vector<float> & vectors, int head_dim, const std::vector<int32_t> & positions);
