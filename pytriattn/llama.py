@@ -200,25 +200,36 @@ class Llama(Session):
                 rpc_servers=servers,
                 progress=progress,
             )
-            self._metadata = self._model.metadata
-            self._n_ctx = n_ctx or self._model.n_ctx_train
-            settings = replace(settings, n_ctx=self._n_ctx)
-            if 0 < self._model.long_rope_threshold < self._n_ctx:
-                # llama.cpp would choose by the size of the cache, which is smaller under a budget
-                self._model.use_long_rope()
-            self._n_threads = n_threads or usable_cpus()
-            if stats is None and eviction is not None and eviction.needs_scores:
-                stats = bundled_stats(self._model, self._identity, self._n_threads)
-            self._context = settings.make_context(self._model, self._n_threads, eviction, stats)
+            self._make_context(settings, n_threads or usable_cpus(), eviction, stats)
         finally:
             forward_llama_log()
+        if lora:
+            self.set_loras(lora)
+
+    def _make_context(
+        self,
+        settings: ContextSettings,
+        n_threads: int,
+        eviction: EvictionSettings | None,
+        stats: TriAttentionStats | None,
+    ) -> None:
+        """Make the context of the loaded model, after calibrating it if need be."""
+        model = self._model
+        self._metadata = model.metadata
+        self._n_ctx = settings.n_ctx or model.n_ctx_train
+        self._n_threads = n_threads
+        settings = replace(settings, n_ctx=self._n_ctx)
+        if 0 < model.long_rope_threshold < self._n_ctx:
+            # llama.cpp would choose by the size of the cache, which is smaller under a budget
+            model.use_long_rope()
+        if stats is None and eviction is not None and eviction.needs_scores:
+            stats = bundled_stats(model, self._identity, n_threads)
+        self._context = settings.make_context(model, n_threads, eviction, stats)
         self._made_with = settings.made_with(self._identity, self._context.counters()["cells_allocated"], eviction)
         self._stats = stats
         self._eviction = eviction
-        if lora:
-            self.set_loras(lora)
         # with YaRN set by the user llama.cpp raises it when the context is made
-        self._n_ctx_train = self._model.n_ctx_train
+        self._n_ctx_train = model.n_ctx_train
 
     @classmethod
     def from_pretrained(
