@@ -23,6 +23,7 @@ __all__ = ["ENVIRONMENT", "GROUP", "Backend", "Backends", "Plugin", "installed_p
 
 GROUP = "pytriattn.backends"
 ENVIRONMENT = "PYTRIATTN_BACKENDS"
+_BUILD_HERE = "Build pytriattn on this machine: pip install --force-reinstall --no-binary pytriattn pytriattn"
 _MODULE = re.compile(r"^(?:lib)?pytriattn-ggml-([a-z0-9]+)(?:[-_].*)?\.(?:so|dylib|dll)$")
 
 
@@ -115,7 +116,10 @@ class Backends:
         for name in self.base.modules:
             modules.setdefault(module_backend(name), []).append(self.base.directory / name)
         cpu = self._best_variant(modules.pop("cpu", []))
-        ggml_name = self._core.load_backend(str(cpu))
+        try:
+            ggml_name = self._core.load_backend(str(cpu))
+        except BackendError as error:
+            raise BackendError(f"{error}. It may have been built for another processor. {_BUILD_HERE}") from error
         self._seen.append(Backend("cpu", "pytriattn", self.base.pytriattn, cpu, ggml_name))
         self._core.init_llama()
         wanted = wanted_backends()
@@ -132,7 +136,7 @@ class Backends:
             raise BackendError(
                 f"none of the CPU modules in '{self.base.directory}' runs on this machine: "
                 f"{', '.join(path.name for path in paths) or 'there are none'}. "
-                "Build pytriattn here: pip install --no-binary pytriattn pytriattn"
+                f"{_BUILD_HERE}"
             )
         return best
 

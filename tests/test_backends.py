@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -114,9 +115,16 @@ def test_the_best_cpu_variant_is_taken(tmp_path: pathlib.Path, monkeypatch: pyte
 
 def test_no_cpu_variant_runs_here(tmp_path: pathlib.Path) -> None:
     loader, stand_in = variants(tmp_path, {"libpytriattn-ggml-cpu-a.so": 0, "libpytriattn-ggml-cpu-b.so": 0})
-    with pytest.raises(BackendError, match=r"none of the CPU modules .*cpu-a.so, .*cpu-b.so\. Build pytriattn here: pip install"):
+    with pytest.raises(BackendError, match=r"none of the CPU modules .*cpu-a.so, .*cpu-b.so\. Build pytriattn on this machine"):
         loader.load_base()
     assert stand_in.loaded == []
+
+
+def test_the_only_cpu_module_does_not_run_here(tmp_path: pathlib.Path) -> None:
+    loader, _ = variants(tmp_path, {"libpytriattn-ggml-cpu.so": 0})
+    loader._core = core  # there is no such file
+    with pytest.raises(BackendError, match=r"cannot be loaded: .* built for another processor. Build pytriattn on this machine"):
+        loader.load_base()
 
 
 # -- plug-ins ------------------------------------------------------------------------------------------------------------------
@@ -235,13 +243,13 @@ def test_differences_name_both_sides() -> None:
 # -- strangers -----------------------------------------------------------------------------------------------------------------
 
 
-def exported_symbols(library: pathlib.Path) -> list[str]:
-    """Return the C functions and data that a shared library exports."""
+def exported_symbols(library: pathlib.Path, begin: tuple[str, ...] = ("ggml_", "gguf_")) -> list[str]:
+    """Return the symbols that a shared library exports and that begin so."""
     nm = shutil.which("nm")
     if nm is None:
         pytest.skip("needs nm")
     listed = subprocess.run([nm, "-D", "--defined-only", str(library)], capture_output=True, text=True, check=True).stdout
-    return sorted({line.split()[-1] for line in listed.splitlines() if line.split()[-1].startswith(("ggml_", "gguf_"))})
+    return sorted({line.split()[-1] for line in listed.splitlines() if line.split()[-1].startswith(begin)})
 
 
 def test_nothing_comes_from_the_working_directory(tmp_path: pathlib.Path, tiny: Tiny) -> None:
@@ -265,6 +273,7 @@ def test_another_ggml_in_the_process(tmp_path: pathlib.Path, tiny: Tiny, mode: s
     """A library with ggml's own names for itself and for all that it exports, of which everything ends the process."""
     symbols = sorted({name for library in BASE.directory.glob("libpytriattn-ggml*.so") for name in exported_symbols(library)})
     assert {"ggml_init", "ggml_backend_load", "ggml_backend_init", "gguf_init_empty"} <= set(symbols)
+    symbols += ["llama_backend_init", "llama_model_load_from_file", "llama_init_from_model", "llama_decode", "llama_get_logits_ith"]
     source = "#include <stdlib.h>\n" + "".join(f"void {name}(void) {{ abort(); }}\n" for name in symbols)
     stranger = compile_library(tmp_path, "libggml-base.so.0", source, "-Wl,-soname,libggml-base.so.0", "-fno-builtin")
     code = GENERATE.format(path=str(tiny("llama")))
@@ -275,6 +284,13 @@ def test_another_ggml_in_the_process(tmp_path: pathlib.Path, tiny: Tiny, mode: s
     assert plain.stdout.count(",") == 59
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads ELF symbols")
+def test_llama_cpp_stays_inside() -> None:
+    """What is compiled into the extension neither serves other packages nor is replaced by theirs."""
+    assert exported_symbols(BASE.directory / "libpytriattn-ggml-base.so", ("ggml_init",)) == ["ggml_init"]
+    assert exported_symbols(pathlib.Path(core.__file__), ("llama_", "ggml_", "common_", "_ZN5llama", "_Z6common")) == []
+
+
 # -- packaging -----------------------------------------------------------------------------------------------------------------
 
 
@@ -282,9 +298,15 @@ def test_another_ggml_in_the_process(tmp_path: pathlib.Path, tiny: Tiny, mode: s
 def test_plugin_wheels_go_with_this_version(backend: str, name: str) -> None:
     tomllib = pytest.importorskip("tomllib")  # Python 3.11
     base = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    plugin = tomllib.loads((ROOT / "plugins" / backend / "pyproject.toml").read_text())["project"]
-    assert (plugin["name"], plugin["version"]) == (f"pytriattn-{name}", base["version"])
-    assert f"pytriattn=={base['version']}" in plugin["dependencies"]
+    whole = tomllib.loads((ROOT / "plugins" / backend / "pyproject.toml").read_text())
+    plugin, metadata = whole["project"], whole["tool"]["scikit-build"]["metadata"]
+    assert plugin["name"] == f"pytriattn-{name}"
+    # the version is the base's, and so is the one that it asks for
+    assert {"version", "dependencies"} <= set(plugin["dynamic"])
+    source = ROOT / "plugins" / backend / metadata["version"]["input"]
+    assert source.resolve() == ROOT / "pyproject.toml"
+    assert "pytriattn=={project[version]}" in metadata["dependencies"]["result"]
     assert plugin["entry-points"]["pytriattn.backends"] == {backend: f"pytriattn_{name}"}
     assert (ROOT / "plugins" / backend / f"pytriattn_{name}" / "__init__.py").is_file()
-    assert base["optional-dependencies"].get(backend, [f"{plugin['name']}=={base['version']}"]) == [f"{plugin['name']}=={base['version']}"]
+    wanted = [f"{plugin['name']}=={base['version']}"]
+    assert base["optional-dependencies"].get(backend, wanted) == wanted
