@@ -18,8 +18,11 @@ import fetch_models  # noqa: E402
 from tiny_models import make_tiny_model  # noqa: E402
 
 from pytriattn import Llama, TriAttentionStats, calibrate  # noqa: E402
-from pytriattn._native import core  # noqa: E402
+from pytriattn._native import backends, core  # noqa: E402
 from pytriattn.calibration import bundled_text  # noqa: E402
+
+# As `Llama` does: where a GPU's plug-in is installed, the tests that use `core` directly run on it too.
+backends.require()
 
 Tokens = npt.NDArray[np.int32]
 
