@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # What the extension is made of: touching any of it builds anew.
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake bindings/* vendor/llama.cpp/*.* vendor/llama.cpp/triattention/*)
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint stubs install clean
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py
@@ -20,11 +20,15 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
+# The types of the compiled module, after a change of its bindings.
+stubs: $(VENV)/installed
+	$(BIN)/python tools/make_stubs.py
+
 install: $(VENV)/installed
 
 $(VENV)/tools: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install "scikit-build-core>=0.10" "pybind11>=2.12" "cmake>=3.18" ninja
+	$(PIP) install "scikit-build-core>=0.10" "pybind11>=3.1,<3.2" "cmake>=3.18" ninja
 	@touch $@
 
 # An editable install without build isolation: the build folder stays, and a second build compiles only what changed.

@@ -1,16 +1,14 @@
 // LoRA adapters, and embeddings of texts.
 #include "context.h"
 
-#include <cmath>
-
 namespace pytriattn {
 namespace {
 
 // An adapter belongs to a model, which outlives it.
 class Lora {
 public:
-    Lora(std::shared_ptr<Model> model, const py::object & file) : model_(std::move(model)) {
-        const std::string path = py::module_::import("os").attr("fsencode")(file).cast<std::string>();
+    Lora(std::shared_ptr<Model> model, const std::filesystem::path & file) : model_(std::move(model)) {
+        const std::string path = native_path(file);
         recent_errors();
         {
             const py::gil_scoped_release release;
@@ -100,8 +98,9 @@ std::vector<array<float>> embed(const Model & model, const std::vector<std::vect
         throw triattn::DecodeError("llama.cpp could not decode a text for its embeddings");
     }
     std::vector<array<float>> result;
-    for (const std::vector<float> & values : rows) {
-        result.push_back(to_array(values, {static_cast<py::ssize_t>(values.size()) / n_embd, n_embd}));
+    for (std::vector<float> & values : rows) {
+        const auto n = static_cast<py::ssize_t>(values.size()) / n_embd;
+        result.push_back(to_array(std::move(values), {n, n_embd}));
     }
     return result;
 }
@@ -109,7 +108,7 @@ std::vector<array<float>> embed(const Model & model, const std::vector<std::vect
 }  // namespace
 
 void add_adapters(py::module_ & m) {
-    py::class_<Lora>(m, "Lora").def(py::init<std::shared_ptr<Model>, const py::object &>(), py::arg("model"), py::arg("path"));
+    py::class_<Lora>(m, "Lora").def(py::init<std::shared_ptr<Model>, const std::filesystem::path &>(), py::arg("model"), py::arg("path"));
     m.def("set_loras", &set_loras, py::arg("context"), py::arg("loras"));
     m.def("embed", [](const Model & model, const std::vector<std::vector<llama_token>> & texts, const std::string & pooling, int n_threads) {
         return model.rpc.guard([&] { return embed(model, texts, pooling, n_threads); });

@@ -4,6 +4,7 @@
 #include "errors.h"
 #include "rope.h"
 #include "rpc_devices.h"
+#include "scorer.h"
 #include "stats.h"
 
 #include "llama-cpp.h"
@@ -12,8 +13,11 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
+#include <pybind11/typing.h>
 
 #include <atomic>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -47,6 +51,11 @@ struct ChatError   : triattn::Error { using triattn::Error::Error; };
 
 // ": <what llama.cpp logged as errors since the last call>", or an empty string.
 std::string recent_errors();
+
+// A path as llama.cpp takes it: the system's own bytes, also where they are not UTF-8.
+inline std::string native_path(const std::filesystem::path & path) { return path.u8string(); }
+
+triattn::ScoreOptions score_options(const std::vector<int32_t> & offsets, bool use_trig, bool use_norm, bool use_unrotated);
 
 // A loaded model. Shared by contexts, so that it outlives them.
 struct Model {
@@ -84,9 +93,20 @@ private:
     int64_t last_ns_ = 0;
 };
 
+// An array over the memory of `owner`, which lives as long as the array and all views of it.
+template <typename T, typename Owner>
+array<T> array_over(const T * data, std::vector<py::ssize_t> shape, std::unique_ptr<Owner> owner) {
+    const py::capsule base(owner.get(), [](void * pointer) { std::unique_ptr<Owner>(static_cast<Owner *>(pointer)); });
+    owner.release();
+    return array<T>(std::move(shape), data, base);
+}
+
+// The values as an array, which takes over a temporary's memory.
 template <typename T>
-array<T> to_array(const std::vector<T> & values, std::vector<py::ssize_t> shape) {
-    return array<T>(std::move(shape), values.data());
+array<T> to_array(std::vector<T> values, std::vector<py::ssize_t> shape) {
+    auto owner = std::make_unique<std::vector<T>>(std::move(values));
+    const T * data = owner->data();
+    return array_over(data, std::move(shape), std::move(owner));
 }
 
 template <typename T>

@@ -23,7 +23,6 @@ class ChatTemplates {
 public:
     ChatTemplates(std::shared_ptr<Model> model, const std::string & source) : model_(std::move(model)) {
         guarded("the chat template cannot be used", [&] { templates_ = common_chat_templates_init(model_->model.get(), source); });
-        has_own_ = common_chat_templates_was_explicit(templates_.get());
     }
 
     ChatPrompt apply(const std::string & messages, const std::string & tools, const std::string & tool_choice, const std::string & json_schema,
@@ -55,10 +54,6 @@ public:
         return result;
     }
 
-    bool has_own() const { return has_own_; }
-    std::string source() const { return common_chat_templates_source(templates_.get()); }
-    std::map<std::string, bool> abilities() const { return common_chat_templates_get_caps(templates_.get()); }
-
 private:
     // Templates are programs of the model's author: they raise errors of their own.
     template <typename F>
@@ -72,7 +67,6 @@ private:
 
     std::shared_ptr<Model> model_;
     common_chat_templates_ptr templates_;
-    bool has_own_ = false;
 };
 
 // Reads an answer while it grows.
@@ -95,8 +89,6 @@ public:
             throw ChatError(std::string("the answer cannot be read: ") + error.what());
         }
     }
-
-    std::string message() const { return message_.to_json_oaicompat(/*concat_typed_text*/ true).dump(); }
 
 private:
     static std::string new_call_id() {
@@ -138,6 +130,7 @@ private:
 }  // namespace
 
 void add_chat(py::module_ & m) {
+    py::class_<Answer>(m, "Answer").def("update", &Answer::update, py::arg("text"), py::arg("is_partial"));
     py::class_<ChatPrompt>(m, "ChatPrompt")
         .def_property_readonly("prompt", [](const ChatPrompt & p) { return py::bytes(p.params.prompt); })
         .def_property_readonly("grammar", [](const ChatPrompt & p) { return p.params.grammar; })
@@ -153,17 +146,11 @@ void add_chat(py::module_ & m) {
         .def_property_readonly("preserved_tokens", [](const ChatPrompt & p) { return p.params.preserved_tokens; })
         .def_property_readonly("stops", [](const ChatPrompt & p) { return p.params.additional_stops; })
         .def("answer", [](const ChatPrompt & p) { return std::make_unique<Answer>(p); });
-    py::class_<Answer>(m, "Answer")
-        .def("update", &Answer::update, py::arg("text"), py::arg("is_partial"))
-        .def_property_readonly("message", &Answer::message);
     py::class_<ChatTemplates>(m, "ChatTemplates")
         .def(py::init<std::shared_ptr<Model>, const std::string &>(), py::arg("model"), py::arg("source") = "")
         .def("apply", &ChatTemplates::apply, py::kw_only(), py::arg("messages"), py::arg("tools"), py::arg("tool_choice"), py::arg("json_schema"),
              py::arg("grammar"), py::arg("parallel_tool_calls"), py::arg("enable_thinking"), py::arg("reasoning_format"),
-             py::arg("add_generation_prompt"), py::arg("template_values"))
-        .def_property_readonly("has_own", &ChatTemplates::has_own)
-        .def_property_readonly("source", &ChatTemplates::source)
-        .def_property_readonly("abilities", &ChatTemplates::abilities);
+             py::arg("add_generation_prompt"), py::arg("template_values"));
 }
 
 }  // namespace pytriattn

@@ -77,14 +77,11 @@ void add_context(py::module_ & m) {
             config.window   = window;
             config.n_sink   = n_sink;
             config.seed     = seed;
-            config.score.offsets       = offsets;
-            config.score.use_trig      = use_trig;
-            config.score.use_norm      = use_norm;
-            config.score.use_unrotated = use_unrotated;
+            config.score    = score_options(offsets, use_trig, use_norm, use_unrotated);
             triattn::check(config);
             return config;
         }), py::kw_only(), py::arg("mode"), py::arg("budget"), py::arg("interval") = 128, py::arg("window") = 64, py::arg("n_sink") = 4,
-            py::arg("seed") = 0, py::arg("offsets") = triattn::ScoreOptions().offsets, py::arg("use_trig") = true, py::arg("use_norm") = true,
+            py::arg("seed") = 0, py::arg_v("offsets", triattn::ScoreOptions().offsets, "DEFAULT_OFFSETS"), py::arg("use_trig") = true, py::arg("use_norm") = true,
             py::arg("use_unrotated") = true)
         .def_property_readonly("moves_rows", [](const triattn::EvictionConfig & c) { return triattn::moves_rows(c.mode); })
         .def_property_readonly("needs_scores", [](const triattn::EvictionConfig & c) { return triattn::needs_scores(c.mode); });
@@ -92,7 +89,7 @@ void add_context(py::module_ & m) {
     auto context = py::class_<Context>(m, "Context")
         .def(py::init(&make), py::kw_only(), py::arg("model"), py::arg("n_ctx"), py::arg("n_batch") = 2048, py::arg("n_ubatch") = 512,
              py::arg("n_threads") = 1, py::arg("n_seq_max") = 1, py::arg("kv_unified") = false, py::arg("type_k") = "f16", py::arg("type_v") = "f16",
-             py::arg("flash_attn") = "auto", py::arg("rope") = triattn::RopeOverrides(), py::arg("eviction") = py::none(), py::arg("full_prefill") = false, py::arg("stats") = py::none())
+             py::arg("flash_attn") = "auto", py::arg_v("rope", triattn::RopeOverrides(), "RopeOverrides()"), py::arg("eviction") = py::none(), py::arg("full_prefill") = false, py::arg("stats") = py::none())
         .def("read", [](Context & self, int seq, const array<llama_token> & tokens, int n_protected) {
             const auto ids = to_vector(tokens);
             self.compute([&](Decoder & d) { d.read(seq, ids, n_protected); });
@@ -146,11 +143,8 @@ void add_context(py::module_ & m) {
         .def("row_logprobs", [](Context & self, int row, llama_token chosen, int n_top) {
             return self.look([&](Decoder & d) { return logprobs_of(d, d.logits(row), chosen, n_top); });
         }, py::arg("row"), py::arg("chosen"), py::arg("n_top"))
-        .def("logits", [](Context & self, int row) {
-            return self.look([&](Decoder & d) {
-                return array<float>(d.n_vocab(), d.logits(row));  // without a base object: a copy
-            });
-        }, py::arg("row") = 0)
+        .def("logits", [](Context & self, int row) { return self.look([&](Decoder & d) { return self.logits_rows().get(d, row); }); },
+             py::arg("row") = 0, "Logits of a row of the last step, read-only: no later step changes them.")
         .def("truncate", [](Context & self, int seq, int64_t n, bool keep_evicted) {
             return self.look([&](Decoder & d) { return d.truncate(seq, n, keep_evicted); });
         }, py::arg("seq"), py::arg("n"), py::arg("keep_evicted") = false)
@@ -173,10 +167,11 @@ void add_context(py::module_ & m) {
         .def("save", [](Context & self) {
             const Decoder::Saved saved = self.compute([](Decoder & d) { return d.save(); });
             const auto bytes = [](const std::vector<uint8_t> & v) { return py::bytes(reinterpret_cast<const char *>(v.data()), v.size()); };
-            return py::make_tuple(bytes(saved.cells), bytes(saved.origins), saved.n_past, saved.n_protected);
+            return std::make_tuple(bytes(saved.cells), bytes(saved.origins), saved.n_past, saved.n_protected);
         })
-        .def("load", [](Context & self, const std::string & cells, const std::string & origins, int64_t n_past, int32_t n_protected) {
-            const Decoder::Saved saved{{cells.begin(), cells.end()}, {origins.begin(), origins.end()}, n_past, n_protected};
+        .def("load", [](Context & self, const py::bytes & cells, const py::bytes & origins, int64_t n_past, int32_t n_protected) {
+            const auto content = [](const py::bytes & b) { const std::string_view v = b; return std::vector<uint8_t>(v.begin(), v.end()); };
+            const Decoder::Saved saved{content(cells), content(origins), n_past, n_protected};
             self.compute([&](Decoder & d) { d.load(saved); });
         }, py::arg("cells"), py::arg("origins"), py::arg("n_past"), py::arg("n_protected"))
         .def("cancel", &Context::cancel)

@@ -3,6 +3,8 @@
 
 #include "bindings.h"
 
+#include "logits_rows.h"
+
 #include "decoder.h"
 
 namespace pytriattn {
@@ -51,6 +53,7 @@ public:
     void start() { is_cancelled_ = false; }
 
     bool closed() const { return decoder_ == nullptr; }
+    LogitsRows & logits_rows() { return logits_rows_; }
 
 private:
     triattn::Decoder & open() {
@@ -63,6 +66,7 @@ private:
     std::shared_ptr<Model> model_;
     SignalPoll poll_;
     std::unique_ptr<triattn::Decoder> decoder_;
+    LogitsRows logits_rows_;
     std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
     std::atomic<bool> is_cancelled_{false};
 };

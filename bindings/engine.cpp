@@ -10,15 +10,6 @@ namespace {
 
 using triattn::LayerStats;
 
-triattn::ScoreOptions score_options(const std::vector<int32_t> & offsets, bool use_trig, bool use_norm, bool use_unrotated) {
-    triattn::ScoreOptions options;
-    options.offsets       = offsets;
-    options.use_trig      = use_trig;
-    options.use_norm      = use_norm;
-    options.use_unrotated = use_unrotated;
-    return options;
-}
-
 array<float> score_keys(const LayerStats & layer, const array<float> & keys, int64_t position, const std::vector<int32_t> & offsets, bool use_trig,
                         bool use_norm, bool use_unrotated, bool on_host) {
     if (keys.ndim() != 3 || keys.shape(1) != layer.n_head_kv || keys.shape(2) != layer.rope.head_dim) {
@@ -76,7 +67,8 @@ array<bool> select(const std::string & mode, const array<float> & scores, int n_
     return result;
 }
 
-py::tuple plan_compaction(const array<bool> & kept, const array<uint32_t> & slots) {
+// The freed cells; and [n_layers][n_head_kv] lists of (from, to).
+std::pair<std::vector<uint32_t>, std::vector<std::vector<std::vector<std::pair<uint32_t, uint32_t>>>>> plan_compaction(const array<bool> & kept, const array<uint32_t> & slots) {
     if (kept.ndim() != 3 || kept.size() == 0 || kept.shape(2) != slots.size()) {
         throw triattn::StatsError("kept must be [n_layers, n_head_kv, n_keys] and slots [n_keys]");
     }
@@ -94,31 +86,38 @@ py::tuple plan_compaction(const array<bool> & kept, const array<uint32_t> & slot
         cells.push_back({slots.data()[i], static_cast<int32_t>(i)});
     }
     const triattn::CompactionPlan plan = triattn::plan_compaction(layers, cells);
-    py::list freed;
+    std::vector<uint32_t> freed;
     for (size_t i = 0; i < plan.freed.size(); ++i) {
         if (plan.freed[i]) {
-            freed.append(cells[i].slot);
+            freed.push_back(cells[i].slot);
         }
     }
-    py::list moves;
+    std::vector<std::vector<std::vector<std::pair<uint32_t, uint32_t>>>> moves;
     for (const auto & layer : plan.moves) {
-        py::list heads;
+        moves.emplace_back();
         for (const auto & head : layer) {
-            py::list pairs;
+            moves.back().emplace_back();
             for (const triattn::Move & move : head) {
-                pairs.append(py::make_tuple(move.from, move.to));
+                moves.back().back().emplace_back(move.from, move.to);
             }
-            heads.append(pairs);
         }
-        moves.append(heads);
     }
-    return py::make_tuple(freed, moves);
+    return {std::move(freed), std::move(moves)};
 }
 
 }  // namespace
 
+triattn::ScoreOptions score_options(const std::vector<int32_t> & offsets, bool use_trig, bool use_norm, bool use_unrotated) {
+    triattn::ScoreOptions options;
+    options.offsets       = offsets;
+    options.use_trig      = use_trig;
+    options.use_norm      = use_norm;
+    options.use_unrotated = use_unrotated;
+    return options;
+}
+
 void add_engine(py::module_ & m) {
-    m.attr("DEFAULT_OFFSETS") = triattn::ScoreOptions().offsets;
+    m.attr_with_type_hint<py::typing::List<py::int_>>("DEFAULT_OFFSETS") = triattn::ScoreOptions().offsets;
     m.def("synthetic_query", [](const LayerStats & layer, int64_t position, const std::vector<int32_t> & offsets) {
         return to_array(triattn::synthetic_query(layer, position, triattn::offset_means(layer, score_options(offsets, true, true, true))), {layer.n_head, layer.rope.head_dim});
     }, py::arg("layer"), py::arg("position"), py::arg("offsets"));

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <optional>
 
 namespace pytriattn {
 namespace {
@@ -20,12 +22,11 @@ const triattn::KvView & view_of(const Decoder & decoder) {
     return *decoder.view();
 }
 
-py::dict counters(Context & self, int seq) {
+std::map<std::string, int64_t> counters(Context & self, int seq) {
     return self.look([&](Decoder & d) {
-        py::dict r;
+        std::map<std::string, int64_t> r;
         r["n_tokens"]   = d.n_tokens(seq);
         r["n_decoded"]  = d.counters().n_decoded;
-        r["decoding_s"] = d.counters().decoding_s;
         r["cells_allocated"] = d.view() ? static_cast<int64_t>(d.view()->n_cells()) * d.view()->n_stream() : 0;
         r["cells_used"]      = d.view() ? d.view()->n_used(seq) : 0;
         const triattn::KvBytes bytes = d.view() ? d.view()->bytes() : triattn::KvBytes{};
@@ -33,14 +34,20 @@ py::dict counters(Context & self, int seq) {
         r["v_bytes"] = bytes.v + bytes.sliding_v;
         r["sliding_bytes"]   = bytes.sliding_k + bytes.sliding_v;
         r["recurrent_bytes"] = bytes.recurrent;
-        const triattn::EvictionCounters none;
-        const triattn::EvictionCounters & e = d.controller() ? d.controller()->counters() : none;
+        const triattn::EvictionCounters e = d.controller() ? d.controller()->counters() : triattn::EvictionCounters();
         r["n_evictions"]      = e.n_evictions;
         r["n_tokens_evicted"] = e.n_tokens_evicted;
-        r["scoring_s"]    = e.scoring_s;
-        r["selection_s"]  = e.selection_s;
-        r["compaction_s"] = e.compaction_s;
         return r;
+    });
+}
+
+std::map<std::string, double> seconds(Context & self) {
+    return self.look([](Decoder & d) {
+        const triattn::EvictionCounters e = d.controller() ? d.controller()->counters() : triattn::EvictionCounters();
+        return std::map<std::string, double>{{"decoding", d.counters().decoding_s},
+                                             {"scoring", e.scoring_s},
+                                             {"selection", e.selection_s},
+                                             {"compaction", e.compaction_s}};
     });
 }
 
@@ -63,9 +70,9 @@ py::bytes cache_rows(Context & self, int seq, int layer, bool value) {
 }
 
 // The parameters of the RoPE operator as ggml names them; None for a layer without RoPE.
-py::object operator_of(const AttentionNode & node) {
+std::optional<py::typing::Dict<py::str, py::object>> operator_of(const AttentionNode & node) {
     if (!node.op) {
-        return py::none();
+        return std::nullopt;
     }
     const auto & params = node.op->params;
     const auto number = [&](size_t i) {
@@ -73,7 +80,7 @@ py::object operator_of(const AttentionNode & node) {
         std::memcpy(&value, &params[i], sizeof value);
         return value;
     };
-    py::dict r;
+    py::typing::Dict<py::str, py::object> r;
     r["n_dims"]      = params[1];
     r["mode"]        = params[2];
     r["n_ctx_orig"]  = params[4];
@@ -119,10 +126,10 @@ std::vector<array<float>> scores(Context & self, int seq) {
 }
 
 // The matrix that llama.cpp multiplies pieces of a quantised cache's keys by; None if it does not.
-py::object k_rotation(Context & self) {
-    return self.look([](Decoder & d) -> py::object {
+std::optional<array<float>> k_rotation(Context & self) {
+    return self.look([](Decoder & d) -> std::optional<array<float>> {
         const int n = view_of(d).k_rotation_size();
-        return n > 0 ? py::object(to_array(d.view()->k_rotation(), {n, n})) : py::none();
+        return n > 0 ? std::optional(to_array(d.view()->k_rotation(), {n, n})) : std::nullopt;
     });
 }
 
@@ -157,6 +164,7 @@ void add_inspection(py::module_ & m, py::class_<Context> & context) {
         }, py::arg("seq") = 0)
         .def("cache_rows", &cache_rows, py::arg("seq"), py::arg("layer"), py::arg("value"))
         .def("counters", &counters, py::arg("seq") = 0)
+        .def("seconds", &seconds)
         .def_property_readonly("layers", [](Context & self) {
             return self.look([](Decoder & d) {
                 std::vector<std::tuple<int, int, int, int>> result;

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <set>
 #include <tuple>
 #include <utility>
@@ -17,15 +18,12 @@ namespace {
 
 using ModelPtr = std::shared_ptr<Model>;
 
-// A path as the system has it: str, bytes or os.PathLike, also where its bytes are not UTF-8.
-std::string system_path(const py::object & path) {
-    return py::module_::import("os").attr("fsencode")(path).cast<std::string>();
-}
+using Progress = std::optional<py::typing::Callable<py::object(float)>>;
 
 // Called while a model is loaded: with the fraction done, if Python wants it, and to let Ctrl-C through.
 class LoadWatch {
 public:
-    explicit LoadWatch(const py::object & progress) : progress_(progress) {}
+    explicit LoadWatch(const Progress & progress) : progress_(progress) {}
 
     static bool callback(float done, void * self) { return static_cast<LoadWatch *>(self)->go_on(done); }
 
@@ -38,10 +36,10 @@ public:
 
 private:
     bool go_on(float done) {
-        if (!progress_.is_none() && !error_) {
+        if (progress_ && !error_) {
             const py::gil_scoped_acquire gil;
             try {
-                progress_(done);
+                (*progress_)(done);
             } catch (const py::error_already_set & error) {
                 error_ = std::make_unique<py::error_already_set>(error);  // may not cross the C code
             }
@@ -49,7 +47,7 @@ private:
         return !error_ && !poll_();
     }
 
-    const py::object & progress_;
+    const Progress & progress_;
     SignalPoll poll_;
     std::unique_ptr<py::error_already_set> error_;
 };
@@ -104,9 +102,9 @@ std::string lost_while_loading(const RpcDevices & rpc) {
     return {};
 }
 
-ModelPtr load(const py::object & file, int n_gpu_layers, int split_mode, int main_gpu, const std::vector<float> & tensor_split, bool use_mmap,
-              bool use_mlock, const std::vector<std::string> & rpc_servers, const py::object & progress) {
-    const std::string path = system_path(file);
+ModelPtr load(const std::filesystem::path & file, int n_gpu_layers, int split_mode, int main_gpu, const std::vector<float> & tensor_split, bool use_mmap,
+              bool use_mlock, const std::vector<std::string> & rpc_servers, const Progress & progress) {
+    const std::string path = native_path(file);
     if (tensor_split.size() > llama_max_devices()) {
         throw triattn::ModelLoadError("tensor_split has " + std::to_string(tensor_split.size()) + " numbers, more than the " +
                                       std::to_string(llama_max_devices()) + " devices that llama.cpp knows");
@@ -167,8 +165,8 @@ py::str lenient_text(const std::string & text) {
     return py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
 }
 
-py::dict metadata(const Model & model) {
-    py::dict result;
+py::typing::Dict<py::str, py::str> metadata(const Model & model) {
+    py::typing::Dict<py::str, py::str> result;
     for (int i = 0; i < llama_model_meta_count(model.model.get()); ++i) {
         result[py::str(meta_text(model, i, true))] = lenient_text(meta_text(model, i, false));
     }
@@ -181,8 +179,9 @@ void need_tokenizer(const Model & model) {
     }
 }
 
-std::vector<llama_token> tokenize(const Model & model, const std::string & text, bool add_special, bool parse_special) {
+std::vector<llama_token> tokenize(const Model & model, const py::bytes & utf8, bool add_special, bool parse_special) {
     need_tokenizer(model);
+    const std::string text = utf8;
     const py::gil_scoped_release release;
     if (text.size() > static_cast<size_t>(INT32_MAX) - 16) {
         throw triattn::InvalidTokenError("the text is longer than 2 GiB; tokenize it in pieces");
@@ -232,43 +231,43 @@ size_t width_of(gguf_type type) {
 
 // The name and the architecture of a GGUF file, and a canonical description of it without its weights: every key with its value,
 // every tensor's name, type and shape. Two files with equal descriptions hold the same model, up to the weights' values.
-std::tuple<py::str, py::str, py::bytes> describe(const py::object & file_name) {
-    const std::string path = system_path(file_name);
+std::tuple<py::str, py::str, py::bytes> describe(const std::filesystem::path & file) {
+    const std::string path = native_path(file);
     std::string out, name, architecture;
     {
         const py::gil_scoped_release release;
         recent_errors();
         struct Free { void operator()(gguf_context * g) const { gguf_free(g); } };
         ggml_context * meta = nullptr;
-        const std::unique_ptr<gguf_context, Free> file(gguf_init_from_file(path.c_str(), {/*no_alloc*/ true, &meta}));
+        const std::unique_ptr<gguf_context, Free> content(gguf_init_from_file(path.c_str(), {/*no_alloc*/ true, &meta}));
         const ggml_context_ptr owner(meta);
-        if (!file) {
+        if (!content) {
             throw triattn::ModelLoadError("cannot read '" + path + "' as GGUF");
         }
-        name         = text_of(file.get(), "general.name");
-        architecture = text_of(file.get(), "general.architecture");
+        name         = text_of(content.get(), "general.name");
+        architecture = text_of(content.get(), "general.architecture");
         const auto add = [&](const void * data, size_t size) { out.append(static_cast<const char *>(data), size); };
         const auto text = [&](const char * value) { add(value, std::strlen(value) + 1); };
-        for (int64_t i = 0; i < gguf_get_n_kv(file.get()); ++i) {
-            text(gguf_get_key(file.get(), i));
-            const gguf_type type = gguf_get_kv_type(file.get(), i);
+        for (int64_t i = 0; i < gguf_get_n_kv(content.get()); ++i) {
+            text(gguf_get_key(content.get(), i));
+            const gguf_type type = gguf_get_kv_type(content.get(), i);
             text(gguf_type_name(type));
             if (type == GGUF_TYPE_STRING) {
-                text(gguf_get_val_str(file.get(), i));
+                text(gguf_get_val_str(content.get(), i));
             } else if (type == GGUF_TYPE_ARRAY) {
-                const size_t n = gguf_get_arr_n(file.get(), i);
-                const gguf_type item = gguf_get_arr_type(file.get(), i);
+                const size_t n = gguf_get_arr_n(content.get(), i);
+                const gguf_type item = gguf_get_arr_type(content.get(), i);
                 text(gguf_type_name(item));
                 add(&n, sizeof n);
                 if (item == GGUF_TYPE_STRING) {
                     for (size_t j = 0; j < n; ++j) {
-                        text(gguf_get_arr_str(file.get(), i, j));
+                        text(gguf_get_arr_str(content.get(), i, j));
                     }
                 } else {
-                    add(gguf_get_arr_data(file.get(), i), n * width_of(item));
+                    add(gguf_get_arr_data(content.get(), i), n * width_of(item));
                 }
             } else {
-                add(gguf_get_val_data(file.get(), i), width_of(type));
+                add(gguf_get_val_data(content.get(), i), width_of(type));
             }
         }
         for (ggml_tensor * t = ggml_get_first_tensor(meta); t != nullptr; t = ggml_get_next_tensor(meta, t)) {
@@ -285,8 +284,8 @@ std::tuple<py::str, py::str, py::bytes> describe(const py::object & file_name) {
 void add_model(py::module_ & m) {
     py::class_<Model, ModelPtr>(m, "Model")
         .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers") = -1, py::kw_only(), py::arg("split_mode") = static_cast<int>(LLAMA_SPLIT_MODE_LAYER),
-             py::arg("main_gpu") = 0, py::arg("tensor_split") = std::vector<float>(), py::arg("use_mmap") = true, py::arg("use_mlock") = false,
-             py::arg("rpc_servers") = std::vector<std::string>(), py::arg("progress") = py::none())
+             py::arg("main_gpu") = 0, py::arg_v("tensor_split", std::vector<float>(), "()"), py::arg("use_mmap") = true, py::arg("use_mlock") = false,
+             py::arg_v("rpc_servers", std::vector<std::string>(), "()"), py::arg("progress") = py::none())
         .def_property_readonly("metadata", &metadata)
         .def_property_readonly("description", [](const Model & s) {
             char text[256];

@@ -30,7 +30,7 @@ LayerStats make_layer(int layer, int n_head, int n_head_kv, int head_dim, int ro
 }
 
 Stats run_calibration(const Model & model, const array<llama_token> & tokens, int n_ctx, int n_ubatch, int n_threads, const triattn::RopeOverrides & rope,
-                      const py::object & progress) {
+                      const std::optional<py::typing::Callable<py::object(int64_t, int64_t)>> & progress) {
     if (tokens.size() == 0) {
         throw triattn::InvalidTokenError("there is no text to calibrate on");
     }
@@ -41,10 +41,10 @@ Stats run_calibration(const Model & model, const array<llama_token> & tokens, in
     options.n_threads = n_threads;
     options.rope      = rope;
     options.interrupted = [&] { return model.rpc.lost() || poll(); };
-    if (!progress.is_none()) {
+    if (progress) {
         options.progress = [&progress](int64_t done, int64_t total) {
             const py::gil_scoped_acquire gil;
-            progress(done, total);
+            (*progress)(done, total);
         };
     }
     const std::vector<llama_token> ids = to_vector(tokens);
@@ -76,7 +76,7 @@ void add_stats(py::module_ & m) {
         .def_readonly("layers", &Stats::layers)
         .def_readonly("n_tokens", &Stats::n_tokens);
     m.def("calibrate", &run_calibration, py::arg("model"), py::arg("tokens"), py::kw_only(), py::arg("n_ctx"), py::arg("n_ubatch"),
-          py::arg("n_threads"), py::arg("rope") = triattn::RopeOverrides(), py::arg("progress") = py::none());
+          py::arg("n_threads"), py::arg_v("rope", triattn::RopeOverrides(), "RopeOverrides()"), py::arg("progress") = py::none());
 }
 
 }  // namespace pytriattn

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pytriattn._native import core
 from pytriattn.model_file import check_model_file
@@ -23,14 +22,14 @@ class Adapters:
         scales: adapter file -> how strongly it counts; those in use.
     """
 
-    def __init__(self, model: Any) -> None:
-        """Start without adapters for a ``_core.Model``."""
+    def __init__(self, model: core.Model) -> None:
+        """Start without adapters for a model."""
         self.scales: dict[Path, float] = {}
         self._model = model
-        self._loaded: dict[Path, Any] = {}
+        self._loaded: dict[Path, core.Lora] = {}
 
-    def apply(self, context: Any, scales: LoraScales) -> None:
-        """Use these adapters in a ``_core.Context``, and no others.
+    def apply(self, context: core.Context, scales: LoraScales) -> None:
+        """Use these adapters in a context, and no others.
 
         Raises:
             ModelLoadError: a file is missing, damaged, or an adapter of another model; then nothing has changed.

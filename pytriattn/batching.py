@@ -7,11 +7,12 @@ import uuid
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from pytriattn._native import core
 from pytriattn.completion import Completion
 from pytriattn.generation import token_limit
 from pytriattn.sampling import SamplingParams
@@ -29,7 +30,7 @@ class _Text:
 
     index: int
     prompt: npt.NDArray[np.int32]
-    sampler: Any
+    sampler: core.Sampler
     stream: TextStream
     pieces: list[str] = field(default_factory=list)
     n_generated: int = 0

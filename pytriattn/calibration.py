@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import platformdirs
 
@@ -32,18 +32,18 @@ _CHARS_PER_TOKEN = 64  # more than any tokenizer needs on text; only a first gue
 Progress = Callable[[int, int], None]
 
 
-def _first_tokens(model: Any, text: str, n_tokens: int) -> list[int]:
+def _first_tokens(model: core.Model, text: str, n_tokens: int) -> list[int]:
     """Return the first `n_tokens` tokens of `text` without tokenizing all of a huge one."""
     length = n_tokens * _CHARS_PER_TOKEN
     while True:
-        tokens: list[int] = model.tokenize(text[:length], True, False)
+        tokens = model.tokenize(text[:length].encode("utf-8", errors="surrogateescape"), True, False)
         if len(tokens) >= n_tokens or length >= len(text):
             return tokens[:n_tokens]
         length *= 4
 
 
 def calibrate_native(
-    model: Any,
+    model: core.Model,
     identity: ModelIdentity,
     text: str,
     *,
@@ -52,7 +52,7 @@ def calibrate_native(
     n_threads: int | None,
     progress: Progress | None,
 ) -> TriAttentionStats:
-    """Measure the statistics of a loaded ``_core.Model``; see `calibrate`."""
+    """Measure the statistics of a loaded model; see `calibrate`."""
     if n_tokens < MIN_TOKENS:
         raise StatsError(f"{n_tokens} tokens are too few to calibrate on; use at least {MIN_TOKENS}")
     if n_ctx < MIN_TOKENS:
@@ -157,8 +157,8 @@ def cache_folder() -> Path:
     return Path(override) if override else Path(platformdirs.user_cache_dir("pytriattn"))
 
 
-def bundled_stats(model: Any, identity: ModelIdentity, n_threads: int | None) -> TriAttentionStats:
-    """Return statistics of a loaded ``_core.Model`` on the bundled text, from the user's cache folder if they are there."""
+def bundled_stats(model: core.Model, identity: ModelIdentity, n_threads: int | None) -> TriAttentionStats:
+    """Return statistics of a loaded model on the bundled text, from the user's cache folder if they are there."""
     text = bundled_text()
     text_id = hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
     path = cache_folder() / f"{identity.sha256[:32]}-{text_id}-{BUNDLED_TOKENS}.triattention"

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pytriattn._native import core
 from pytriattn.chat_types import ChatChunk, ChatCompletion, ChatDelta, ChatLogprobs, ChatMessage, TokenLogprob
 from pytriattn.completion import CompletionUsage
 from pytriattn.errors import ChatError
 from pytriattn.generation import Generation, token_limit
-from pytriattn.sampling import SamplingParams
+from pytriattn.sampling import LlamaGrammar, SamplingParams
 from pytriattn.text_stream import GeneratedToken, check_stops, generated_pieces
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class ChatRequest:
         return choice, tools
 
 
-def _apply_template(templates: Any, request: ChatRequest) -> Any:
+def _apply_template(templates: core.ChatTemplates, request: ChatRequest) -> core.ChatPrompt:
     if isinstance(request.messages, (str, bytes, Mapping)) or not request.messages:
         raise ChatError("messages must be a list of dictionaries with 'role' and 'content', and not empty")
     choice, tools = request.choice_of_tools()
@@ -92,7 +93,7 @@ def _apply_template(templates: Any, request: ChatRequest) -> Any:
         tools=json.dumps(tools) if tools and choice != "none" else "",
         tool_choice=choice,
         json_schema=request.schema(),
-        grammar="" if grammar is None else getattr(grammar, "text", grammar),
+        grammar=grammar.text if isinstance(grammar, LlamaGrammar) else grammar or "",
         parallel_tool_calls=request.parallel_tool_calls,
         enable_thinking=request.enable_thinking,
         reasoning_format="auto",
@@ -107,7 +108,9 @@ def _apply_template(templates: Any, request: ChatRequest) -> Any:
     return prompt
 
 
-def _sampler(llm: Session, request: ChatRequest, prompt: Any, tokens: npt.NDArray[np.int32], index: int) -> Any:
+def _sampler(
+    llm: Session, request: ChatRequest, prompt: core.ChatPrompt, tokens: npt.NDArray[np.int32], index: int
+) -> core.Sampler:
     """Return a sampler that follows the grammar of the template, of the response format or of the user."""
     settings = request.params.to_native(llm.n_ctx())
     if request.params.seed is not None:
@@ -125,14 +128,16 @@ def _sampler(llm: Session, request: ChatRequest, prompt: Any, tokens: npt.NDArra
     return request.params.prepare(llm.native_model, settings, tokens)
 
 
-def _preserved(llm: Session, prompt: Any) -> frozenset[int]:
+def _preserved(llm: Session, prompt: core.ChatPrompt) -> frozenset[int]:
     """Return the control tokens that are a part of the answer: marks around tool calls or thoughts."""
     found = (llm.tokenize(text, add_bos=False, special=True) for text in prompt.preserved_tokens)
     return frozenset(tokens[0] for tokens in found if len(tokens) == 1)
 
 
-def chat(llm: Session, templates: Any, request: ChatRequest, *, stream: bool) -> ChatCompletion | Iterator[ChatChunk]:
-    """Answer a chat with these ``_core.ChatTemplates``; see `Llama.create_chat_completion`.
+def chat(
+    llm: Session, templates: core.ChatTemplates, request: ChatRequest, *, stream: bool
+) -> ChatCompletion | Iterator[ChatChunk]:
+    """Answer a chat with this template; see `Llama.create_chat_completion`.
 
     The prompt has been read when this returns.
     """
@@ -177,7 +182,7 @@ def _chunk(index: int, delta: ChatDelta, logprobs: ChatLogprobs | None, finish_r
 
 
 def _chunks(
-    llm: Session, request: ChatRequest, prompt: Any, stops: list[str], generation: Generation, index: int
+    llm: Session, request: ChatRequest, prompt: core.ChatPrompt, stops: list[str], generation: Generation, index: int
 ) -> Iterator[ChatChunk]:
     answer, text, called = prompt.answer(), "", False
     yield _chunk(index, {"role": "assistant", "content": ""}, None, None)

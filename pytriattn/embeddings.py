@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +14,15 @@ __all__ = ["embeddings"]
 
 
 def embeddings(
-    model: Any, texts: Sequence[npt.NDArray[np.int32]], *, pooling: str, normalize: bool, n_threads: int
+    model: core.Model, texts: Sequence[npt.NDArray[np.int32]], *, pooling: str, normalize: bool, n_threads: int
 ) -> list[npt.NDArray[np.float32]]:
-    """Return the embeddings of tokenized texts by a ``_core.Model``; see `Llama.embed`.
+    """Return the embeddings of tokenized texts by a model; see `Llama.embed`.
 
     Returns:
         float32 [1, n_embd] for each text; without pooling [n_tokens, n_embd].
     """
     try:
-        found: list[npt.NDArray[np.float32]] = core.embed(model, [text.tolist() for text in texts], pooling, n_threads)
+        found = core.embed(model, [text.tolist() for text in texts], pooling, n_threads)
     finally:
         forward_llama_log()
     if normalize:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from pytriattn._native import core
 
 __all__ = ["Eviction", "EvictionReporter"]
 
@@ -34,13 +35,13 @@ class Eviction:
 class EvictionReporter:
     """Calls back with the evictions of a context, after each step in which there were any."""
 
-    def __init__(self, callback: Callable[[Eviction], object], context: Any) -> None:
-        """Note evictions of a ``_core.Context`` from now on."""
+    def __init__(self, callback: Callable[[Eviction], object], context: core.Context) -> None:
+        """Note evictions of a context from now on."""
         self._callback = callback
         self._layers = [layer for layer, *_ in context.layers]
         context.record_evictions(True)
 
-    def report(self, context: Any) -> None:
+    def report(self, context: core.Context) -> None:
         """Call back with what has happened since the last time."""
         for sequence, position, n_before, n_after, layers in context.take_evictions():
             evicted = dict(zip(self._layers, layers, strict=True))

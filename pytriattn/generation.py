@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pytriattn._native import core
 from pytriattn.errors import BusyError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Generation(Iterator[int]):
         finish_reason: None while it goes on, then ``stop`` (the model ended the text) or ``length`` (`max_tokens` or ``n_ctx``).
     """
 
-    def __init__(self, llm: Session, sampler: Any, limit: int | None, *, ignore_eos: bool) -> None:
+    def __init__(self, llm: Session, sampler: core.Sampler, limit: int | None, *, ignore_eos: bool) -> None:
         """Continue `llm`, which has just read a prompt that `sampler` knows; `limit` None: until ``n_ctx``."""
         self.n_generated = 0
         self.finish_reason: str | None = None
@@ -43,7 +44,7 @@ class Generation(Iterator[int]):
         """Return the next token."""
         if self.finish_reason is not None:
             raise StopIteration
-        context: Any = self._llm.native_context
+        context = self._llm.native_context
         if self._call != self._llm.call_number:
             raise BusyError("another call has changed what this Llama has read; finish one generation before the next")
         if self.n_generated == self._limit:
@@ -54,7 +55,7 @@ class Generation(Iterator[int]):
                 return self._finish("length")
             self._llm.note_position(n_tokens + 1)
         try:
-            token: int = (
+            token = (
                 context.sample(self._sampler)
                 if self._last is None
                 else context.step_and_sample(self._last, self._sampler)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
+
+from pytriattn._native import core
 
 __all__ = ["KVStats", "PromptCounters", "kv_stats_of"]
 
@@ -50,9 +52,9 @@ class KVStats(TypedDict):
     decoding_seconds: float
 
 
-def kv_stats_of(context: Any, prompts: PromptCounters) -> KVStats:
-    """Return the figures of a ``_core.Context``."""
-    c = context.counters()
+def kv_stats_of(context: core.Context, prompts: PromptCounters) -> KVStats:
+    """Return the figures of a context."""
+    c, seconds = context.counters(), context.seconds()
     return KVStats(
         prompt_tokens_reused=prompts.n_reused,
         prompt_tokens_read=prompts.n_read,
@@ -67,8 +69,8 @@ def kv_stats_of(context: Any, prompts: PromptCounters) -> KVStats:
         evictions=c["n_evictions"],
         tokens_evicted=c["n_tokens_evicted"],
         tokens_decoded=c["n_decoded"],
-        scoring_seconds=c["scoring_s"],
-        selection_seconds=c["selection_s"],
-        compaction_seconds=c["compaction_s"],
-        decoding_seconds=c["decoding_s"],
+        scoring_seconds=seconds["scoring"],
+        selection_seconds=seconds["selection"],
+        compaction_seconds=seconds["compaction"],
+        decoding_seconds=seconds["decoding"],
     )

@@ -149,7 +149,7 @@ class Llama(Session):
         super().__init__()
         self._seed = seed
         self._chat_template = chat_template or ""
-        self._chat_templates: Any = None
+        self._chat_templates: core.ChatTemplates | None = None
         self._protect_prompt = protect_prompt
         self._reuse_evicted = reuse_evicted
         if verbose:
@@ -214,7 +214,7 @@ class Llama(Session):
         stats: TriAttentionStats | None,
     ) -> None:
         """Make the context of the loaded model, after calibrating it if need be."""
-        model = self._model
+        model = self._open_model()
         self._metadata = model.metadata
         self._n_ctx = settings.n_ctx or model.n_ctx_train
         self._n_threads = n_threads
@@ -402,8 +402,8 @@ class Llama(Session):
         return chat(self, self.chat_templates, request, stream=stream)
 
     @property
-    def chat_templates(self) -> Any:
-        """The model's chat template as ``_core.ChatTemplates``; not a part of the stable interface."""
+    def chat_templates(self) -> core.ChatTemplates:
+        """The model's chat template; not a part of the stable interface."""
         if self._chat_templates is None:
             self._chat_templates = core.ChatTemplates(self._open_model(), self._chat_template)
         return self._chat_templates

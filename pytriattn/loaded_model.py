@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pytriattn._native import core
 from pytriattn.embeddings import embeddings
 from pytriattn.errors import ClosedError, InvalidTokenError
 from pytriattn.model_file import ModelIdentity
@@ -20,7 +21,7 @@ class LoadedModel:
 
     def __init__(self) -> None:
         """Start without a model."""
-        self._model: Any = None
+        self._model: core.Model | None = None
         self._metadata: dict[str, str] = {}
         self._identity = ModelIdentity("", "", "")
         self._n_threads = 1
@@ -37,8 +38,7 @@ class LoadedModel:
         """
         if isinstance(text, str):
             text = text.encode("utf-8", errors="surrogateescape")
-        tokens: list[int] = self._open_model().tokenize(text, add_bos, special)
-        return tokens
+        return self._open_model().tokenize(text, add_bos, special)
 
     def detokenize(self, tokens: Iterable[int], special: bool = False) -> str:
         """Return the text of token ids; bytes that are not UTF-8 become U+FFFD.
@@ -54,8 +54,7 @@ class LoadedModel:
 
     def token_bytes(self, token: int, special: bool = False) -> bytes:
         """Return the bytes that a token stands for; they need not be whole characters."""
-        piece: bytes = self._open_model().piece(int(token), special)
-        return piece
+        return self._open_model().piece(int(token), special)
 
     def check_tokens(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
         """Return token ids as an int32 array.
@@ -88,11 +87,13 @@ class LoadedModel:
             float32 [n_embd] for a text, [n, n_embd] for n texts. Without pooling [n_tokens, n_embd], or a list of these.
 
         Raises:
-            InvalidTokenError: a text is empty.
+            InvalidTokenError: a text is empty, or there are none.
             ContextError: `pooling` is unknown.
         """
         several = not isinstance(texts, str)
         tokens = [self.check_tokens(self.tokenize(text)) for text in ([texts] if isinstance(texts, str) else texts)]
+        if not tokens:
+            raise InvalidTokenError("there are no texts to embed; give at least one")
         found = embeddings(self._open_model(), tokens, pooling=pooling, normalize=normalize, n_threads=self._n_threads)
         if pooling == "none":
             return found if several else found[0]
@@ -111,26 +112,23 @@ class LoadedModel:
         return self._identity
 
     @property
-    def native_model(self) -> Any:
+    def native_model(self) -> core.Model:
         """The ``_core.Model``; not a part of the stable interface."""
         return self._open_model()
 
     def n_vocab(self) -> int:
         """Return the size of the vocabulary."""
-        n: int = self._open_model().n_vocab
-        return n
+        return self._open_model().n_vocab
 
     def token_bos(self) -> int:
         """Return the id of the token that begins a text."""
-        token: int = self._open_model().bos
-        return token
+        return self._open_model().bos
 
     def token_eos(self) -> int:
         """Return the id of the token that ends a text."""
-        token: int = self._open_model().eos
-        return token
+        return self._open_model().eos
 
-    def _open_model(self) -> Any:
+    def _open_model(self) -> core.Model:
         if self._model is None:
             raise ClosedError("this Llama has been closed")
         return self._model

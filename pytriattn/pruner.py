@@ -44,8 +44,7 @@ def synthetic_query(
 
     Returns float32 [n_head, head_dim].
     """
-    query: npt.NDArray[np.float32] = core.synthetic_query(layer.to_native(), position, list(offsets))
-    return query
+    return core.synthetic_query(layer.to_native(), position, list(offsets))
 
 
 def score_keys(
@@ -76,10 +75,7 @@ def score_keys(
         StatsError: the shapes do not fit.
     """
     array = np.asarray(keys, dtype=np.float32)
-    scores: npt.NDArray[np.float32] = core.score_keys(
-        layer.to_native(), array, position, list(offsets), use_trig, use_norm, use_unrotated
-    )
-    return scores
+    return core.score_keys(layer.to_native(), array, position, list(offsets), use_trig, use_norm, use_unrotated)
 
 
 def group_scores(
@@ -96,8 +92,7 @@ def group_scores(
         float32 [n_head_kv, n_keys].
     """
     array = np.asarray(scores, dtype=np.float32)
-    grouped: npt.NDArray[np.float32] = core.group_scores(array, n_head_kv, _marks(protected, array.shape[-1]))
-    return grouped
+    return core.group_scores(array, n_head_kv, _marks(protected, array.shape[-1]))
 
 
 def select(
@@ -125,8 +120,7 @@ def select(
         BudgetError: the mode is unknown, or more keys are protected than may be kept.
     """
     array = np.asarray(scores, dtype=np.float32)
-    kept: npt.NDArray[np.bool_] = core.select(mode, array, n_head_kv, _marks(protected, array.shape[-1]), n_keep, seed)
-    return kept
+    return core.select(mode, array, n_head_kv, _marks(protected, array.shape[-1]), n_keep, seed)
 
 
 def plan_compaction(kept: npt.ArrayLike, slots: npt.ArrayLike | None = None) -> CompactionPlan:

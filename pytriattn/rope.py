@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from pytriattn._native import core
 from pytriattn.errors import ContextError
@@ -57,7 +56,7 @@ class RopeSettings:
         if not 0 <= self.yarn_orig_ctx < 2**32:
             raise ContextError(f"yarn_orig_ctx is {self.yarn_orig_ctx}, it must be positive, or 0 for the model's own")
 
-    def to_native(self) -> Any:
+    def to_native(self) -> core.RopeOverrides:
         """Return the same settings as the C++ engine takes them."""
         return core.RopeOverrides(
             scaling=self._scaling_name(),

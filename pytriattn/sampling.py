@@ -201,8 +201,8 @@ class SamplingParams:
             settings.set_grammar("user", LlamaGrammar.from_json_schema(self.json_schema).text)
         return settings
 
-    def make_sampler(self, model: Any, prompt: npt.NDArray[np.int32], n_ctx: int) -> Any:
-        """Return a ``_core.Sampler`` that knows the prompt's last tokens for its penalties.
+    def make_sampler(self, model: core.Model, prompt: npt.NDArray[np.int32], n_ctx: int) -> core.Sampler:
+        """Return a sampler that knows the prompt's last tokens for its penalties.
 
         Raises:
             GrammarError: the grammar or the JSON schema cannot be used.
@@ -210,8 +210,10 @@ class SamplingParams:
         """
         return self.prepare(model, self.to_native(n_ctx), prompt)
 
-    def prepare(self, model: Any, settings: Any, prompt: npt.NDArray[np.int32]) -> Any:
-        """Return a ``_core.Sampler`` with these native settings that knows the prompt's last tokens."""
+    def prepare(
+        self, model: core.Model, settings: core.SamplingSettings, prompt: npt.NDArray[np.int32]
+    ) -> core.Sampler:
+        """Return a sampler with these native settings that knows the prompt's last tokens."""
         sampler = core.Sampler(model, settings)
         has_dry = self.dry_multiplier > 0
         looks_back = max(settings.penalty_last_n, settings.dry_penalty_last_n if has_dry else 0)

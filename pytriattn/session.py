@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pytriattn._native import core
 from pytriattn.adapters import Adapters, LoraScales
-from pytriattn.errors import ClosedError, ContextFullError, ContextWarning
+from pytriattn.errors import ClosedError, ContextError, ContextFullError, ContextWarning
 from pytriattn.evictions import Eviction, EvictionReporter
 from pytriattn.kv_stats import KVStats, PromptCounters, kv_stats_of
 from pytriattn.loaded_model import LoadedModel
@@ -33,7 +33,7 @@ class Session(LoadedModel):
     def __init__(self) -> None:
         """Start without a model."""
         super().__init__()
-        self._context: Any = None
+        self._context: core.Context | None = None
         self._n_ctx = 0
         self._n_ctx_train = 0
         self._eviction: EvictionSettings | None = None
@@ -113,7 +113,7 @@ class Session(LoadedModel):
         # what is evicted from a protected prompt would be missing in a longer one
         keep_evicted = self._reuse_evicted and not self._protect_prompt
         # refused if another thread is at work; then nothing has changed
-        n_kept: int = context.truncate(0, common if wanted else 0, keep_evicted)
+        n_kept = context.truncate(0, common if wanted else 0, keep_evicted)
         self._tokens = self._tokens[:n_kept]
         was_lost = wanted and was_evicted and common > 0 and n_kept == 0
         self._prompts.note(n_tokens=len(tokens), n_reused=n_kept, was_lost=was_lost)
@@ -121,6 +121,15 @@ class Session(LoadedModel):
 
     def eval(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
         """Read tokens after those that have been read, evicting where a budget asks for it; ``generate(None)`` goes on from there.
+
+        With `logits` this is the loop of generation, for those who draw tokens themselves:
+
+            llm.eval(llm.tokenize("Once upon a time"))
+            for _ in range(100):
+                llm.eval([int(llm.logits.argmax())])
+
+        Args:
+            tokens: ids, at least one.
 
         Raises:
             InvalidTokenError, ContextFullError: as `Llama.__call__`; nothing has been read then.
@@ -141,6 +150,22 @@ class Session(LoadedModel):
             raise
         finally:
             forward_llama_log()
+
+    @property
+    def logits(self) -> npt.NDArray[np.float32]:
+        """Logits of the token that follows what has been read: float32 [n_vocab], read-only.
+
+        They are taken out of llama.cpp's buffer when they are first asked for after a step; asking again gives the same memory. The
+        array keeps its values whatever comes later, `close` included. While `generate` goes on they are those that the last token
+        was drawn from.
+
+        Raises:
+            ContextError: nothing has been read, or not since a state was loaded.
+        """
+        context = self._open_context()
+        if not self._tokens or context.n_rows == 0:
+            raise ContextError("there are no logits, since nothing has been read; eval a token first")
+        return context.logits(-1)
 
     def save_state(self, path: str | os.PathLike[str] | None = None) -> bytes | None:
         """Return what has been read and what is left of it in the cache as bytes, or write it to a file.
@@ -184,8 +209,7 @@ class Session(LoadedModel):
 
     def next_logprobs(self, token: int, n_top: int) -> tuple[float, list[tuple[int, float]]]:
         """Return the log-probability of `token` as the next one, and the `n_top` likeliest tokens with theirs."""
-        result: tuple[float, list[tuple[int, float]]] = self._open_context().row_logprobs(-1, token, n_top)
-        return result
+        return self._open_context().row_logprobs(-1, token, n_top)
 
     def logprobs(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         """Return the natural-log probability of each token after the first, given those before it.
@@ -207,7 +231,7 @@ class Session(LoadedModel):
         self._check_fits(len(array), protected=False)
         self.reset()
         try:
-            values: npt.NDArray[np.float32] = context.logprobs(array)
+            values = context.logprobs(array)
             self.report_evictions()
         finally:
             forward_llama_log()
@@ -253,8 +277,7 @@ class Session(LoadedModel):
         Raises:
             ContextError: the layer has no full-attention cache, or no such head.
         """
-        positions: npt.NDArray[np.int32] = self._open_context().kept_positions(0, layer, kv_head)
-        return positions
+        return self._open_context().kept_positions(0, layer, kv_head)
 
     @property
     def attention_layers(self) -> list[int]:
@@ -300,11 +323,10 @@ class Session(LoadedModel):
     @property
     def n_tokens(self) -> int:
         """Tokens read so far."""
-        n: int = self._open_context().n_tokens()
-        return n
+        return self._open_context().n_tokens()
 
     @property
-    def native_context(self) -> Any:
+    def native_context(self) -> core.Context:
         """The ``_core.Context``; not a part of the stable interface."""
         return self._open_context()
 
@@ -341,7 +363,7 @@ class Session(LoadedModel):
         """Close the object."""
         self.close()
 
-    def _open_context(self) -> Any:
+    def _open_context(self) -> core.Context:
         if self._context is None:
             raise ClosedError("this Llama has been closed")
         return self._context

@@ -75,10 +75,9 @@ class EvictionSettings:
     @property
     def needs_scores(self) -> bool:
         """Whether keys are scored, for which there have to be statistics."""
-        scored: bool = self.to_native().needs_scores
-        return scored
+        return self.to_native().needs_scores
 
-    def to_native(self) -> Any:
+    def to_native(self) -> core.EvictionConfig:
         """Return the same settings as the C++ engine takes them."""
         return core.EvictionConfig(**asdict(self))
 
@@ -127,9 +126,9 @@ class ContextSettings:
         )
 
     def make_context(
-        self, model: Any, n_threads: int, eviction: EvictionSettings | None, stats: TriAttentionStats | None
-    ) -> Any:
-        """Return a ``_core.Context`` of a ``_core.Model``. Without `eviction` the statistics are not used.
+        self, model: core.Model, n_threads: int, eviction: EvictionSettings | None, stats: TriAttentionStats | None
+    ) -> core.Context:
+        """Return a context of a model. Without `eviction` the statistics are not used.
 
         Raises:
             ContextError: a cache of this size or these types cannot be made.

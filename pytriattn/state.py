@@ -127,8 +127,8 @@ def read_state(state: bytes | str | os.PathLike[str]) -> tuple[SavedState, str]:
         raise StateError(f"{source} cannot be read: {error.strerror}") from error
 
 
-def context_state(context: Any, tokens: list[int], made_with: dict[str, Any]) -> SavedState:
-    """Return the state of a ``_core.Context`` that has read `tokens`."""
+def context_state(context: core.Context, tokens: list[int], made_with: dict[str, Any]) -> SavedState:
+    """Return the state of a context that has read `tokens`."""
     cells, origins, n_past, n_protected = context.save()
     return SavedState(
         {**made_with, "llama.cpp": core.LLAMA_CPP_COMMIT},

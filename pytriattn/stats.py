@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +61,7 @@ class LayerStats:
         ratio = np.divide(centre, self.magnitude, out=np.zeros_like(centre), where=self.magnitude > 0)
         return np.minimum(ratio, 1.0, dtype=np.float32)
 
-    def to_native(self) -> Any:
+    def to_native(self) -> core.LayerStats:
         """Return the same facts as the C++ engine takes them.
 
         Raises:
@@ -83,7 +82,7 @@ class LayerStats:
         )
 
     @classmethod
-    def from_native(cls, native: Any) -> LayerStats:
+    def from_native(cls, native: core.LayerStats) -> LayerStats:
         """Return what the C++ calibrator measured."""
         return cls(
             layer=native.layer,
@@ -156,6 +155,6 @@ class TriAttentionStats:
 
         return read_sidecar(path)
 
-    def to_native(self) -> Any:
+    def to_native(self) -> core.Stats:
         """Return the same statistics as the C++ engine takes them."""
         return core.Stats([layer.to_native() for layer in self.layers], self.n_tokens)

@@ -105,6 +105,8 @@ def test_embeddings(smollm2: pathlib.Path) -> None:
         np.testing.assert_allclose(tokens[-1], llm.embed(texts[0], pooling="last"), atol=1e-3)
         with pytest.raises(InvalidTokenError):
             llm.embed(["fine", ""])
+        with pytest.raises(InvalidTokenError, match="no texts"):
+            llm.embed([])
         with pytest.raises(ContextError, match="pooling is 'max'"):
             llm.embed("a", pooling="max")
 
