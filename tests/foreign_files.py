@@ -11,7 +11,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,19 +40,26 @@ def _n_bands(heads: Heads) -> int:
     return next(iter(heads.values())).shape[1]
 
 
+class Shape(NamedTuple):
+    """The model that a foreign file says it is of."""
+
+    head_dim: int = 32
+    n_layer: int = 3
+    n_head: int = 4
+    n_head_kv: int = 2
+    theta: float = 10000.0
+
+
 def fork_bytes(
     heads: Heads,
     version: int = 1,
     *,
-    head_dim: int = 32,
-    n_layer: int = 3,
-    n_head: int = 4,
-    n_head_kv: int = 2,
-    theta: float = 10000.0,
     style: int = 1,
     name: str = "a model",
     explicit: bool = True,
+    **shape: Any,
 ) -> bytes:
+    head_dim, n_layer, n_head, n_head_kv, theta = Shape(**shape)
     n_bands = _n_bands(heads)
     raw_name = name.encode() + b"\0"
     data = struct.pack("<6I", MAGIC, version, head_dim, n_layer, n_head, n_head_kv) + struct.pack("<d", theta)
@@ -70,16 +77,8 @@ def fork_bytes(
     return data + b"".join(struct.pack("<2I", *key) + _numbers(head) for key, head in heads.items())
 
 
-def tria_bytes(
-    heads: Heads,
-    version: int = 1,
-    *,
-    head_dim: int = 32,
-    n_layer: int = 3,
-    n_head: int = 4,
-    n_head_kv: int = 2,
-    theta: float = 10000.0,
-) -> bytes:
+def tria_bytes(heads: Heads, version: int = 1, **shape: Any) -> bytes:
+    head_dim, n_layer, n_head, n_head_kv, theta = Shape(**shape)
     n_bands = _n_bands(heads)
     data = struct.pack("<7I2f28x", MAGIC, version, n_layer, n_head, n_head_kv, head_dim, n_bands, theta, 1.0)
     if version == 2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from tiny_builder import N_VOCAB, TinyModel
-from tiny_dense import pre_norm
+from tiny_dense import fused_pre_norm, pre_norm
 
 WINDOW = 32  # of sliding attention: shorter than any text the tests read
 
@@ -49,12 +49,7 @@ def phi3() -> TinyModel:
     model.keys({"rope.scaling.original_context_length": 512, "rope.scaling.attn_factor": 1.19})
     model.tensor("rope_factors_short.weight", np.linspace(1.0, 1.5, 12))
     model.tensor("rope_factors_long.weight", np.geomspace(1.0, 16.0, 12))
-    model.ends()
-    for i in range(model.n_layer):
-        model.norms(i, "attn_norm", "ffn_norm")
-        model.attention(i, fused=True)
-        model.ffn(i, gate=False)
-    return model
+    return fused_pre_norm(model, gate=False)
 
 
 def glm4() -> TinyModel:

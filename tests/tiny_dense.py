@@ -36,6 +36,28 @@ def pre_norm(
     return model
 
 
+def side_by_side(model: TinyModel, *, tied: bool = False) -> TinyModel:
+    """Add the ends, and layers whose attention and feed-forward block read the same norm."""
+    model.ends(tied=tied)
+    for i in range(model.n_layer):
+        model.norms(i, "attn_norm")
+        model.attention(i)
+        model.ffn(i)
+    return model
+
+
+def fused_pre_norm(model: TinyModel, *, bias: bool = False, n_ff: int | None = None, gate: bool = True) -> TinyModel:
+    """Add what `pre_norm` adds, with one matrix for queries, keys and values, and one for gate and up without `gate`."""
+    model.ends()
+    for i in range(model.n_layer):
+        model.norms(i, "attn_norm", "ffn_norm")
+        model.attention(i, fused=True)
+        if bias:
+            fused_bias(model, i)
+        model.ffn(i, n_ff=n_ff, gate=gate)
+    return model
+
+
 # --- neighbouring pairs rotate (NORM) ---
 
 
@@ -73,13 +95,7 @@ def arcee() -> TinyModel:
 def chatglm() -> TinyModel:
     """Half of a head rotates, in neighbouring pairs; fused queries, keys and values, with biases."""
     model = TinyModel("chatglm", n_layer=3, head_dim=32, n_embd=128, n_rot=16)
-    model.ends()
-    for i in range(model.n_layer):
-        model.norms(i, "attn_norm", "ffn_norm")
-        model.attention(i, fused=True)
-        fused_bias(model, i)
-        model.ffn(i, gate=False)
-    return model
+    return fused_pre_norm(model, bias=True, gate=False)
 
 
 # --- half-split pairs rotate (NEOX) ---

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tiny_archs import WINDOW
 from tiny_builder import N_VOCAB, QK_GAIN, TinyModel
-from tiny_dense import fused_bias, ungated_ffn
+from tiny_dense import fused_bias, side_by_side, ungated_ffn
 
 # --- layer norms with biases, feed-forward blocks without a gate ---
 
@@ -60,14 +60,9 @@ def nemotron() -> TinyModel:
 
 
 def _cohere(model: TinyModel) -> TinyModel:
-    # attention and feed-forward block side by side behind one norm; the embeddings are the output matrix as well
+    # the embeddings are the output matrix as well
     model.keys({"attention.layer_norm_epsilon": 1e-5, "logit_scale": 0.125})
-    model.ends(tied=True)
-    for i in range(model.n_layer):
-        model.norms(i, "attn_norm")
-        model.attention(i)
-        model.ffn(i)
-    return model
+    return side_by_side(model, tied=True)
 
 
 def command_r() -> TinyModel:
@@ -91,14 +86,19 @@ def joint_qk_norms(model: TinyModel, layer: int) -> None:
     model.norm(f"blk.{layer}.attn_k_norm", model.n_head_kv(layer) * model.head_dim, mean=QK_GAIN)
 
 
-def _olmo2(model: TinyModel) -> TinyModel:
+def _post_norm(model: TinyModel, *, qk_norm: bool = False) -> TinyModel:
     model.ends()
     for i in range(model.n_layer):
         model.norms(i, "post_attention_norm", "post_ffw_norm")
-        model.attention(i)
-        joint_qk_norms(model, i)
+        model.attention(i, qk_norm=qk_norm)
         model.ffn(i)
     return model
+
+
+def _olmo2(model: TinyModel) -> TinyModel:
+    for i in range(model.n_layer):
+        joint_qk_norms(model, i)
+    return _post_norm(model)
 
 
 def olmo2() -> TinyModel:
@@ -121,25 +121,16 @@ def olmo2_sliding() -> TinyModel:
     return _olmo2(model)
 
 
-def _exaone4(model: TinyModel) -> TinyModel:
-    model.ends()
-    for i in range(model.n_layer):
-        model.norms(i, "post_attention_norm", "post_ffw_norm")
-        model.attention(i, qk_norm=True)
-        model.ffn(i)
-    return model
-
-
 def exaone4() -> TinyModel:
     """No norms before the blocks; queries and keys are normalised per head."""
-    return _exaone4(TinyModel("exaone4", n_layer=3, head_dim=32, n_embd=128, freq_base=1e6))
+    return _post_norm(TinyModel("exaone4", n_layer=3, head_dim=32, n_embd=128, freq_base=1e6), qk_norm=True)
 
 
 def exaone4_sliding() -> TinyModel:
     """Every fourth layer is global and has no RoPE, the others slide; llama.cpp knows this one by its 64 layers."""
     model = TinyModel("exaone4", n_layer=64, n_head=2, n_head_kv=1, head_dim=32, n_ff=32, freq_base=1e6)
     model.keys({"attention.sliding_window": WINDOW})
-    return _exaone4(model)
+    return _post_norm(model, qk_norm=True)
 
 
 def plamo3() -> TinyModel:

@@ -5,13 +5,21 @@ from __future__ import annotations
 from tiny_builder import TinyModel
 
 CONV_KERNEL = 4
+SHORT_KERNEL = 3
+
+
+def short_convolution(model: TinyModel, layer: int) -> None:
+    """Add the tensors of LFM 2's short convolution."""
+    blk = f"blk.{layer}.shortconv"
+    model.weight(f"{blk}.conv", SHORT_KERNEL, model.n_embd)
+    model.weight(f"{blk}.in_proj", model.n_embd, 3 * model.n_embd)
+    model.weight(f"{blk}.out_proj", model.n_embd, model.n_embd)
 
 
 def lfm2() -> TinyModel:
     """Short convolutions, which keep a small recurrent state, between attention layers."""
     model = TinyModel("lfm2", n_layer=4, head_dim=32, n_embd=128, n_head_kv=[0, 2, 0, 2])
-    kernel = 3
-    model.keys({"shortconv.l_cache": kernel})
+    model.keys({"shortconv.l_cache": SHORT_KERNEL})
     model.ends(norm="token_embd_norm")
     for i in range(model.n_layer):
         model.norms(i, "attn_norm", "ffn_norm")
@@ -19,9 +27,7 @@ def lfm2() -> TinyModel:
         if model.n_head_kv(i) > 0:
             model.attention(i, qk_norm=True)
         else:
-            model.weight(f"blk.{i}.shortconv.conv", kernel, model.n_embd)
-            model.weight(f"blk.{i}.shortconv.in_proj", model.n_embd, 3 * model.n_embd)
-            model.weight(f"blk.{i}.shortconv.out_proj", model.n_embd, model.n_embd)
+            short_convolution(model, i)
     return model
 
 
@@ -54,6 +60,14 @@ def mamba2(model: TinyModel, layer: int, *, inner: int, state: int, heads: int, 
     model.weight(f"{blk}.ssm_out", inner, model.n_embd)
 
 
+def attention_or_mamba2(model: TinyModel, layer: int, *, inner: int, state: int, groups: int) -> None:
+    """Add attention where the layer has KV heads, else Mamba 2."""
+    if model.n_head_kv(layer) > 0:
+        model.attention(layer)
+    else:
+        mamba2(model, layer, inner=inner, state=state, heads=4, groups=groups)
+
+
 def granitehybrid() -> TinyModel:
     """Mamba 2 layers with an attention layer after each; no RoPE anywhere, by a key of the file."""
     model = TinyModel("granitehybrid", n_layer=4, head_dim=32, n_head_kv=[0, 2, 0, 2])
@@ -64,10 +78,7 @@ def granitehybrid() -> TinyModel:
     for i in range(model.n_layer):
         model.norms(i, "attn_norm", "ffn_norm")
         model.ffn(i)
-        if model.n_head_kv(i) > 0:
-            model.attention(i)
-        else:
-            mamba2(model, i, heads=4, **size)
+        attention_or_mamba2(model, i, **size)
     return model
 
 
@@ -133,33 +144,39 @@ def _delta_net(model: TinyModel, layer: int) -> None:
     model.weight(f"{blk}.ssm_out", values, model.n_embd)
 
 
-def _delta_net_keys(model: TinyModel) -> None:
+def delta_net_keys(model: TinyModel) -> None:
+    """Set the sizes of gated delta networks, which take turns with attention."""
     ssm_keys(model, inner=_STATE * _V_HEADS, state=_STATE, rank=_V_HEADS, groups=_K_HEADS)
     model.keys({"full_attention_interval": 2})
+
+
+def attention_or_delta_net(model: TinyModel, layer: int) -> None:
+    """Add what takes turns in Qwen 3.5: a gated delta network, then gated attention."""
+    if layer % 2 == 1:
+        model.attention(layer, qk_norm=True, gated=True)
+        return
+    _delta_net(model, layer)
+    for part in ("alpha", "beta"):
+        model.weight(f"blk.{layer}.ssm_{part}", model.n_embd, _V_HEADS)
 
 
 def qwen35() -> TinyModel:
     """Gated delta networks and gated attention in turn; a quarter of a head rotates, by four interleaved positions."""
     model = TinyModel("qwen35", n_layer=4, head_dim=64, n_rot=16, freq_base=1e7)
-    _delta_net_keys(model)
+    delta_net_keys(model)
     model.keys({"rope.dimension_sections": [3, 3, 2, 0]})
     model.ends()
     for i in range(model.n_layer):
         model.norms(i, "attn_norm", "post_attention_norm")
         model.ffn(i)
-        if i % 2 == 1:
-            model.attention(i, qk_norm=True, gated=True)
-        else:
-            _delta_net(model, i)
-            model.weight(f"blk.{i}.ssm_alpha", model.n_embd, _V_HEADS)
-            model.weight(f"blk.{i}.ssm_beta", model.n_embd, _V_HEADS)
+        attention_or_delta_net(model, i)
     return model
 
 
 def qwen3next() -> TinyModel:
     """Gated delta networks and gated attention in turn, with experts; a quarter of a head rotates."""
     model = TinyModel("qwen3next", n_layer=4, head_dim=32, n_rot=8, freq_base=1e7)
-    _delta_net_keys(model)
+    delta_net_keys(model)
     model.expert_keys()
     model.keys({"expert_shared_feed_forward_length": 48})
     model.ends()

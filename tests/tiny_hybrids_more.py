@@ -5,7 +5,17 @@ from __future__ import annotations
 import tiny_hybrids
 from tiny_archs import WINDOW
 from tiny_builder import OUT_GAIN, QK_GAIN, TinyModel
-from tiny_hybrids import CONV_KERNEL, mamba2, ssm_keys
+from tiny_hybrids import (
+    CONV_KERNEL,
+    SHORT_KERNEL,
+    attention_or_delta_net,
+    attention_or_mamba2,
+    delta_net_keys,
+    mamba2,
+    short_convolution,
+    ssm_keys,
+)
+from tiny_moes import feed_forward
 from tiny_mtp import prediction_head
 
 _SIGMOID = 2  # how a router turns its logits into weights
@@ -21,23 +31,16 @@ def lfm2_sliding() -> TinyModel:
 def lfm2moe() -> TinyModel:
     """Short convolutions between attention layers, with experts in all but the first layer."""
     model = TinyModel("lfm2moe", n_layer=4, head_dim=32, n_embd=128, n_head_kv=[0, 2, 0, 2])
-    kernel = 3
     model.expert_keys()
-    model.keys({"shortconv.l_cache": kernel, "leading_dense_block_count": 1, "expert_gating_func": _SIGMOID})
+    model.keys({"shortconv.l_cache": SHORT_KERNEL, "leading_dense_block_count": 1, "expert_gating_func": _SIGMOID})
     model.ends(norm="token_embd_norm")
     for i in range(model.n_layer):
         model.norms(i, "attn_norm", "ffn_norm")
-        if i == 0:
-            model.ffn(i)
-        else:
-            model.experts(i)
-            model.bias(f"blk.{i}.exp_probs_b", 4, std=0.1)
+        feed_forward(model, i, n_dense=1, chosen=True)
         if model.n_head_kv(i) > 0:
             model.attention(i, qk_norm=True)
         else:
-            model.weight(f"blk.{i}.shortconv.conv", kernel, model.n_embd)
-            model.weight(f"blk.{i}.shortconv.in_proj", model.n_embd, 3 * model.n_embd)
-            model.weight(f"blk.{i}.shortconv.out_proj", model.n_embd, model.n_embd)
+            short_convolution(model, i)
     return model
 
 
@@ -55,10 +58,7 @@ def granitehybrid_moe() -> TinyModel:
     for i in range(model.n_layer):
         model.norms(i, "attn_norm", "ffn_norm")
         model.experts(i, shared=True)
-        if model.n_head_kv(i) > 0:
-            model.attention(i)
-        else:
-            mamba2(model, i, heads=4, **size)
+        attention_or_mamba2(model, i, **size)
     return model
 
 
@@ -73,13 +73,11 @@ def nemotron_h() -> TinyModel:
     for i in range(model.n_layer):
         blk = f"blk.{i}"
         model.norms(i, "attn_norm")
-        if model.n_head_kv(i) > 0:
-            model.attention(i)
-        elif wide[i] > 0:
+        if wide[i] > 0:
             model.weight(f"{blk}.ffn_up", model.n_embd, model.n_ff)
             model.weight(f"{blk}.ffn_down", model.n_ff, model.n_embd)
         else:
-            mamba2(model, i, heads=4, **size)
+            attention_or_mamba2(model, i, **size)
     return model
 
 
@@ -156,38 +154,17 @@ def plamo2() -> TinyModel:
 
 # --- gated delta networks ---
 
-_STATE, _K_HEADS, _V_HEADS = 32, 2, 4
-
 
 def qwen35moe() -> TinyModel:
     """Qwen 3.5 with experts in every layer; the one that every token uses has a gate."""
     model = TinyModel("qwen35moe", n_layer=4, head_dim=64, n_rot=16, freq_base=1e7)
-    keys, values = _STATE * _K_HEADS, _STATE * _V_HEADS
     model.expert_keys()
-    ssm_keys(model, inner=values, state=_STATE, rank=_V_HEADS, groups=_K_HEADS)
-    model.keys(
-        {
-            "expert_shared_feed_forward_length": 48,
-            "full_attention_interval": 2,
-            "rope.dimension_sections": [3, 3, 2, 0],
-        }
-    )
+    delta_net_keys(model)
+    model.keys({"expert_shared_feed_forward_length": 48, "rope.dimension_sections": [3, 3, 2, 0]})
     model.ends()
     for i in range(model.n_layer):
-        blk = f"blk.{i}"
         model.norms(i, "attn_norm", "post_attention_norm")
         model.experts(i, shared=True)
-        model.weight(f"{blk}.ffn_gate_inp_shexp", model.n_embd)
-        if i % 2 == 1:
-            model.attention(i, qk_norm=True, gated=True)
-            continue
-        model.weight(f"{blk}.attn_qkv", model.n_embd, 2 * keys + values)
-        model.weight(f"{blk}.attn_gate", model.n_embd, values)
-        model.weight(f"{blk}.ssm_conv1d", CONV_KERNEL, 2 * keys + values)
-        model.weight(f"{blk}.ssm_alpha", model.n_embd, _V_HEADS)
-        model.weight(f"{blk}.ssm_beta", model.n_embd, _V_HEADS)
-        model.uniform(f"{blk}.ssm_dt.bias", -4.0, -1.0, _V_HEADS)
-        model.uniform(f"{blk}.ssm_a", -2.0, -0.2, _V_HEADS)
-        model.norm(f"{blk}.ssm_norm", _STATE)
-        model.weight(f"{blk}.ssm_out", values, model.n_embd)
+        model.weight(f"blk.{i}.ffn_gate_inp_shexp", model.n_embd)
+        attention_or_delta_net(model, i)
     return model

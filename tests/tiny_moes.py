@@ -6,16 +6,41 @@ from tiny_archs import WINDOW
 from tiny_builder import OUT_GAIN, QK_GAIN, TinyModel
 
 
-def qwen3moe() -> TinyModel:
-    """Qwen 3 with experts in every layer."""
-    model = TinyModel("qwen3moe", n_layer=2, head_dim=32, freq_base=1e6)
+def feed_forward(model: TinyModel, layer: int, *, n_dense: int = 0, shared: bool = False, chosen: bool = False) -> None:
+    """Add a dense block to one of the first layers, or else experts.
+
+    Chosen: a bias has a say in which experts are used, but not in their weights.
+    """
+    if layer < n_dense:
+        model.ffn(layer)
+        return
+    model.experts(layer, shared=shared)
+    if chosen:
+        model.bias(f"blk.{layer}.exp_probs_b", 4, std=0.1)
+
+
+def expert_layers(
+    model: TinyModel,
+    *,
+    qk_norm: bool = False,
+    bias: bool = False,
+    n_dense: int = 0,
+    shared: bool = False,
+    chosen: bool = False,
+) -> TinyModel:
+    """Add the ends, and layers that normalise what goes into attention and into experts; the first ones are dense."""
     model.expert_keys()
     model.ends()
     for i in range(model.n_layer):
         model.norms(i, "attn_norm", "ffn_norm")
-        model.attention(i, qk_norm=True)
-        model.experts(i)
+        model.attention(i, qk_norm=qk_norm, bias=bias)
+        feed_forward(model, i, n_dense=n_dense, shared=shared, chosen=chosen)
     return model
+
+
+def qwen3moe() -> TinyModel:
+    """Qwen 3 with experts in every layer."""
+    return expert_layers(TinyModel("qwen3moe", n_layer=2, head_dim=32, freq_base=1e6), qk_norm=True)
 
 
 def gpt_oss() -> TinyModel:

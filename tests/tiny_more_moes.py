@@ -6,40 +6,10 @@ import numpy as np
 from tiny_archs import WINDOW
 from tiny_builder import N_VOCAB, TinyModel
 from tiny_dense_norms import joint_qk_norms
+from tiny_moes import expert_layers, feed_forward
 
 _N_FF = 48  # of an expert, where llama.cpp takes it from the key for the dense blocks
 _SIGMOID = 2  # how a router turns its logits into weights
-
-
-def _feed_forward(
-    model: TinyModel, layer: int, *, n_dense: int = 0, shared: bool = False, chosen: bool = False
-) -> None:
-    # the first layers are dense; chosen: a bias has a say in which experts are used, but not in their weights
-    if layer < n_dense:
-        model.ffn(layer)
-        return
-    model.experts(layer, shared=shared)
-    if chosen:
-        model.bias(f"blk.{layer}.exp_probs_b", 4, std=0.1)
-
-
-def _plain(
-    model: TinyModel,
-    *,
-    qk_norm: bool = False,
-    bias: bool = False,
-    n_dense: int = 0,
-    shared: bool = False,
-    chosen: bool = False,
-) -> TinyModel:
-    # pre-norm attention and experts in every layer but the first n_dense
-    model.expert_keys()
-    model.ends()
-    for i in range(model.n_layer):
-        model.norms(i, "attn_norm", "ffn_norm")
-        model.attention(i, qk_norm=qk_norm, bias=bias)
-        _feed_forward(model, i, n_dense=n_dense, shared=shared, chosen=chosen)
-    return model
 
 
 # --- neighbouring pairs rotate (NORM) ---
@@ -50,7 +20,7 @@ def granitemoe() -> TinyModel:
     model = TinyModel("granitemoe", n_layer=2, head_dim=32, n_ff=_N_FF)
     model.keys({"embedding_scale": 0.5, "attention.scale": 0.125, "residual_scale": 0.7, "logit_scale": 1.5})
     model.keys({"expert_shared_feed_forward_length": _N_FF})
-    return _plain(model, shared=True)
+    return expert_layers(model, shared=True)
 
 
 def ernie4_5_moe() -> TinyModel:
@@ -63,14 +33,14 @@ def ernie4_5_moe() -> TinyModel:
             "expert_shared_feed_forward_length": _N_FF,
         }
     )
-    return _plain(model, n_dense=1, shared=True, chosen=True)
+    return expert_layers(model, n_dense=1, shared=True, chosen=True)
 
 
 def deepseek() -> TinyModel:
     """The first DeepSeek: no latent attention; heads have to fill the embedding exactly."""
     model = TinyModel("deepseek", n_layer=3, n_head_kv=4, head_dim=32, n_embd=128)
     model.keys({"leading_dense_block_count": 1, "expert_shared_count": 1})
-    return _plain(model, n_dense=1, shared=True)
+    return expert_layers(model, n_dense=1, shared=True)
 
 
 # --- half-split pairs rotate (NEOX) ---
@@ -82,20 +52,20 @@ def qwen2moe() -> TinyModel:
     model.keys({"expert_shared_feed_forward_length": _N_FF})
     for i in range(model.n_layer):
         model.weight(f"blk.{i}.ffn_gate_inp_shexp", model.n_embd)
-    return _plain(model, bias=True, shared=True)
+    return expert_layers(model, bias=True, shared=True)
 
 
 def hunyuan_moe() -> TinyModel:
     """Queries and keys are normalised after RoPE, with a weight per dimension; heads of 64."""
     model = TinyModel("hunyuan-moe", n_layer=2, head_dim=64, n_ff=_N_FF)
-    return _plain(model, qk_norm=True, shared=True)
+    return expert_layers(model, qk_norm=True, shared=True)
 
 
 def dots1() -> TinyModel:
     """Normalised queries and keys, no sharing of KV heads; the first layer is dense."""
     model = TinyModel("dots1", n_layer=3, n_head_kv=4, head_dim=32)
     model.keys({"leading_dense_block_count": 1, "expert_shared_count": 1, "expert_gating_func": _SIGMOID})
-    return _plain(model, qk_norm=True, n_dense=1, shared=True, chosen=True)
+    return expert_layers(model, qk_norm=True, n_dense=1, shared=True, chosen=True)
 
 
 def minimax_m2() -> TinyModel:
@@ -104,7 +74,7 @@ def minimax_m2() -> TinyModel:
     model.keys({"expert_gating_func": _SIGMOID})
     for i in range(model.n_layer):
         joint_qk_norms(model, i)
-    return _plain(model, chosen=True)
+    return expert_layers(model, chosen=True)
 
 
 def olmoe() -> TinyModel:
@@ -112,21 +82,21 @@ def olmoe() -> TinyModel:
     model = TinyModel("olmoe", n_layer=2, n_head_kv=4, head_dim=32, n_embd=128, n_ff=_N_FF)
     for i in range(model.n_layer):
         joint_qk_norms(model, i)
-    return _plain(model)
+    return expert_layers(model)
 
 
 def smallthinker() -> TinyModel:
     """Every fourth layer is global and has no RoPE; the others slide by 4096 tokens, whatever the file says."""
     model = TinyModel("smallthinker", n_layer=5, head_dim=32, freq_base=1.5e6)
     model.keys({"attention.sliding_window": WINDOW, "expert_gating_func": _SIGMOID})
-    return _plain(model)
+    return expert_layers(model)
 
 
 def qwen3vlmoe() -> TinyModel:
     """Qwen 3 with experts; bands rotate by three coordinates in turn, all the same for text."""
     model = TinyModel("qwen3vlmoe", n_layer=2, head_dim=64, freq_base=5e6)
     model.keys({"rope.dimension_sections": [12, 10, 10, 0]})
-    return _plain(model, qk_norm=True)
+    return expert_layers(model, qk_norm=True)
 
 
 def phimoe() -> TinyModel:
@@ -193,5 +163,5 @@ def afmoe() -> TinyModel:
         model.norms(i, "attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
         model.attention(i, qk_norm=True)
         model.weight(f"blk.{i}.attn_gate", model.n_embd, model.n_head(i) * model.head_dim)
-        _feed_forward(model, i, n_dense=1, shared=True, chosen=True)
+        feed_forward(model, i, n_dense=1, shared=True, chosen=True)
     return model

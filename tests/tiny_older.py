@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tiny_builder import CONTEXT_LENGTH, TinyModel
-from tiny_dense import fused_bias, pre_norm
+from tiny_dense import fused_pre_norm, pre_norm, side_by_side
 from tiny_dense_norms import layer_norm
 
 # --- RoPE ---
@@ -21,25 +21,13 @@ def baichuan() -> TinyModel:
 
 def plamo() -> TinyModel:
     """Half-split pairs rotate; attention and feed-forward block side by side behind one norm."""
-    model = TinyModel("plamo", n_layer=3, head_dim=32, n_embd=128)
-    model.ends()
-    for i in range(model.n_layer):
-        model.norms(i, "attn_norm")
-        model.attention(i)
-        model.ffn(i)
-    return model
+    return side_by_side(TinyModel("plamo", n_layer=3, head_dim=32, n_embd=128))
 
 
 def qwen() -> TinyModel:
     """The first Qwen: fused queries, keys and values, with biases; the file tells twice the width of the blocks."""
     model = TinyModel("qwen", n_layer=3, n_head_kv=4, head_dim=32, n_embd=128)
-    model.ends()
-    for i in range(model.n_layer):
-        model.norms(i, "attn_norm", "ffn_norm")
-        model.attention(i, fused=True)
-        fused_bias(model, i)
-        model.ffn(i, n_ff=model.n_ff // 2)
-    return model
+    return fused_pre_norm(model, bias=True, n_ff=model.n_ff // 2)
 
 
 def orion() -> TinyModel:

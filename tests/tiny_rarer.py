@@ -5,6 +5,7 @@ from __future__ import annotations
 from tiny_archs import WINDOW
 from tiny_builder import N_VOCAB, TinyModel
 from tiny_dense import pre_norm
+from tiny_moes import expert_layers, feed_forward
 
 
 def _ends_without_norm(model: TinyModel) -> None:
@@ -104,10 +105,7 @@ def cohere2moe() -> TinyModel:
     for i in range(model.n_layer):
         model.norms(i, "attn_norm")
         model.attention(i)
-        if i == 0:
-            model.ffn(i)
-        else:
-            model.experts(i, shared=True)
+        feed_forward(model, i, n_dense=1, shared=True)
     return model
 
 
@@ -129,31 +127,17 @@ def laguna() -> TinyModel:
             "rope.freq_base_swa": 10000.0,
         }
     )
-    model.ends()
     for i in range(model.n_layer):
-        model.norms(i, "attn_norm", "ffn_norm")
-        model.attention(i, qk_norm=True)
         model.weight(f"blk.{i}.attn_gate", model.n_embd, model.n_head(i))
-        if i == 0:
-            model.ffn(i)
-        else:
-            model.experts(i, shared=True)
-            model.bias(f"blk.{i}.exp_probs_b", 4, std=0.1)
-    return model
+    return expert_layers(model, qk_norm=True, n_dense=1, shared=True, chosen=True)
 
 
 def mellum() -> TinyModel:
     """Qwen 3 with experts and sliding layers; only the global layers have YaRN."""
     model = TinyModel("mellum", n_layer=4, head_dim=32, freq_base=500000.0)
     _sliding(model, [True, False, True, False])
-    model.expert_keys()
     model.keys({"rope.scaling.type": "yarn", "rope.scaling.factor": 8.0, "rope.scaling.original_context_length": 256})
-    model.ends()
-    for i in range(model.n_layer):
-        model.norms(i, "attn_norm", "ffn_norm")
-        model.attention(i, qk_norm=True)
-        model.experts(i)
-    return model
+    return expert_layers(model, qk_norm=True)
 
 
 def spark2_5() -> TinyModel:
@@ -183,14 +167,8 @@ def maple() -> TinyModel:
     """Global layers have no RoPE; experts in every layer, whose inner values are clamped."""
     model = TinyModel("maple", n_layer=4, head_dim=32, freq_base=500000.0)
     _sliding(model, [True, False, True, False])
-    model.expert_keys()
     model.keys({"swiglu_clamp_exp": 5.0})
-    model.ends()
-    for i in range(model.n_layer):
-        model.norms(i, "attn_norm", "ffn_norm")
-        model.attention(i, qk_norm=True)
-        model.experts(i)
-    return model
+    return expert_layers(model, qk_norm=True)
 
 
 # --- a cache of another kind ---
@@ -247,45 +225,26 @@ def olmo() -> TinyModel:
 def bailingmoe() -> TinyModel:
     """The first Ling: neighbouring pairs rotate; a head is as wide as what rotates of it."""
     model = TinyModel("bailingmoe", n_layer=2, head_dim=32)
-    model.expert_keys()
     model.keys({"expert_shared_count": 1, "expert_weights_norm": True})
-    model.ends()
-    for i in range(model.n_layer):
-        model.norms(i, "attn_norm", "ffn_norm")
-        model.attention(i)
-        model.experts(i, shared=True)
-    return model
+    return expert_layers(model, shared=True)
 
 
 def grovemoe() -> TinyModel:
     """Qwen 3 with experts of two kinds: a narrow one for every two wide ones."""
     model = TinyModel("grovemoe", n_layer=2, head_dim=32, freq_base=1e6)
-    model.expert_keys()
     model.keys({"experts_per_group": 2, "expert_group_scale": 0.5, "expert_chunk_feed_forward_length": 32})
-    model.ends()
     for i in range(model.n_layer):
         blk = f"blk.{i}"
-        model.norms(i, "attn_norm", "ffn_norm")
-        model.attention(i, qk_norm=True)
-        model.experts(i)
         model.weight(f"{blk}.ffn_gate_chexps", model.n_embd, 32, 2)
         model.weight(f"{blk}.ffn_up_chexps", model.n_embd, 32, 2)
         model.weight(f"{blk}.ffn_down_chexps", 32, model.n_embd, 2)
-    return model
+    return expert_layers(model, qk_norm=True)
 
 
 def hy_v3() -> TinyModel:
     """Hunyuan 3: queries and keys are normalised before RoPE again; the first layer is dense."""
     model = TinyModel("hy_v3", n_layer=3, head_dim=32)
-    model.expert_keys()
     model.keys({"expert_weights_norm": True})
-    model.ends()
-    for i in range(model.n_layer):
-        model.norms(i, "attn_norm", "ffn_norm")
-        model.attention(i, qk_norm=True)
-        if i == 0:
-            model.ffn(i)
-        else:
-            model.experts(i, shared=True)
-            model.uniform(f"blk.{i}.exp_probs_b", -0.2, 0.2, 4)  # without ".bias"
-    return model
+    for i in range(1, model.n_layer):
+        model.uniform(f"blk.{i}.exp_probs_b", -0.2, 0.2, 4)  # without ".bias"
+    return expert_layers(model, qk_norm=True, n_dense=1, shared=True)
