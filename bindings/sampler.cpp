@@ -123,7 +123,7 @@ void Sampler::process(std::vector<float> & logits) {
     std::copy(values.data(), values.data() + n, logits.begin());
 }
 
-void Sampler::set_logits_processor(py::function processor, std::vector<llama_token> prompt) {
+void Sampler::set_logits_processor(LogitsProcessor processor, std::vector<llama_token> prompt) {
     processor_ = std::move(processor);
     tokens_    = std::move(prompt);
 }

@@ -17,7 +17,8 @@ public:
 
     // `processor(tokens, logits)` is called before each token is drawn and returns the logits to draw from; `tokens` begin
     // with `prompt`.
-    void set_logits_processor(py::function processor, std::vector<llama_token> prompt);
+    using LogitsProcessor = py::typing::Callable<array<float>(array<llama_token>, array<float>)>;
+    void set_logits_processor(LogitsProcessor processor, std::vector<llama_token> prompt);
 
     // Makes the sampler aware of a token that was not drawn by it (the prompt), for penalties.
     void accept(llama_token token) { common_sampler_accept(sampler_.get(), token, /*is_generated*/ false); }
