@@ -125,6 +125,17 @@ std::vector<array<float>> scores(Context & self, int seq) {
     });
 }
 
+// The operations of eviction that a device lacks, in words; without a name: the devices that hold the cache.
+std::vector<std::string> missing_operations(Context & self, const std::string & device) {
+    ggml_backend_dev_t chosen = device.empty() ? nullptr : ggml_backend_dev_by_name(device.c_str());
+    if (!device.empty() && chosen == nullptr) {
+        throw triattn::ContextError("there is no device '" + device + "' on this machine");
+    }
+    return self.look([&](Decoder & d) {
+        return d.controller() != nullptr ? d.controller()->missing_operations(chosen) : std::vector<std::string>();
+    });
+}
+
 // The matrix that llama.cpp multiplies pieces of a quantised cache's keys by; None if it does not.
 std::optional<array<float>> k_rotation(Context & self) {
     return self.look([](Decoder & d) -> std::optional<array<float>> {
@@ -179,6 +190,7 @@ void add_inspection(py::module_ & m, py::class_<Context> & context) {
         .def("attention", [](Context & self) { return self.look([](Decoder & d) { return triattn::probe_attention(view_of(d)); }); })
         .def("apply_rope", &apply_rope, py::arg("layer"), py::arg("vectors"), py::arg("positions"))
         .def("scores", &scores, py::arg("seq") = 0)
+        .def("missing_operations", &missing_operations, py::arg("device") = std::string())
         .def("record_evictions", [](Context & self, bool on) {
             self.look([&](Decoder & d) {
                 if (d.controller() != nullptr) {

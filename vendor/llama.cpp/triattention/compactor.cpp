@@ -132,51 +132,91 @@ CompactionPlan plan_compaction(const Kept & kept, const std::vector<KvCell> & ce
     return plan;
 }
 
-void move_rows(const KvView & view, uint32_t stream, const CompactionPlan & plan, DeviceGraph & graph) {
+namespace {
+
+struct Part {
+    ggml_tensor * storage;
+    int head_dim;
+};
+
+std::vector<Part> parts_of(const KvLayer & layer) {
+    std::vector<Part> parts = {{layer.k, layer.head_dim_k}};
+    if (layer.v != nullptr) {
+        parts.push_back({layer.v, layer.head_dim_v});
+    }
+    return parts;
+}
+
+// The slots that any head moves from. All are cells that will be freed, so the others' serve to fill up a head's row of the rectangle.
+std::vector<uint32_t> sources_of(const std::vector<std::vector<Move>> & heads) {
+    std::vector<uint32_t> sources;
+    for (const auto & moves : heads) {
+        for (const Move & move : moves) {
+            sources.push_back(move.from);
+        }
+    }
+    std::sort(sources.begin(), sources.end());
+    sources.erase(std::unique(sources.begin(), sources.end()), sources.end());
+    return sources;
+}
+
+// Rows of whole words; false: there are none to move.
+bool build_moves(const KvView & view, uint32_t stream, const CompactionPlan & plan, DeviceGraph & graph) {
     ggml_context * ctx = graph.begin(2 * TENSORS_PER_COPY * view.layers().size() + 8);
     bool any = false;
     for (size_t l = 0; l < plan.moves.size(); ++l) {
-        const auto & heads = plan.moves[l];
         const KvLayer & layer = view.layers()[l];
-        std::vector<uint32_t> sources;
-        for (const auto & moves : heads) {
-            for (const Move & move : moves) {
-                sources.push_back(move.from);
-            }
-        }
+        const std::vector<uint32_t> sources = sources_of(plan.moves[l]);
         if (sources.empty()) {
             continue;
         }
-        if (view.v_transposed()) {
-            throw BudgetError("this mode moves rows of V, which needs flash attention; use mode='global' or flash_attn=True");
-        }
-        std::sort(sources.begin(), sources.end());
-        sources.erase(std::unique(sources.begin(), sources.end()), sources.end());
-        // every source is a cell that will be freed, so the others' serve to fill up a head's row of the rectangle
-        const Rectangle rectangle = make_rectangle(heads, sources);
+        const Rectangle rectangle = make_rectangle(plan.moves[l], sources);
         ggml_tensor * from = nullptr;
         ggml_tensor * to   = nullptr;
-        const std::pair<ggml_tensor *, int> tensors[] = {{layer.k, layer.head_dim_k}, {layer.v, layer.head_dim_v}};
-        for (const auto & [storage, head_dim] : tensors) {
-            if (storage == nullptr) {
-                continue;
-            }
-            if (!has_word_rows(storage, head_dim)) {
-                move_through_host(storage, head_dim, stream, heads);
+        for (const Part & part : parts_of(layer)) {
+            if (!has_word_rows(part.storage, part.head_dim)) {
                 continue;
             }
             if (from == nullptr) {
                 from = graph.input(rectangle.from.data(), GGML_TYPE_I32, rectangle.n, layer.n_head_kv);
                 to   = graph.input(rectangle.to.data(), GGML_TYPE_I64, rectangle.n, layer.n_head_kv);
             }
-            ggml_tensor * words = word_view(ctx, storage, head_dim, layer.n_head_kv, stream);
-            graph.expand(ggml_set_rows(ctx, words, ggml_get_rows(ctx, words, from), to), /*output*/ false);
+            ggml_tensor * words = word_view(ctx, part.storage, part.head_dim, layer.n_head_kv, stream);
+            graph.expand(ggml_set_rows(ctx, words, ggml_get_rows(ctx, words, from), to), /*output*/ false, part.storage);
             any = true;
         }
     }
-    if (any) {
+    return any;
+}
+
+}  // namespace
+
+void move_rows(const KvView & view, uint32_t stream, const CompactionPlan & plan, DeviceGraph & graph) {
+    for (size_t l = 0; l < plan.moves.size(); ++l) {
+        if (sources_of(plan.moves[l]).empty()) {
+            continue;
+        }
+        if (view.v_transposed()) {
+            throw BudgetError("this mode moves rows of V, which needs flash attention; use mode='global' or flash_attn=True");
+        }
+        for (const Part & part : parts_of(view.layers()[l])) {
+            if (!has_word_rows(part.storage, part.head_dim)) {
+                move_through_host(part.storage, part.head_dim, stream, plan.moves[l]);
+            }
+        }
+    }
+    if (build_moves(view, stream, plan, graph)) {
         graph.run();
     }
+}
+
+std::vector<std::string> missing_moves(const KvView & view, DeviceGraph & graph, ggml_backend_dev_t device) {
+    CompactionPlan plan;
+    for (const KvLayer & layer : view.layers()) {
+        plan.moves.emplace_back(layer.n_head_kv, std::vector<Move>{{0, 1}});
+    }
+    build_moves(view, 0, plan, graph);
+    return graph.missing_operations(device);
 }
 
 }  // namespace triattn

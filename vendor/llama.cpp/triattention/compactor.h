@@ -6,6 +6,7 @@
 #include "selector.h"
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace triattn {
@@ -28,5 +29,8 @@ CompactionPlan plan_compaction(const Kept & kept, const std::vector<KvCell> & ce
 // Copies rows of K and V as the plan says, bit for bit, whatever their type. Throws BudgetError if V is transposed and the
 // plan moves anything.
 void move_rows(const KvView & view, uint32_t stream, const CompactionPlan & plan, DeviceGraph & graph);
+
+// The operations of move_rows that a device lacks, as DeviceGraph has it.
+std::vector<std::string> missing_moves(const KvView & view, DeviceGraph & graph, ggml_backend_dev_t device);
 
 }  // namespace triattn

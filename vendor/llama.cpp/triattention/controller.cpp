@@ -81,6 +81,22 @@ Controller::Controller(llama_context * ctx, const EvictionConfig & config, Stats
             shapes_.push_back({layer.n_head_kv, layer.n_head_kv});
         }
     }
+    if (const std::vector<std::string> missing = missing_operations(nullptr); !missing.empty()) {
+        throw ContextError("eviction needs an operation that a device lacks: " + missing[0] +
+                           "; use other cache types (type_k, type_v), fewer layers on that device (n_gpu_layers), or budget=None");
+    }
+}
+
+std::vector<std::string> Controller::missing_operations(ggml_backend_dev_t device) {
+    std::vector<std::string> missing;
+    if (scorer_) {
+        missing = scorer_->missing_operations(device);
+    }
+    if (moves_rows(config_.mode)) {
+        const std::vector<std::string> moves = missing_moves(view_, graph_, device);
+        missing.insert(missing.end(), moves.begin(), moves.end());
+    }
+    return missing;
 }
 
 bool Controller::due(int32_t seq) const {

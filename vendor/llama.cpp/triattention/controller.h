@@ -49,8 +49,11 @@ struct EvictionRecord {
 class Controller {
 public:
     // Throws StatsError if the mode needs statistics that are missing or of another shape, BudgetError if it needs flash
-    // attention and the context has none.
+    // attention and the context has none, ContextError if a device that holds a part of the cache lacks an operation.
     Controller(llama_context * ctx, const EvictionConfig & config, Stats stats, int n_threads);
+
+    // The operations of scoring and moving that `device` does not have, in words; null: the devices that hold the layers.
+    std::vector<std::string> missing_operations(ggml_backend_dev_t device);
 
     // Whether decoding has filled the sequence's cache by `interval` beyond the budget.
     bool due(int32_t seq) const;

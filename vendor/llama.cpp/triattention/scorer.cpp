@@ -154,7 +154,7 @@ void Scorer::take_rope(const std::vector<AttentionNode> & nodes) {
     }
 }
 
-Scores Scorer::score(uint32_t stream, const std::vector<KvCell> & cells, int64_t position) {
+std::vector<ggml_tensor *> Scorer::build(uint32_t stream, const std::vector<KvCell> & cells, int64_t position, bool for_any_device) {
     const int64_t n = static_cast<int64_t>(cells.size());
     std::vector<int32_t> slots;
     for (const KvCell & cell : cells) {
@@ -186,10 +186,20 @@ Scores Scorer::score(uint32_t stream, const std::vector<KvCell> & cells, int64_t
         }
         ggml_tensor * scores = layer_scores(ctx, graph_, stats_.layers[i], options_,
                                             synthetic_query(stats_.layers[i], position, offset_means_[i]), norm_weights_[i], keys,
-                                            ggml_backend_buffer_is_host(storage->buffer));
-        graph_.expand(scores, /*output*/ true);
+                                            !for_any_device && ggml_backend_buffer_is_host(storage->buffer));
+        graph_.expand(scores, /*output*/ true, storage);
         outputs.push_back(scores);
     }
+    return outputs;
+}
+
+std::vector<std::string> Scorer::missing_operations(ggml_backend_dev_t device) {
+    build(0, {{0, 0}, {1, 1}}, 2, device != nullptr);
+    return graph_.missing_operations(device);
+}
+
+Scores Scorer::score(uint32_t stream, const std::vector<KvCell> & cells, int64_t position) {
+    const std::vector<ggml_tensor *> outputs = build(stream, cells, position, /*for_any_device*/ false);
     graph_.run();
     Scores result;
     for (ggml_tensor * output : outputs) {

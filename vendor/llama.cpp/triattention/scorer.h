@@ -8,6 +8,7 @@
 
 #include <complex>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace triattn {
@@ -45,10 +46,14 @@ public:
     // Scores of the keys in `cells` of one stream for a next query at `position`.
     Scores score(uint32_t stream, const std::vector<KvCell> & cells, int64_t position);
 
+    // As DeviceGraph has it; for a device other than those of the cache, the graph is the one that any device runs.
+    std::vector<std::string> missing_operations(ggml_backend_dev_t device);
+
     const Stats & stats() const { return stats_; }
 
 private:
     void take_rope(const std::vector<AttentionNode> & nodes);
+    std::vector<ggml_tensor *> build(uint32_t stream, const std::vector<KvCell> & cells, int64_t position, bool for_any_device);
 
     const KvView & view_;
     Stats          stats_;           // with the context's RoPE
