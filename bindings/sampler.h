@@ -15,9 +15,9 @@ public:
     // without the GIL.
     llama_token sample(llama_context * ctx, int row);
 
+    using LogitsProcessor = py::typing::Callable<array<float>(array<llama_token>, array<float>)>;
     // `processor(tokens, logits)` is called before each token is drawn and returns the logits to draw from; `tokens` begin
     // with `prompt`.
-    using LogitsProcessor = py::typing::Callable<array<float>(array<llama_token>, array<float>)>;
     void set_logits_processor(LogitsProcessor processor, std::vector<llama_token> prompt);
 
     // Makes the sampler aware of a token that was not drawn by it (the prompt), for penalties.
