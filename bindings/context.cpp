@@ -140,6 +140,19 @@ void add_context(py::module_ & m) {
             const auto values = self.compute([&](Decoder & d) { return d.logprobs(ids); });
             return to_array(values, {static_cast<py::ssize_t>(values.size())});
         }, py::arg("tokens"))
+        .def("score", [](Context & self, const array<llama_token> & tokens, size_t first) {
+            const auto ids = to_vector(tokens);
+            const auto scores = self.compute([&](Decoder & d) { return d.score(ids, first); });
+            std::vector<float> logprobs;
+            std::vector<uint8_t> is_best;
+            for (const auto & score : scores) {
+                logprobs.push_back(score.logprob);
+                is_best.push_back(score.is_best ? 1 : 0);
+            }
+            const auto n = static_cast<py::ssize_t>(scores.size());
+            return py::make_tuple(to_array(logprobs, {n}), to_array(is_best, {n}));
+        }, py::arg("tokens"), py::arg("first"))
+        .def_property_readonly("score_step", [](Context & self) { return self.look([](Decoder & d) { return d.score_step(); }); })
         .def("row_logprobs", [](Context & self, int row, llama_token chosen, int n_top) {
             return self.look([&](Decoder & d) { return logprobs_of(d, d.logits(row), chosen, n_top); });
         }, py::arg("row"), py::arg("chosen"), py::arg("n_top"))

@@ -157,9 +157,12 @@ def chat(
                 llm.read_prompt(tokens)  # all of it is still there, unless an eviction has touched it
             sampler = first if index == 0 else _sampler(llm, request, prompt, tokens, index)
             generation = Generation(llm, sampler, limit, ignore_eos=request.params.ignore_eos)
-            yield from _chunks(llm, request, prompt, stops, generation, index)
-            usage["completion_tokens"] += generation.n_generated
-            usage["total_tokens"] += generation.n_generated
+            for chunk in _chunks(llm, request, prompt, stops, generation, index):
+                if chunk["choices"][0]["finish_reason"] is not None:
+                    usage["completion_tokens"] += generation.n_generated
+                    usage["total_tokens"] += generation.n_generated
+                    chunk["usage"] = usage.copy()
+                yield chunk
 
     identity, created = f"chatcmpl-{uuid.uuid4()}", int(time.time())
     chunks = _stamped(answers(), identity, created, llm.identity.name)

@@ -92,14 +92,18 @@ class ChatChunkChoice(TypedDict):
     finish_reason: str | None
 
 
-class ChatChunk(TypedDict):
-    """A piece of a streamed answer."""
-
+class _ChatChunk(TypedDict):
     id: str
     object: str
     created: int
     model: str
     choices: list[ChatChunkChoice]
+
+
+class ChatChunk(_ChatChunk, total=False):
+    """A piece of a streamed answer. ``usage``, so far, is in the last piece of each answer."""
+
+    usage: CompletionUsage
 
 
 Tools = list[dict[str, Any]]

@@ -275,36 +275,55 @@ void Decoder::step(const std::vector<int32_t> & seqs, const std::vector<llama_to
     });
 }
 
+int32_t Decoder::score_step() const {
+    return std::min(params_.eviction ? params_.eviction->interval : EvictionConfig().interval, cache_.n_batch);
+}
+
+std::vector<Decoder::TokenScore> Decoder::score(const std::vector<llama_token> & tokens, size_t first) {
+    check_tokens(tokens);
+    check_room(0, tokens.size());
+    if (first < 1 || first > tokens.size()) {
+        throw InvalidTokenError("of " + std::to_string(tokens.size()) + " tokens number " + std::to_string(first) + " cannot be the first to score");
+    }
+    std::vector<TokenScore> result;
+    result.reserve(tokens.size() - first);
+    guarded([&] {
+        for (size_t done = 0; done < tokens.size();) {
+            int64_t n = std::min<int64_t>(score_step(), static_cast<int64_t>(tokens.size() - done));
+            make_room(0, 1);
+            if (controller_) {
+                // end the step where decoding would evict
+                const int64_t used = controller_->view().n_used(0);
+                n = std::min({n, params_.eviction->budget + params_.eviction->interval - used, cache_.n_cells - used});
+            }
+            const size_t end = done + static_cast<size_t>(n);
+            std::vector<Row> rows;
+            for (size_t i = done; i < end; ++i) {
+                rows.push_back({tokens[i], 0, true});
+            }
+            decode(rows);
+            for (size_t i = std::max(done, first - 1); i < end && i + 1 < tokens.size(); ++i) {
+                const float * row = logits(static_cast<int32_t>(i - done));
+                const llama_token token = tokens[i + 1];
+                result.push_back({logprob(row, token), std::max_element(row, row + n_vocab_) - row == token});
+            }
+            done = end;
+            evict_if_due(0);
+        }
+    });
+    return result;
+}
+
 std::vector<float> Decoder::logprobs(const std::vector<llama_token> & tokens) {
     check_tokens(tokens);
     if (static_cast<int64_t>(tokens.size()) > params_.n_ctx) {
         throw ContextFullError(std::to_string(tokens.size()) + " tokens are more than n_ctx " + std::to_string(params_.n_ctx));
     }
     clear(0);
-    const int32_t interval = params_.eviction ? params_.eviction->interval : EvictionConfig().interval;
     std::vector<float> result;
-    result.reserve(tokens.size());
-    guarded([&] {
-        for (size_t done = 0; done < tokens.size();) {
-            int64_t n = std::min<int64_t>({interval, cache_.n_batch, static_cast<int64_t>(tokens.size() - done)});
-            make_room(0, 1);
-            if (controller_) {
-                // end the step where decoding would evict
-                const int64_t used = controller_->view().n_used(0);
-                n = std::min({n, params_.eviction->budget + interval - used, cache_.n_cells - used});
-            }
-            std::vector<Row> rows;
-            for (int64_t i = 0; i < n; ++i) {
-                rows.push_back({tokens[done + static_cast<size_t>(i)], 0, true});
-            }
-            decode(rows);
-            for (int64_t i = 0; i < n && done + static_cast<size_t>(i) + 1 < tokens.size(); ++i) {
-                result.push_back(logprob(logits(static_cast<int32_t>(i)), tokens[done + static_cast<size_t>(i) + 1]));
-            }
-            done += static_cast<size_t>(n);
-            evict_if_due(0);
-        }
-    });
+    for (const TokenScore & scored : score(tokens, 1)) {
+        result.push_back(scored.logprob);
+    }
     return result;
 }
 

@@ -68,6 +68,15 @@ public:
     // Returns ln p(tokens[i+1] | tokens[..i]) for every i: [tokens.size() - 1].
     std::vector<float> logprobs(const std::vector<llama_token> & tokens);
 
+    struct TokenScore {
+        float logprob;
+        bool  is_best;  // no other token was likelier
+    };
+    // Appends `tokens` to sequence 0 in the same steps. Returns how well tokens[first..] were predicted: [tokens.size() - first];
+    // `first` is at least 1. logits() then has the rows of the last step.
+    std::vector<TokenScore> score(const std::vector<llama_token> & tokens, size_t first);
+    int32_t score_step() const;  // tokens in a whole step
+
     // ln p(token) under these logits.
     float logprob(const float * logits, llama_token token) const;
 
