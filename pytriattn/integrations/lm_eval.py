@@ -211,7 +211,7 @@ class PytriattnLM(TemplateLM):  # type: ignore[misc]
         Raises:
             ChatError: the template cannot take these messages.
         """
-        prompt: str = self.llm.chat_templates.apply(
+        templated = self.llm.chat_templates.apply(
             messages=json.dumps(chat_history),
             tools="",
             tool_choice="none",
@@ -222,7 +222,8 @@ class PytriattnLM(TemplateLM):  # type: ignore[misc]
             reasoning_format="auto",
             add_generation_prompt=add_generation_prompt,
             template_values={},
-        ).prompt
+        )
+        prompt: str = templated.prompt.decode("utf-8")
         if add_generation_prompt:
             return prompt
         last = chat_history[-1]["content"].strip()
