@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # What the extension is made of: touching any of it builds anew.
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard cmake/*.cmake bindings/* vendor/llama.cpp/*.* vendor/llama.cpp/triattention/*)
 
-.PHONY: demo test lint stubs install clean
+.PHONY: demo test lint stubs docs install clean
 
 demo: $(VENV)/installed
 	$(BIN)/python tools/demo.py
@@ -24,6 +24,10 @@ lint: $(VENV)/installed
 stubs: $(VENV)/installed
 	$(BIN)/python tools/make_stubs.py
 
+# The documentation site; open site/index.html.
+docs: $(VENV)/installed
+	$(BIN)/mkdocs build --strict
+
 install: $(VENV)/installed
 
 $(VENV)/tools: pyproject.toml
@@ -37,4 +41,4 @@ $(VENV)/installed: $(VENV)/tools $(SOURCES)
 	@touch $@
 
 clean:
-	rm -rf build dist $(VENV)
+	rm -rf build dist site $(VENV)
