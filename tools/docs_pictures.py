@@ -147,10 +147,10 @@ def _cell(axes: Any, x: float, y: float, text: str, colour: str) -> None:
 
 
 def save_small(figure: Figure, path: Path) -> None:
-    """Write a PNG with a palette of 64 colours: a third of the bytes."""
+    """Write a PNG with a palette: a third of the bytes."""
     save_figure(figure, path)
     with Image.open(path) as picture:
-        small = picture.convert("RGB").quantize(64, dither=Image.Dither.NONE)
+        small = picture.convert("RGB").quantize(200, dither=Image.Dither.NONE)
     small.save(path, optimize=True)
 
 
