@@ -52,5 +52,7 @@ def sections(page: pathlib.Path) -> dict[str, str]:
 
 def rows(text: str) -> list[list[str]]:
     """Return the rows of tables whose first cell is code, without its backticks."""
-    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| `")]
+    found = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| `")
+    ]
     return [[row[0].strip("`"), *row[1:]] for row in found]

@@ -134,10 +134,20 @@ def test_what_is_new_is_here_and_not_there() -> None:
         (arguments, their_parameters("__init__"), set(our_parameters("__init__"))),
         (methods, THEIRS["classes"]["Llama"]["methods"], set(dir(Llama))),
     ):
-        names = [name.strip("` ") for line in text.splitlines() if line.startswith("| `") for name in line.split("|")[1].split(",")]
+        names = [
+            name.strip("` ")
+            for line in text.splitlines()
+            if line.startswith("| `")
+            for name in line.split("|")[1].split(",")
+        ]
         assert names
         assert set(names) <= ours
         assert not set(names) & set(theirs)
-    told = {name.strip("` ") for line in arguments.splitlines() if line.startswith("| `") for name in line.split("|")[1].split(",")}
+    told = {
+        name.strip("` ")
+        for line in arguments.splitlines()
+        if line.startswith("| `")
+        for name in line.split("|")[1].split(",")
+    }
     unsaid = set(our_parameters("__init__")) - set(their_parameters("__init__")) - told
     assert not unsaid, f"the page does not name {sorted(unsaid)}"

@@ -37,11 +37,11 @@ DISTANCES = np.unique(np.round(2 ** (np.arange(129) / 8)))
 KEPT, EVICTED, MOVED = "#3f51b5", "#d8dbe8", "#ef8a17"
 
 
-def read(model: Path, mode: str, n_tokens: int) -> KeptKeys:
+def read(model: Path, stats: TriAttentionStats, mode: str, n_tokens: int) -> KeptKeys:
     """Read the text under a budget; return which keys each head has kept."""
     topics = pydoc_data.topics.topics
     text = "\n\n".join(topics[name] for name in sorted(topics))[: n_tokens * 8]
-    with Llama(model, budget=BUDGET, mode=mode, n_ctx=8192) as llm:
+    with Llama(model, triattn_stats=stats, budget=BUDGET, mode=mode) as llm:
         llm.eval(llm.tokenize(text)[:n_tokens])
         return kept_keys(llm)
 
@@ -79,7 +79,9 @@ def draw_trig(stats: TriAttentionStats) -> Figure:
         layer = layers[index]
         here = expected_logits(layer, head, 0.0)
         axes.plot(ages, expected_logits(layer, head, ages) / here, color="0.65", linewidth=0.9, label="next query")
-        axes.plot(ages, future(layer, head, ages) / here, color=MOVED, linewidth=2, label="S_trig: mean over the future")
+        axes.plot(
+            ages, future(layer, head, ages) / here, color=MOVED, linewidth=2, label="S_trig: mean over the future"
+        )
         axes.axhline(0, color="0.8", linewidth=0.8, zorder=0)
         axes.set_xscale("log", base=2)
         axes.set_title(f"layer {index}, head {head}", fontsize="medium")
@@ -102,7 +104,10 @@ def draw_kept(per_head: KeptKeys, shared: KeptKeys) -> Figure:
         drawn = {head: positions for head, positions in kept.positions.items() if head[0] in LAYERS}
         plot_kept(replace(kept, positions=drawn), axes)
         n_any = len(np.unique(np.concatenate(list(kept.positions.values()))))
-        axes.set_title(f"{mode}: {kept.budget} keys per head; {n_any} of {kept.n_tokens} tokens are held by some head", fontsize="medium")
+        axes.set_title(
+            f"{mode}: {kept.budget} keys per head; {n_any} of {kept.n_tokens} tokens are held by some head",
+            fontsize="medium",
+        )
     top.set_xlabel("")
     return figure
 
@@ -143,7 +148,9 @@ def draw_compaction() -> Figure:
 
 def _cell(axes: Any, x: float, y: float, text: str, colour: str) -> None:
     axes.add_patch(Rectangle((x, y), 0.9, 0.8, facecolor=colour, edgecolor="white"))
-    axes.text(x + 0.45, y + 0.4, text, ha="center", va="center", color="0.4" if colour == EVICTED else "white", fontsize=10)
+    axes.text(
+        x + 0.45, y + 0.4, text, ha="center", va="center", color="0.4" if colour == EVICTED else "white", fontsize=10
+    )
 
 
 def save_small(figure: Figure, path: Path) -> None:
@@ -161,7 +168,7 @@ def draw_all(folder: Path, n_tokens: int = N_TOKENS) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_small(draw_concentration(stats), folder / "concentration.png")
     save_figure(draw_trig(stats), folder / "s-trig.svg")
-    kept = read(model, "per_layer_head", n_tokens), read(model, "global", n_tokens)
+    kept = (read(model, stats, mode, n_tokens) for mode in ("per_layer_head", "global"))
     save_small(draw_kept(*kept), folder / "kept-keys.png")
     save_figure(draw_compaction(), folder / "compaction.svg")
 
