@@ -261,6 +261,12 @@ def test_the_site_fetches_nothing_from_elsewhere(site: pathlib.Path) -> None:
         assert not outside, page
 
 
+def test_the_number_of_architectures() -> None:
+    table = (DOCS / "supported-models.md").read_text(encoding="utf-8").partition("|---|")[2]
+    names = {line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")}
+    assert f"**[{len(names)} architectures](supported-models.md)**" in (DOCS / "index.md").read_text(encoding="utf-8")
+
+
 def test_pictures_are_small_and_shown() -> None:
     shown = (DOCS / "how-it-works.md").read_text(encoding="utf-8")
     pictures = sorted((DOCS / "pictures").iterdir())
