@@ -263,7 +263,7 @@ def test_the_site_fetches_nothing_from_elsewhere(site: pathlib.Path) -> None:
 
 def test_the_number_of_architectures() -> None:
     table = (DOCS / "supported-models.md").read_text(encoding="utf-8").partition("|---|")[2]
-    names = {line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ")}
+    names = {line.split("|")[1].strip() for line in table.splitlines() if line.startswith("| ") and "| passes" in line}
     assert f"**[{len(names)} architectures](supported-models.md)**" in (DOCS / "index.md").read_text(encoding="utf-8")
 
 
