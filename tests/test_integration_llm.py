@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from test_chat import TOOL_TEMPLATE
+from test_chat import EXAMPLES, TOOL_TEMPLATE
 
 pytest.importorskip("llm")
 import llm  # noqa: E402
@@ -102,7 +102,6 @@ def test_in_python(smollm2: pathlib.Path) -> None:
 
 
 def test_tools(smollm2: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The small model seldom calls a tool of itself, so it has to."""
     add(smollm2, "--option", "chat_template", TOOL_TEMPLATE)
     model = llm.get_model("smol")
     called: list[str] = []
@@ -117,20 +116,21 @@ def test_tools(smollm2: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[Any]] = []
     ask = loaded.create_chat_completion
 
-    def forced(messages: Any, **request: Any) -> Any:
+    def with_examples(messages: Any, **request: Any) -> Any:
         asked.append(messages)
-        request["tool_choice"] = "required" if len(asked) == 1 else "none"
-        return ask(messages, **request)
+        if len(asked) > 1:
+            return ask(messages, **{**request, "tool_choice": "none"})
+        return ask([*EXAMPLES, *messages], **request)  # so small a model needs them
 
-    monkeypatch.setattr(loaded, "create_chat_completion", forced)
+    monkeypatch.setattr(loaded, "create_chat_completion", with_examples)
     answer = model.chain("The weather in Paris?", tools=[tool], options={"temperature": 0, "max_tokens": 60})
     assert answer.text()
-    assert len(called) == 1
+    assert called == ["Paris"]
     user, call, result = asked[1]
     assert user["content"] == "The weather in Paris?"
     assert call["tool_calls"][0]["function"]["name"] == "get_weather"
-    assert json.loads(call["tool_calls"][0]["function"]["arguments"]) == {"city": called[0]}
-    assert (result["role"], result["content"]) == ("tool", f"It rains in {called[0]}.")
+    assert json.loads(call["tool_calls"][0]["function"]["arguments"]) == {"city": "Paris"}
+    assert (result["role"], result["content"]) == ("tool", "It rains in Paris.")
 
 
 @pytest.mark.parametrize(

@@ -209,9 +209,13 @@ def test_a_task_of_our_own(name: str, tasks: pathlib.Path, request: pytest.Fixtu
     assert 1 < results["reads"]["byte_perplexity,none"] < 10
 
 
-def test_the_command(smollm2: pathlib.Path, tasks: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_the_command(
+    smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, tasks: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    smollm2_stats.save(tmp_path / "smollm2.triattention")
+    settings = f"pretrained={smollm2},budget=256,n_ctx=1024,triattn_stats={tmp_path / 'smollm2.triattention'}"
     command = [sys.executable, "-m", "pytriattn.integrations.lm_eval", "run", "--model", "pytriattn"]
-    command += ["--model_args", f"pretrained={smollm2},budget=256,n_ctx=1024", "--tasks", "capitals"]
+    command += ["--model_args", settings, "--tasks", "capitals"]
     command += ["--include_path", str(tasks), "--output_path", str(tmp_path / "results.json"), "--apply_chat_template"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
