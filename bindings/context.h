@@ -52,6 +52,9 @@ public:
     void cancel() { is_cancelled_ = true; }
     void start() { is_cancelled_ = false; }
 
+    // A server's device by the server's address, any other by ggml's name.
+    std::string device_name(ggml_backend_dev_t device) const { return model_->rpc.name_of(device); }
+
     bool closed() const { return decoder_ == nullptr; }
     LogitsRows & logits_rows() { return logits_rows_; }
 

@@ -41,6 +41,18 @@ std::map<std::string, int64_t> counters(Context & self, int seq) {
     });
 }
 
+// Bytes of the cache by the name of the device that holds them.
+std::map<std::string, int64_t> device_bytes(Context & self) {
+    return self.look([&](Decoder & d) {
+        std::map<std::string, int64_t> r;
+        const triattn::KvBytes bytes = d.view() ? d.view()->bytes() : triattn::KvBytes{};
+        for (const auto & [device, n] : bytes.by_device) {
+            r[self.device_name(device)] += n;
+        }
+        return r;
+    });
+}
+
 std::map<std::string, double> seconds(Context & self) {
     return self.look([](Decoder & d) {
         const triattn::EvictionCounters e = d.controller() ? d.controller()->counters() : triattn::EvictionCounters();
@@ -175,6 +187,7 @@ void add_inspection(py::module_ & m, py::class_<Context> & context) {
         }, py::arg("seq") = 0)
         .def("cache_rows", &cache_rows, py::arg("seq"), py::arg("layer"), py::arg("value"))
         .def("counters", &counters, py::arg("seq") = 0)
+        .def("device_bytes", &device_bytes)
         .def("seconds", &seconds)
         .def_property_readonly("layers", [](Context & self) {
             return self.look([](Decoder & d) {

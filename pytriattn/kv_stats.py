@@ -30,7 +30,8 @@ class KVStats(TypedDict):
     ``prompt_tokens_reused`` and ``prompt_tokens_read`` are of the last prompt; ``prompt_rereads`` counts the prompts since load
     whose beginning had to be read again because an eviction had touched it.
     ``tokens_seen`` and ``cells_used`` are of the text that is being read; bytes are those allocated, for all attention
-    layers together; evictions, decoded tokens and seconds are sums since load. ``tokens_evicted`` counts keys per head.
+    layers together, and ``device_bytes`` says which devices hold these and the recurrent states; evictions, decoded tokens and
+    seconds are sums since load. ``tokens_evicted`` counts keys per head.
     """
 
     prompt_tokens_reused: int
@@ -43,6 +44,7 @@ class KVStats(TypedDict):
     k_bytes: int
     v_bytes: int
     recurrent_bytes: int
+    device_bytes: dict[str, int]
     evictions: int
     tokens_evicted: int
     tokens_decoded: int
@@ -66,6 +68,7 @@ def kv_stats_of(context: core.Context, prompts: PromptCounters) -> KVStats:
         k_bytes=c["k_bytes"],
         v_bytes=c["v_bytes"],
         recurrent_bytes=c["recurrent_bytes"],
+        device_bytes=context.device_bytes(),
         evictions=c["n_evictions"],
         tokens_evicted=c["n_tokens_evicted"],
         tokens_decoded=c["n_decoded"],

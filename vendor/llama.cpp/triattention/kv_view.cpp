@@ -43,18 +43,20 @@ llama_kv_cache::slot_info first_stream() {
     return info;
 }
 
-size_t sum_bytes(const llama_memory_i & memory) {
-    size_t total = 0;
-    for (const auto & [type, bytes] : memory.memory_breakdown()) {
-        total += bytes;
-    }
-    return total;
+ggml_backend_dev_t device_of(ggml_backend_buffer_type_t type) {
+    ggml_backend_dev_t device = ggml_backend_buft_get_device(type);
+    return device != nullptr ? device : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);  // plain host memory names none
+}
+
+void add(const ggml_tensor * tensor, size_t & sum, KvBytes & bytes) {
+    sum += ggml_nbytes(tensor);
+    bytes.by_device[device_of(ggml_backend_buffer_get_type(tensor->buffer))] += ggml_nbytes(tensor);
 }
 
 // The layers of a cache. Multi-head latent attention (MLA) has no V of its own: it is a part of K. Layers from `n_layer` on predict
 // more than one token at once (MTP): some models' caches have cells for them, but decoding does not use them. Layers without
 // attention (Nemotron's pruned ones) have cells of no width.
-std::vector<KvLayer> read_layers(const llama_kv_cache & cache, uint32_t n_layer, bool has_v, size_t & k_bytes, size_t & v_bytes, bool & v_transposed) {
+std::vector<KvLayer> read_layers(const llama_kv_cache & cache, uint32_t n_layer, bool has_v, size_t & k_bytes, size_t & v_bytes, KvBytes & bytes, bool & v_transposed) {
     const auto slot_info = first_stream();
     std::vector<KvLayer> layers;
     for (uint32_t id : cache.get_layer_ids()) {
@@ -62,14 +64,14 @@ std::vector<KvLayer> read_layers(const llama_kv_cache & cache, uint32_t n_layer,
         KvLayer layer;
         layer.il = static_cast<int>(id);
         layer.k  = cache.get_k_storage(layer.il);
-        k_bytes += ggml_nbytes(layer.k);
+        add(layer.k, k_bytes, bytes);
         const ggml_tensor * k = cache.get_k(scratch.get(), layer.il, cache.get_size(), slot_info);
         layer.head_dim_k = static_cast<int>(k->ne[0]);
         layer.n_head_kv  = static_cast<int>(k->ne[1]);
         if (has_v) {
             const ggml_tensor * v = cache.get_v(scratch.get(), layer.il, cache.get_size(), slot_info);
             layer.v = v->view_src;
-            v_bytes += ggml_nbytes(layer.v);
+            add(layer.v, v_bytes, bytes);
             if (layer.n_head_kv > 0) {
                 v_transposed = v->nb[1] > v->nb[2];
                 layer.head_dim_v = static_cast<int>(v_transposed ? v->ne[2] : v->ne[0]);
@@ -94,12 +96,17 @@ KvView::KvView(llama_context * ctx) : ctx_(ctx) {
     uses_cell_positions_ = hparams.use_alibi;
     // a model with a router layer counts it among the MTP layers, but decoding uses it
     const uint32_t n_layer = hparams.router_layer < 0 ? hparams.n_layer() : hparams.n_layer_all;
-    layers_ = read_layers(*kv_, n_layer, has_v, bytes_.k, bytes_.v, v_transposed_);
+    layers_ = read_layers(*kv_, n_layer, has_v, bytes_.k, bytes_.v, bytes_, v_transposed_);
     if (parts.sliding != nullptr) {
         bool transposed = false;
-        sliding_layers_ = read_layers(*parts.sliding, n_layer, has_v, bytes_.sliding_k, bytes_.sliding_v, transposed);
+        sliding_layers_ = read_layers(*parts.sliding, n_layer, has_v, bytes_.sliding_k, bytes_.sliding_v, bytes_, transposed);
     }
-    bytes_.recurrent = parts.recurrent != nullptr ? sum_bytes(*parts.recurrent) : 0;
+    if (parts.recurrent != nullptr) {
+        for (const auto & [type, n] : parts.recurrent->memory_breakdown()) {
+            bytes_.recurrent += n;
+            bytes_.by_device[device_of(type)] += n;
+        }
+    }
     if (layers_.empty()) {
         throw UnsupportedModelError("no layer of this model has full attention, so there is nothing to evict; load it with budget=None");
     }

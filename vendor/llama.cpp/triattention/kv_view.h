@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <vector>
 
+struct ggml_backend_device;
 struct ggml_cgraph;
 struct ggml_tensor;
 struct llama_context;
@@ -33,6 +35,7 @@ struct KvBytes {
     size_t k = 0, v = 0;                  // layers with full attention, all streams
     size_t sliding_k = 0, sliding_v = 0;  // layers with a sliding window
     size_t recurrent = 0;                 // states of recurrent and convolution layers
+    std::map<ggml_backend_device *, size_t> by_device;  // all of the above, by the device that holds it
 };
 
 class KvView {

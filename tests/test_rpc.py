@@ -1,0 +1,220 @@
+"""Caches on RPC servers, on loopback: nothing of the engine may assume that it can point into the memory of a cache."""
+
+from __future__ import annotations
+
+import pathlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from rpc_server import RpcServer
+
+from pytriattn import ContextError, Llama, ModelLoadError, TriAttentionStats, calibrate
+from pytriattn._native import core
+
+Tiny = Callable[[str], pathlib.Path]
+
+MODES = ("per_layer_head", "per_head", "per_layer", "global", "recent", "random")
+# a plain cache, sliding windows beside it, a latent cache, a recurrent state beside it
+KINDS = ("llama", "gemma3", "deepseek2-full", "qwen35")
+# readers of another layer's cache: a split between them puts a copy in between
+SHARED = ("gemma4", "nanbeige", "hrm_text")
+TEXT = "The history of the lighthouse is long, and nobody alive remembers its beginning. " * 14
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RpcServer]:
+    with RpcServer() as running:
+        yield running
+
+
+@dataclass
+class Run:
+    """What reading a text under a budget leaves behind."""
+
+    stats: Any
+    logits: npt.NDArray[np.float32]
+    kept: list[list[int]]
+    rows: list[bytes]
+
+
+def measured(model: Any) -> Any:
+    tokens = np.random.default_rng(3).integers(0, 250, 256, dtype=np.int32)
+    return core.calibrate(model, tokens, n_ctx=256, n_ubatch=128, n_threads=2)
+
+
+def read(
+    path: pathlib.Path, servers: list[str], layers: int, *, stats: Any = None, mode: str = MODES[0], cache: str = "f16"
+) -> Run:
+    model = core.Model(str(path), layers, rpc_servers=servers)
+    stats = stats or measured(model)
+    eviction = core.EvictionConfig(mode=mode, budget=96, interval=32, window=16, seed=5)
+    context = core.Context(
+        model=model, n_ctx=1024, n_threads=2, type_k=cache, type_v=cache, eviction=eviction, stats=stats
+    )
+    half = np.random.default_rng(7).integers(0, 250, 150, dtype=np.int32)
+    tokens = np.concatenate([half, half])
+    for i in range(0, len(tokens), 30):
+        context.read(seq=0, tokens=tokens[i : i + 30], n_protected=0)
+    return Run(
+        stats,
+        np.array(context.logits(-1)),
+        [context.kept_positions(0, il, head).tolist() for il, n, _, _ in context.layers for head in range(n)],
+        [context.cache_rows(0, il, is_v) for il, _, _, v in context.layers for is_v in ((False, True) if v else (False,))],
+    )
+
+
+def n_layers(path: pathlib.Path) -> int:
+    return int(core.Model(str(path)).n_layer)
+
+
+def assert_same(run: Run, expected: Run) -> None:
+    assert run.kept == expected.kept
+    np.testing.assert_allclose(run.logits, expected.logits, atol=1e-2)
+    assert run.rows == expected.rows
+
+
+@pytest.mark.parametrize("cache", ["f16", "q8_0", "q4_0"])
+@pytest.mark.parametrize("arch", KINDS)
+def test_caches_on_a_server_and_split_with_it_are_those_of_the_cpu(
+    tiny: Tiny, server: RpcServer, arch: str, cache: str
+) -> None:
+    path = tiny(arch)
+    expected = read(path, [], -1, cache=cache)
+    for layers in (-1, (n_layers(path) + 1) // 2):
+        assert_same(read(path, [server.address], layers, stats=expected.stats, cache=cache), expected)
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+def test_every_mode_on_a_server_and_split_with_it(tiny: Tiny, server: RpcServer, mode: str) -> None:
+    path = tiny("llama")
+    expected = read(path, [], -1, mode=mode, cache="q8_0")
+    for layers in (-1, 2):
+        assert_same(read(path, [server.address], layers, stats=expected.stats, mode=mode, cache="q8_0"), expected)
+
+
+@pytest.mark.parametrize("arch", [*KINDS, *SHARED])
+def test_calibration_sees_through_the_borders_between_devices(tiny: Tiny, server: RpcServer, arch: str) -> None:
+    path = tiny(arch)
+    expected = measured(core.Model(str(path)))
+    for layers in range(1, n_layers(path) + 1):
+        stats = measured(core.Model(str(path), layers, rpc_servers=[server.address]))
+        assert len(stats.layers) == len(expected.layers)
+        for found, wanted in zip(stats.layers, expected.layers, strict=True):
+            np.testing.assert_array_equal(found.omega, wanted.omega)
+            np.testing.assert_allclose(found.centre, wanted.centre, atol=1e-4)
+            np.testing.assert_allclose(found.magnitude, wanted.magnitude, atol=1e-4)
+
+
+@pytest.mark.parametrize("arch", SHARED)
+def test_layers_that_share_a_cache_over_devices(tiny: Tiny, server: RpcServer, arch: str) -> None:
+    path = tiny(arch)
+    expected = read(path, [], -1)
+    assert_same(read(path, [server.address], (n_layers(path) + 1) // 2, stats=expected.stats), expected)
+
+
+def generate(llm: Llama, n: int = 40) -> str:
+    result: Any = llm(TEXT, max_tokens=n, temperature=0)
+    return str(result["choices"][0]["text"])
+
+
+def test_a_model_cut_in_half_over_two_servers_decodes_under_a_budget(
+    smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, server: RpcServer
+) -> None:
+    settings: dict[str, Any] = {"triattn_stats": smollm2_stats, "budget": 128, "interval": 32, "n_ctx": 1024}
+    with Llama(smollm2, **settings) as llm:
+        expected = generate(llm)
+        assert list(llm.kv_stats()["device_bytes"]) == ["CPU"]
+    with RpcServer() as second:
+        servers = [server.address, second.address]
+        for split, least, most in ([1, 1], 0.4, 0.6), ([3, 1], 0.65, 0.85):
+            with Llama(smollm2, rpc_servers=servers, tensor_split=split, **settings) as llm:
+                assert generate(llm) == expected
+                stats = llm.kv_stats()
+                assert stats["evictions"] > 2
+                by_device = stats["device_bytes"]
+                assert list(by_device) == [f"RPC {address}" for address in servers]
+                assert sum(by_device.values()) == stats["kv_bytes"]
+                assert least < by_device[f"RPC {server.address}"] / stats["kv_bytes"] < most
+
+
+def test_a_state_of_the_cpu_goes_on_on_a_server_and_back(
+    smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, server: RpcServer, tmp_path: pathlib.Path
+) -> None:
+    settings: dict[str, Any] = {"triattn_stats": smollm2_stats, "budget": 128, "interval": 32, "n_ctx": 1024, "type_k": "q8_0"}
+    with Llama(smollm2, **settings) as here, Llama(smollm2, rpc_servers=[server.address], **settings) as there:
+        tokens = here.tokenize(TEXT)
+        for first, second, name in (here, there, "here.state"), (there, here, "there.state"):
+            first.reset()
+            first.eval(tokens[:250])
+            first.save_state(tmp_path / name)
+            second.load_state(tmp_path / name)
+            first.eval(tokens[250:300])
+            second.eval(tokens[250:300])
+            assert first.kept_positions(3, 1).tolist() == second.kept_positions(3, 1).tolist()
+            np.testing.assert_allclose(second.native_context.logits(), first.native_context.logits(), atol=1e-2)
+
+
+def test_statistics_measured_on_a_server(smollm2: pathlib.Path, server: RpcServer) -> None:
+    here = calibrate(smollm2, TEXT, n_tokens=64)
+    there = calibrate(smollm2, TEXT, n_tokens=64, rpc_servers=[server.address])
+    for found, wanted in zip(there.layers, here.layers, strict=True):
+        np.testing.assert_allclose(found.centre, wanted.centre, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "servers",
+    ["127.0.0.1:50052", ["127.0.0.1"], ["127.0.0.1:"], [":50052"], ["127.0.0.1:0"], ["127.0.0.1:65536"], ["a:1", "a:1"], [7]],
+)
+def test_servers_of_another_form_are_refused(smollm2: pathlib.Path, servers: Any) -> None:
+    with pytest.raises(ContextError, match="rpc_servers"):
+        Llama(smollm2, rpc_servers=servers)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_server_that_does_not_run_is_named_before_the_model_is_read(smollm2: pathlib.Path) -> None:
+    address, seen = f"127.0.0.1:{free_port()}", list[float]()
+    with pytest.raises(ModelLoadError, match=f"'{address}' cannot be reached .*start pytriattn-rpc-server"):
+        Llama(smollm2, rpc_servers=[address], progress=seen.append)
+    assert not seen
+    with pytest.raises(ModelLoadError, match="'nowhere.invalid:50052' is not known"):
+        Llama(smollm2, rpc_servers=["nowhere.invalid:50052"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b"HTTP/1.0 400 Bad Request\r\n\r\n" + bytes(64), "does not answer like an RPC server"),
+        ((28).to_bytes(8, "little") + bytes([6, 0, 0]) + bytes(25), r"speaks version 6\.0\.0"),
+        (b"", "does not answer"),
+    ],
+)
+def test_other_things_behind_the_port(smollm2: pathlib.Path, answer: bytes, message: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(64)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        with pytest.raises(ModelLoadError, match=message):
+            Llama(smollm2, rpc_servers=[f"127.0.0.1:{listener.getsockname()[1]}"])
+        thread.join()
+
+
+def test_more_parts_than_devices_are_refused(smollm2: pathlib.Path, server: RpcServer) -> None:
+    with pytest.raises(ModelLoadError, match="tensor_split has 9 numbers"):
+        Llama(smollm2, rpc_servers=[server.address], tensor_split=[1.0] * 9)
