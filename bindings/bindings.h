@@ -85,6 +85,8 @@ private:
 class SignalPoll {
 public:
     bool operator()();
+    // Whether another signal has come since the one that is waiting to be raised.
+    bool again();
     // Raises the Python exception that a handler raised, if one did. Call with the GIL.
     void rethrow();
 

@@ -2,10 +2,14 @@
 #pragma once
 
 #include "bindings.h"
+#include "worker.h"
 
 #include "logits_rows.h"
 
 #include "decoder.h"
+
+#include <optional>
+#include <type_traits>
 
 namespace pytriattn {
 
@@ -13,7 +17,12 @@ class Context {
 public:
     Context(std::shared_ptr<Model> model, triattn::DecoderParams params, triattn::Stats stats) : model_(std::move(model)) {
         recent_errors();
-        params.interrupted = [this] { return is_cancelled_ || model_->rpc.lost() || poll_(); };
+        if (model_->rpc.empty()) {
+            params.interrupted = [this] { return is_cancelled_ || poll_(); };
+        } else {
+            worker_ = std::make_unique<Worker>();
+            params.interrupted = [this] { return is_cancelled_ || has_signal_ || model_->rpc.lost(); };
+        }
         const py::gil_scoped_release release;
         decoder_ = model_->rpc.guard([&] { return std::make_unique<triattn::Decoder>(model_->model.get(), params, std::move(stats)); });
     }
@@ -26,9 +35,12 @@ public:
         recent_errors();
         try {
             const py::gil_scoped_release release;
-            return model_->rpc.guard([&] { return work(decoder); });
+            return model_->rpc.guard([&] { return run([&] { return work(decoder); }); });
         } catch (const triattn::InterruptedError &) {
             poll_.rethrow();
+            throw;
+        } catch (const ServerLostError &) {
+            poll_.rethrow();  // a signal may have been the reason
             throw;
         }
     }
@@ -45,6 +57,7 @@ public:
         const Use use(busy_, "this context");
         const py::gil_scoped_release release;
         decoder_.reset();
+        worker_.reset();
         model_.reset();
     }
 
@@ -59,6 +72,30 @@ public:
     LogitsRows & logits_rows() { return logits_rows_; }
 
 private:
+    // With servers, waiting cannot be interrupted: so another thread waits, and this one looks for signals. The first one ends the
+    // computation after its step, a second one gives up the servers.
+    template <typename F>
+    auto run(F && work) -> decltype(work()) {
+        if (!worker_) {
+            return work();
+        }
+        has_signal_ = false;
+        const auto watch = [this] {
+            if (!has_signal_) {
+                has_signal_ = poll_();
+            } else if (poll_.again()) {
+                model_->rpc.give_up();
+            }
+        };
+        if constexpr (std::is_void_v<decltype(work())>) {
+            worker_->run([&] { work(); }, watch);
+        } else {
+            std::optional<decltype(work())> result;
+            worker_->run([&] { result.emplace(work()); }, watch);
+            return std::move(*result);
+        }
+    }
+
     triattn::Decoder & open() {
         if (!decoder_) {
             throw ClosedError("this context has been closed");
@@ -71,7 +108,8 @@ private:
     std::unique_ptr<triattn::Decoder> decoder_;
     LogitsRows logits_rows_;
     std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
-    std::atomic<bool> is_cancelled_{false};
+    std::atomic<bool> is_cancelled_{false}, has_signal_{false};
+    std::unique_ptr<Worker> worker_;  // for models with devices of servers
 };
 
 // Adds what only looks into a context.

@@ -58,6 +58,15 @@ bool SignalPoll::operator()() {
     return false;
 }
 
+bool SignalPoll::again() {
+    const py::gil_scoped_acquire gil;
+    if (PyErr_CheckSignals() == 0) {
+        return false;
+    }
+    PyErr_Clear();
+    return true;
+}
+
 void SignalPoll::rethrow() {
     if (pending_) {
         const std::unique_ptr<py::error_already_set> error = std::move(pending_);

@@ -136,7 +136,7 @@ def test_a_model_cut_in_half_over_two_servers_decodes_under_a_budget(
             with Llama(smollm2, rpc_servers=servers, tensor_split=split, **settings) as llm:
                 assert generate(llm) == expected
                 stats = llm.kv_stats()
-                assert stats["evictions"] > 2
+                assert stats["evictions"] >= 2
                 by_device = stats["device_bytes"]
                 assert list(by_device) == [f"RPC {address}" for address in servers]
                 assert sum(by_device.values()) == stats["kv_bytes"]
@@ -151,11 +151,11 @@ def test_a_state_of_the_cpu_goes_on_on_a_server_and_back(
         tokens = here.tokenize(TEXT)
         for first, second, name in (here, there, "here.state"), (there, here, "there.state"):
             first.reset()
-            first.eval(tokens[:250])
+            first.eval(tokens[:150])
             first.save_state(tmp_path / name)
             second.load_state(tmp_path / name)
-            first.eval(tokens[250:300])
-            second.eval(tokens[250:300])
+            first.eval(tokens[150:200])
+            second.eval(tokens[150:200])
             assert first.kept_positions(3, 1).tolist() == second.kept_positions(3, 1).tolist()
             np.testing.assert_allclose(second.native_context.logits(), first.native_context.logits(), atol=1e-2)
 

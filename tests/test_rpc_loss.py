@@ -3,107 +3,121 @@
 from __future__ import annotations
 
 import pathlib
+import signal
 import subprocess
 import sys
-import textwrap
+import threading
+import time
+from typing import Any
 
 import pytest
+from rpc_server import RpcServer
 
-from pytriattn import TriAttentionStats
+from pytriattn import Llama, ModelLoadError, ServerLostError, TriAttentionStats, calibrate
 
 HERE = pathlib.Path(__file__).resolve().parent
+TEXT = "The history of the lighthouse is long. " * 40
 
-# each kills the server while ggml is in the middle of something with it
-PHASES = {
-    "loading": "Llama(model, rpc_servers=[server.address], progress=lambda done: server.kill() if done > 0.3 else None)",
-    "calibrating": "calibrate(load(), text, n_tokens=256, n_ctx=64, progress=lambda done, total: server.kill())",
-    "prompt": "llm = load(); later(0.2); llm.logprobs(llm.tokenize(text) * 20)",
-    "decoding": """
-        llm = load()
-        for i, chunk in enumerate(llm(text, max_tokens=200, temperature=0, stream=True)):
+
+class Phases:
+    """Each kills a server while ggml is in the middle of something with it."""
+
+    def __init__(self, model: pathlib.Path, stats: pathlib.Path) -> None:
+        self.model, self.stats = model, stats
+        self.loaded: list[Llama] = []
+        self.server = RpcServer()
+
+    def load(self, *more: str, **settings: Any) -> Llama:
+        servers = [self.server.address, *more]
+        llm = Llama(self.model, **{"n_ctx": 8192, "triattn_stats": self.stats, "rpc_servers": servers, **settings})
+        self.loaded.append(llm)
+        return llm
+
+    def later(self, seconds: float) -> None:
+        threading.Timer(seconds, self.server.kill).start()
+
+    def loading(self) -> None:
+        self.load(progress=lambda done: self.server.kill() if done > 0.3 else None)
+
+    def calibrating(self) -> None:
+        calibrate(self.load(), TEXT, n_tokens=256, n_ctx=64, progress=lambda done, total: self.server.kill())
+
+    def prompt(self) -> None:
+        llm = self.load()
+        self.later(0.2)
+        llm.logprobs(llm.tokenize(TEXT) * 20)
+
+    def decoding(self) -> None:
+        for i, _ in enumerate(self.load()(TEXT, max_tokens=200, temperature=0, stream=True)):
             if i == 5:
-                server.kill()
-        """,
-    "evicting": """
-        llm = load(budget=128, interval=32)
-        llm.on_evict(lambda eviction: server.kill())
-        llm(text, max_tokens=200, temperature=0)
-        """,
-    "idle": """
-        llm = load()
-        llm(text, max_tokens=2)
-        server.kill()
+                self.server.kill()
+
+    def evicting(self) -> None:
+        llm = self.load(budget=128, interval=32)
+        llm.on_evict(lambda eviction: self.server.kill())
+        llm(TEXT, max_tokens=200, temperature=0)
+
+    def idle(self) -> None:
+        llm = self.load()
+        llm(TEXT, max_tokens=2)
+        self.server.kill()
+        time.sleep(0.1)
         llm.kv_stats()
-        llm(text, max_tokens=2)
-        """,
-    "state": "llm = load(); llm.eval(llm.tokenize(text)); server.kill(); llm.save_state(folder / 'run.state')",
-    "one of two": """
-        second = RpcServer()
-        llm = load(second.address, budget=128, interval=32, tensor_split=[1, 1])
-        later(0.3)
+
+    def saving(self) -> None:
+        llm = self.load()
+        llm.eval(llm.tokenize(TEXT))
+        self.server.kill()
+        llm.save_state()
+
+    def one_of_two(self) -> None:
+        with RpcServer() as second:
+            llm = self.load(second.address, budget=128, interval=32, tensor_split=[1, 1])
+            self.later(0.3)
+            llm(TEXT, max_tokens=400, temperature=0)
+
+    def run(self, name: str) -> str:
+        """Return the name of the exception that the user sees."""
         try:
-            llm(text, max_tokens=400, temperature=0)
-        finally:
-            second.kill()
-        """,
-}
-
-SCRIPT = """
-import pathlib, sys, threading
-sys.path.insert(0, {here!r})
-from rpc_server import RpcServer
-from pytriattn import Llama, ModelLoadError, ServerLostError, calibrate
-
-model, folder = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
-text = "The history of the lighthouse is long. " * 40
-server = RpcServer()
-loaded = []
-
-def load(*more, **settings):
-    settings = dict(n_ctx=8192, triattn_stats=sys.argv[3], rpc_servers=[server.address, *more]) | settings
-    loaded.append(Llama(model, **settings))
-    return loaded[-1]
-
-def later(seconds):
-    threading.Timer(seconds, server.kill).start()
-
-def phase():
-{phase}
-
-try:
-    phase()
-    sys.exit("no error")
-except (ServerLostError, ModelLoadError) as error:
-    assert repr(server.address)[1:-1] in str(error) and "load the model again" in str(error), error
-    print(type(error).__name__)
-for llm in loaded:
-    try:
-        llm("again")
-        sys.exit("no second error")
-    except ServerLostError as error:
-        pass
-    llm.close()
-# the same address is good again once a server runs there
-with RpcServer(port=server.port) as anew, Llama(model, n_ctx=256, rpc_servers=[anew.address]) as llm:
-    llm("Once", max_tokens=2)
-print("alive")
-"""
+            getattr(self, name)()
+        except (ServerLostError, ModelLoadError) as error:
+            assert self.server.address in str(error)
+            assert "load the model again" in str(error)
+            seen = type(error).__name__
+        else:
+            seen = "nothing"
+        for llm in self.loaded:
+            with pytest.raises(ServerLostError):
+                llm("again")
+            llm.close()
+        return seen
 
 
-@pytest.fixture(scope="module")
-def stats_file(smollm2_stats: TriAttentionStats, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    path = tmp_path_factory.mktemp("stats") / "smollm2.triattention"
-    smollm2_stats.save(path)
-    return path
+PHASES = ("loading", "calibrating", "prompt", "decoding", "evicting", "idle", "saving", "one_of_two")
 
 
-@pytest.mark.parametrize("phase", PHASES)
 def test_a_server_that_dies_ends_in_an_exception(
-    smollm2: pathlib.Path, tmp_path: pathlib.Path, stats_file: pathlib.Path, phase: str
+    smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, tmp_path: pathlib.Path
 ) -> None:
-    script = SCRIPT.format(here=str(HERE), phase=textwrap.indent(textwrap.dedent(PHASES[phase]).strip(), "    "))
-    command = [sys.executable, "-c", script, str(smollm2), str(tmp_path), str(stats_file)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    stats = tmp_path / "smollm2.triattention"
+    smollm2_stats.save(stats)
+    # in a process of its own: if it should end after all, only this test fails
+    command = [sys.executable, str(HERE / "test_rpc_loss.py"), str(smollm2), str(stats)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    expected = [f"{phase} {'ModelLoadError' if phase == 'loading' else 'ServerLostError'}" for phase in PHASES]
+    assert result.stdout.splitlines() == [*expected, "alive"], result.stderr
     assert result.returncode == 0, result.stderr
-    expected = "ModelLoadError" if phase == "loading" else "ServerLostError"
-    assert result.stdout.split() == [expected, "alive"]
+
+
+def main(model: pathlib.Path, stats: pathlib.Path) -> None:
+    for name in PHASES:
+        phases = Phases(model, stats)
+        print(name, phases.run(name), flush=True)
+    # the last address is good again once a server runs there
+    with RpcServer(port=phases.server.port) as anew, Llama(model, n_ctx=256, rpc_servers=[anew.address]) as llm:
+        llm("Once", max_tokens=2)
+    print("alive")
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
