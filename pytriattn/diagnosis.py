@@ -123,8 +123,8 @@ def diagnose() -> Diagnosis:
             library=None if backend.library is None else str(backend.library),
             loaded=backend.loaded,
             descriptor_ok=backend.library is not None,
-            devices=counts.get(backend.ggml_name, 0),
-            features=dict(core.backend_features(backend.ggml_name)) if backend.loaded else {},
+            devices=counts.get(backend.ggml_name or "", 0),
+            features=dict(core.backend_features(backend.ggml_name)) if backend.ggml_name else {},
             error=None if backend.error is None else str(backend.error),
         )
         for backend in backends.seen

@@ -181,7 +181,7 @@ class SamplingParams:
             if not str(token).lstrip("-").isdigit() or not isinstance(bias, (int, float)) or math.isnan(bias):
                 raise ValueError(f"logit_bias has {token!r}: {bias!r}, it must map token ids to numbers")
 
-    def to_native(self, n_ctx: int) -> Any:
+    def to_native(self, n_ctx: int) -> core.SamplingSettings:
         """Return the same settings as llama.cpp takes them; -1 for "everywhere" becomes `n_ctx`."""
         settings = core.SamplingSettings()
         for name in _COPIED:
