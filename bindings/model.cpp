@@ -302,6 +302,7 @@ void add_model(py::module_ & m) {
         .def_property_readonly("n_ctx_train", [](const Model & s) { return llama_model_n_ctx_train(s.model.get()); })
         .def_property_readonly("bos", [](const Model & s) { return llama_vocab_bos(s.vocab()); })
         .def_property_readonly("eos", [](const Model & s) { return llama_vocab_eos(s.vocab()); })
+        .def_property_readonly("newline", [](const Model & s) { return llama_vocab_nl(s.vocab()); })
         .def_property_readonly("add_bos", [](const Model & s) { return llama_vocab_get_add_bos(s.vocab()); })
         .def_property_readonly("has_vocab", [](const Model & s) { return llama_vocab_type(s.vocab()) != LLAMA_VOCAB_TYPE_NONE; })
         .def_property_readonly("has_learned_positions", [](const Model & s) { return triattn::has_learned_positions(s.model.get()); })

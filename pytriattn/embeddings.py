@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,31 @@ import numpy.typing as npt
 from pytriattn._native import core
 from pytriattn.log import forward_llama_log
 
-__all__ = ["embeddings"]
+__all__ = ["Embedding", "EmbeddingResponse", "EmbeddingUsage", "embeddings"]
+
+
+class Embedding(TypedDict):
+    """The embedding of a text: n_embd numbers."""
+
+    object: str
+    index: int
+    embedding: list[float]
+
+
+class EmbeddingUsage(TypedDict):
+    """Token counts."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingResponse(TypedDict):
+    """What `Llama.create_embedding` returns."""
+
+    object: str
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
 
 
 def embeddings(

@@ -28,7 +28,7 @@ from pytriattn.preflight import PreflightSettings
 from pytriattn.rope import RopeSettings
 from pytriattn.sampling import SamplingParams
 from pytriattn.session import Session
-from pytriattn.settings import ContextSettings, EvictionSettings, check_rpc_servers, flash_attention
+from pytriattn.settings import ContextSettings, EvictionSettings, cache_type, check_rpc_servers, flash_attention
 from pytriattn.stats import TriAttentionStats
 from pytriattn.threads import usable_cpus
 
@@ -73,7 +73,7 @@ class Llama(Session):
         use_mlock: keep the model in memory.
         progress: called with the fraction loaded; an exception that it raises ends the loading.
         lora: LoRA adapters to begin with; see `set_loras`.
-        type_k: type of cached keys: f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0, q5_1.
+        type_k: type of cached keys: f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0, q5_1; or ggml's number of it.
         type_v: type of cached values.
         flash_attn: ``auto``, or True / False (also ``on`` / ``off``).
         rope_scaling_type: in place of the model's own: ``none``, ``linear``, ``yarn`` or ``longrope``. This and the next
@@ -129,8 +129,8 @@ class Llama(Session):
         use_mlock: bool = False,
         progress: Callable[[float], object] | None = None,
         lora: LoraScales | None = None,
-        type_k: str = "f16",
-        type_v: str = "f16",
+        type_k: str | int = "f16",
+        type_v: str | int = "f16",
         flash_attn: str | bool = "auto",
         rope_scaling_type: str | int | None = None,
         rope_freq_base: float = 0.0,
@@ -167,7 +167,8 @@ class Llama(Session):
             yarn_beta_slow,
             yarn_orig_ctx,
         )
-        settings = ContextSettings(n_ctx, n_batch, n_ubatch, n_seq_max, type_k, type_v, flash, prefill, rope)
+        types = cache_type(type_k), cache_type(type_v)
+        settings = ContextSettings(n_ctx, n_batch, n_ubatch, n_seq_max, *types, flash, prefill, rope)
         settings.check()
         eviction = None
         if budget is not None:
@@ -178,7 +179,7 @@ class Llama(Session):
             stats = TriAttentionStats.load(stats)
         path = check_model_file(model_path)
         info = gguf_info(path) if eviction is not None else None  # first: it says best what is wrong with a file
-        self._identity = model_identity(path)
+        self._identity, self._model_path = model_identity(path), str(path)
         if stats is not None:
             source = "these statistics" if stats is triattn_stats else f"the statistics '{triattn_stats}'"
             stats.check_model(self._identity, source)
@@ -457,6 +458,7 @@ class Llama(Session):
 
         Raises:
             InvalidTokenError, ContextFullError, BudgetError, ValueError: as `__call__`.
+            ContextError: there are no logits to go on from, since a state has been loaded.
             BusyError: (from the iterator) a later call has taken the context over.
             ClosedError: the object has been closed.
         """

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytriattn._native import core
-from pytriattn.embeddings import embeddings
+from pytriattn.embeddings import EmbeddingResponse, embeddings
 from pytriattn.errors import ClosedError, InvalidTokenError
 from pytriattn.model_file import ModelIdentity
 
@@ -25,6 +25,7 @@ class LoadedModel:
         self._metadata: dict[str, str] = {}
         self._identity = ModelIdentity("", "", "")
         self._n_threads = 1
+        self._model_path = ""
 
     # -- text ------------------------------------------------------------------------------------------------------------------
 
@@ -99,6 +100,28 @@ class LoadedModel:
             return found if several else found[0]
         return np.concatenate(found) if several else found[0][0]
 
+    def create_embedding(self, input: str | Sequence[str], model: str | None = None) -> EmbeddingResponse:
+        """Return embeddings of texts in OpenAI's form, pooled over tokens.
+
+        Args:
+            input: one text, or several.
+            model: only named in the answer; None: the model's own name.
+
+        Raises:
+            InvalidTokenError: a text is empty, or there are none.
+        """
+        texts = [input] if isinstance(input, str) else list(input)
+        n_tokens = sum(len(self.tokenize(text)) for text in texts)
+        return {
+            "object": "list",
+            "data": [
+                {"object": "embedding", "index": i, "embedding": [float(x) for x in row]}
+                for i, row in enumerate(self.embed(texts))
+            ],
+            "model": model or self._identity.name,
+            "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
+        }
+
     # -- facts -----------------------------------------------------------------------------------------------------------------
 
     @property
@@ -116,6 +139,15 @@ class LoadedModel:
         """The ``_core.Model``; not a part of the stable interface."""
         return self._open_model()
 
+    @property
+    def model_path(self) -> str:
+        """The model's file."""
+        return self._model_path
+
+    def n_embd(self) -> int:
+        """Return the size of an embedding."""
+        return self._open_model().n_embd
+
     def n_vocab(self) -> int:
         """Return the size of the vocabulary."""
         return self._open_model().n_vocab
@@ -127,6 +159,10 @@ class LoadedModel:
     def token_eos(self) -> int:
         """Return the id of the token that ends a text."""
         return self._open_model().eos
+
+    def token_nl(self) -> int:
+        """Return the id of the token that begins a new line; -1: there is none."""
+        return self._open_model().newline
 
     def _open_model(self) -> core.Model:
         if self._model is None:

@@ -43,6 +43,19 @@ _LIMITS: dict[str, tuple[float, float]] = {
 }
 _WHOLE = ("top_k", "penalty_last_n", "dry_allowed_length", "dry_penalty_last_n", "mirostat_mode", "seed")
 _COPIED = (*(name for name in _LIMITS if not name.endswith("_last_n")), "top_k", "ignore_eos")
+# What other libraries call by these names.
+_HINTS = {
+    "functions": "use tools",
+    "function_call": "use tool_choice",
+    "tfs_z": "llama.cpp no longer has this sampler",
+    "typical": "use typical_p",
+    "typ_p": "use typical_p",
+    "temp": "use temperature",
+    "penalize_nl": "llama.cpp no longer has this setting",
+    "stopping_criteria": "use stop, or stream=True and leave the loop",
+    "suffix": "texts cannot be filled in",
+    "model": "a Llama has one model",
+}
 
 
 class LlamaGrammar:
@@ -151,7 +164,8 @@ class SamplingParams:
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise TypeError(f"unknown sampling parameter {unknown[0]!r}; known: {', '.join(sorted(known))}")
+            hint = _HINTS.get(unknown[0], f"besides the call's own there are {', '.join(sorted(known))}")
+            raise TypeError(f"unknown argument {unknown[0]!r}: {hint}")
         params = cls(**values)
         params._check()
         return params

@@ -8,7 +8,8 @@ from typing import Any
 
 from pytriattn._native import core
 from pytriattn.errors import BudgetError, ContextError
-from pytriattn.kv_memory import QUANTISED_TYPES
+from pytriattn.gguf_types import TENSOR_TYPES
+from pytriattn.kv_memory import CACHE_TYPES, QUANTISED_TYPES
 from pytriattn.memory import CacheOptions
 from pytriattn.model_file import ModelIdentity
 from pytriattn.model_info import ModelInfo
@@ -16,7 +17,7 @@ from pytriattn.preflight import PreflightSettings, effective_settings, preflight
 from pytriattn.rope import RopeSettings
 from pytriattn.stats import TriAttentionStats
 
-__all__ = ["ContextSettings", "EvictionSettings", "check_rpc_servers", "flash_attention"]
+__all__ = ["ContextSettings", "EvictionSettings", "cache_type", "check_rpc_servers", "flash_attention"]
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,18 @@ class ContextSettings:
             "rope": asdict(self.rope),
             "eviction": None if eviction is None else asdict(eviction),
         }
+
+
+def cache_type(value: str | int) -> str:
+    """Return the name of a cache type that is given by name, or by ggml's number as llama-cpp-python takes it.
+
+    Raises:
+        ContextError: no cache can have it.
+    """
+    name = TENSOR_TYPES.get(value, ("", 0, 0))[0] if isinstance(value, int) else value
+    if name not in CACHE_TYPES:
+        raise ContextError(f"cache type {value!r} is unknown; use one of {', '.join(CACHE_TYPES)}")
+    return name
 
 
 def flash_attention(value: str | bool) -> str:

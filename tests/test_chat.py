@@ -196,7 +196,7 @@ def test_what_cannot_be_asked_for(llm: Llama) -> None:
         answer(llm, tools=[WEATHER])
     with pytest.raises(ValueError, match="'required', but there are no tools"):
         answer(llm, tool_choice="required")
-    with pytest.raises(TypeError, match="unknown sampling parameter 'temprature'"):
+    with pytest.raises(TypeError, match="unknown argument 'temprature'"):
         answer(llm, temprature=1)
     with pytest.raises(InvalidTokenError, match="logit_bias: token 999999"):
         answer(llm, logit_bias={999999: 1.0})

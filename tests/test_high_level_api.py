@@ -207,6 +207,35 @@ def test_embeddings_of_several_texts(smollm2: pathlib.Path) -> None:
         np.testing.assert_allclose(turned[1 - i], alone[i], rtol=1e-4, atol=1e-4)
 
 
+def test_embeddings_in_openais_form(smollm2_core: Llama) -> None:
+    answer = smollm2_core.create_embedding(["Hello World", "Another"], model="mine")
+    assert (answer["object"], answer["model"]) == ("list", "mine")
+    assert [item["index"] for item in answer["data"]] == [0, 1]
+    row = answer["data"][0]["embedding"]
+    assert len(row) == smollm2_core.n_embd()
+    np.testing.assert_allclose(row, smollm2_core.embed("Hello World"), rtol=1e-6)
+    assert answer["usage"]["prompt_tokens"] == len(smollm2_core.tokenize("Hello World")) + len(smollm2_core.tokenize("Another"))
+
+
+def test_small_facts(smollm2_core: Llama, smollm2: pathlib.Path) -> None:
+    assert smollm2_core.model_path == str(smollm2)
+    assert smollm2_core.detokenize([smollm2_core.token_nl()]) == "\n"
+
+
+def test_cache_types_by_number(smollm2: pathlib.Path) -> None:
+    with Llama(smollm2, n_ctx=256, type_k=8, type_v=8) as numbers, Llama(smollm2, n_ctx=256, type_k="q8_0", type_v="q8_0") as names:
+        assert numbers.kv_stats()["kv_bytes"] == names.kv_stats()["kv_bytes"]
+    with pytest.raises(pytriattn.ContextError, match="cache type 12 is unknown; use one of f32"):
+        Llama(smollm2, type_k=12)
+
+
+def test_names_of_others_are_explained(smollm2_core: Llama) -> None:
+    with pytest.raises(TypeError, match="unknown argument 'functions': use tools"):
+        smollm2_core.create_chat_completion([{"role": "user", "content": "Hi"}], functions=[])
+    with pytest.raises(TypeError, match="unknown argument 'tempreature'.*temperature"):
+        smollm2_core("Hi", tempreature=0.5)
+
+
 MISTRAL = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
     "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}"

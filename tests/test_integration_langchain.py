@@ -109,7 +109,7 @@ def test_bad_fields(fields: dict[str, Any], message: str) -> None:
 def test_bad_calls(model: ChatPytriattn, llama: Llama) -> None:
     with pytest.raises(ValueError, match="of no use with a loaded llama"):
         ChatPytriattn(llama=llama, budget=64)
-    with pytest.raises(TypeError, match="unknown sampling parameter 'bugdet'"):
+    with pytest.raises(TypeError, match="unknown argument 'bugdet'"):
         model.invoke("Hi", bugdet=1)
     with pytest.raises(TypeError, match="bugdet"):
         ChatPytriattn(model_path="model.gguf", settings={"bugdet": 1}).invoke("Hi")
