@@ -112,5 +112,5 @@ def test_values_that_make_no_sense(llm: Llama, name: str, value: Any) -> None:
 
 def test_the_dataclass_checks_names() -> None:
     assert SamplingParams.checked(top_k=3).top_k == 3
-    with pytest.raises(TypeError, match="'topk'; known: .*top_k"):
+    with pytest.raises(TypeError, match="'topk': besides the call's own there are .*top_k"):
         SamplingParams.checked(topk=3)
