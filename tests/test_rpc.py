@@ -65,7 +65,11 @@ def read(
         stats,
         np.array(context.logits(-1)),
         [context.kept_positions(0, il, head).tolist() for il, n, _, _ in context.layers for head in range(n)],
-        [context.cache_rows(0, il, is_v) for il, _, _, v in context.layers for is_v in ((False, True) if v else (False,))],
+        [
+            context.cache_rows(0, il, is_v)
+            for il, _, _, v in context.layers
+            for is_v in ((False, True) if v else (False,))
+        ],
     )
 
 
@@ -138,7 +142,7 @@ def test_a_model_cut_in_half_over_two_servers_decodes_under_a_budget(
                 stats = llm.kv_stats()
                 assert stats["evictions"] >= 2
                 by_device = stats["device_bytes"]
-                assert list(by_device) == [f"RPC {address}" for address in servers]
+                assert set(by_device) == {f"RPC {address}" for address in servers}
                 assert sum(by_device.values()) == stats["kv_bytes"]
                 assert least < by_device[f"RPC {server.address}"] / stats["kv_bytes"] < most
 
@@ -146,7 +150,13 @@ def test_a_model_cut_in_half_over_two_servers_decodes_under_a_budget(
 def test_a_state_of_the_cpu_goes_on_on_a_server_and_back(
     smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, server: RpcServer, tmp_path: pathlib.Path
 ) -> None:
-    settings: dict[str, Any] = {"triattn_stats": smollm2_stats, "budget": 128, "interval": 32, "n_ctx": 1024, "type_k": "q8_0"}
+    settings: dict[str, Any] = {
+        "triattn_stats": smollm2_stats,
+        "budget": 128,
+        "interval": 32,
+        "n_ctx": 1024,
+        "type_k": "q8_0",
+    }
     with Llama(smollm2, **settings) as here, Llama(smollm2, rpc_servers=[server.address], **settings) as there:
         tokens = here.tokenize(TEXT)
         for first, second, name in (here, there, "here.state"), (there, here, "there.state"):
@@ -169,7 +179,16 @@ def test_statistics_measured_on_a_server(smollm2: pathlib.Path, server: RpcServe
 
 @pytest.mark.parametrize(
     "servers",
-    ["127.0.0.1:50052", ["127.0.0.1"], ["127.0.0.1:"], [":50052"], ["127.0.0.1:0"], ["127.0.0.1:65536"], ["a:1", "a:1"], [7]],
+    [
+        "127.0.0.1:50052",
+        ["127.0.0.1"],
+        ["127.0.0.1:"],
+        [":50052"],
+        ["127.0.0.1:0"],
+        ["127.0.0.1:65536"],
+        ["a:1", "a:1"],
+        [7],
+    ],
 )
 def test_servers_of_another_form_are_refused(smollm2: pathlib.Path, servers: Any) -> None:
     with pytest.raises(ContextError, match="rpc_servers"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -75,6 +76,13 @@ class Phases:
             self.later(0.3)
             llm(TEXT, max_tokens=400, temperature=0)
 
+    def hung(self) -> None:
+        for i, _ in enumerate(self.load()(TEXT, max_tokens=200, temperature=0, stream=True)):
+            if i == 5:
+                self.server.process.send_signal(signal.SIGSTOP)
+                for seconds in (0.4, 0.8):  # the first Ctrl-C would wait for the step, the second does not
+                    threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+
     def run(self, name: str) -> str:
         """Return the name of the exception that the user sees."""
         try:
@@ -83,6 +91,9 @@ class Phases:
             assert self.server.address in str(error)
             assert "load the model again" in str(error)
             seen = type(error).__name__
+        except KeyboardInterrupt as error:
+            seen = type(error).__name__
+            self.server.kill()
         else:
             seen = "nothing"
         for llm in self.loaded:
@@ -92,7 +103,8 @@ class Phases:
         return seen
 
 
-PHASES = ("loading", "calibrating", "prompt", "decoding", "evicting", "idle", "saving", "one_of_two")
+PHASES = ("loading", "calibrating", "prompt", "decoding", "evicting", "idle", "saving", "one_of_two", "hung")
+SEEN = {"loading": "ModelLoadError", "hung": "KeyboardInterrupt"}
 
 
 def test_a_server_that_dies_ends_in_an_exception(
@@ -103,7 +115,7 @@ def test_a_server_that_dies_ends_in_an_exception(
     # in a process of its own: if it should end after all, only this test fails
     command = [sys.executable, str(HERE / "test_rpc_loss.py"), str(smollm2), str(stats)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    expected = [f"{phase} {'ModelLoadError' if phase == 'loading' else 'ServerLostError'}" for phase in PHASES]
+    expected = [f"{phase} {SEEN.get(phase, 'ServerLostError')}" for phase in PHASES]
     assert result.stdout.splitlines() == [*expected, "alive"], result.stderr
     assert result.returncode == 0, result.stderr
 

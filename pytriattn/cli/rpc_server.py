@@ -30,7 +30,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Lend this machine's devices to Llama(..., rpc_servers=['host:port']) on another machine. Ctrl-C ends it.",
         epilog=f"{_WARNING} Exit codes: 1 error, 2 wrong usage, 130 ended by Ctrl-C.",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s, this machine alone)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen on (default: %(default)s, this machine alone)"
+    )
     parser.add_argument(
         "--port", type=int, default=DEFAULT_PORT, metavar="N", help="the port; 0: any free one (default: %(default)s)"
     )
@@ -44,7 +46,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list-devices", action="store_true", help="print the devices of this machine and end")
     parser.add_argument("--threads", type=int, default=None, metavar="N", help="CPU threads (default: all usable)")
     parser.add_argument(
-        "--cache-dir", type=Path, metavar="DIR", help="keep large weights in this folder, so that they are sent only once"
+        "--cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="keep large weights in this folder, so that they are sent only once",
     )
     return parser
 
