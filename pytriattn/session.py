@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from pytriattn._native import core
 from pytriattn.adapters import Adapters, LoraScales
-from pytriattn.errors import ClosedError, ContextError, ContextFullError, ContextWarning
+from pytriattn.errors import ClosedError, ContextError, ContextFullError, ContextWarning, ServerLostError
 from pytriattn.evictions import Eviction, EvictionReporter
 from pytriattn.kv_stats import KVStats, PromptCounters, kv_stats_of
 from pytriattn.loaded_model import LoadedModel
@@ -316,7 +317,8 @@ class Session(LoadedModel):
         self._call += 1
         self._tokens = []
         if self._context is not None and not self._context.closed:
-            self._context.clear()
+            with contextlib.suppress(ServerLostError):  # then nothing is left to forget
+                self._context.clear()
 
     # -- facts -----------------------------------------------------------------------------------------------------------------
 

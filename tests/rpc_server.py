@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ class RpcServer:
     def __init__(self, *options: str, port: int = 0) -> None:
         command = [sys.executable, "-m", "pytriattn.cli.rpc_server", "--threads", "2", "--port", str(port), *options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        atexit.register(self.process.kill)  # where a test ends in an error before it comes to the end of the block
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith("serving on "), line
