@@ -184,14 +184,6 @@ void add_backends(py::module_ & m) {
         .def_readonly("total", &Device::total);
     m.def("device_list", &device_list);
     m.def("system_info", [] { return std::string(llama_print_system_info()); });
-    m.def("devices", [] {
-        std::vector<std::pair<std::string, std::string>> result;
-        for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
-            ggml_backend_dev_t device = ggml_backend_dev_get(i);
-            result.emplace_back(ggml_backend_dev_name(device), ggml_backend_dev_description(device));
-        }
-        return result;
-    });
 }
 
 }  // namespace pytriattn

@@ -244,7 +244,7 @@ def _check_flash_attention(info: ModelInfo, settings: PreflightSettings) -> Iter
         reason = "it is switched off"
     if not reason:
         backends.load_plugins()
-        others = [device for device, _ in core.devices() if device != "CPU"]
+        others = [device.name for device in core.device_list() if device.name != "CPU"]
         if others:
             yield _warn(name, f"possible on the CPU; on {', '.join(others)} llama.cpp decides when the context is made")
         else:
@@ -260,7 +260,7 @@ def _check_build() -> Iterator[Finding]:
     backends.load_plugins()
     for error in backends.errors():
         yield _fail("backends", error, BackendError)
-    devices = ", ".join(f"{name} ({description})" for name, description in core.devices())
+    devices = ", ".join(f"{device.name} ({device.description})" for device in core.device_list())
     features = ", ".join(
         part.split("=")[0].strip().split(" : ")[-1] for part in core.system_info().split("|") if "=" in part
     )

@@ -73,17 +73,19 @@ def _address(host: str, port: int) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from pytriattn._native import core
+    from pytriattn._native import backends, core
     from pytriattn.log import forward_llama_log
 
+    backends.require()
+    devices = core.device_list()
     if arguments.list_devices:
-        for name, description in core.devices():
-            print(f"{name}\t{description}")
+        for device in devices:
+            print(f"{device.name}\t{device.description}")
         return
     threads = arguments.threads if arguments.threads is not None else usable_cpus()
     if threads < 1:
         raise ContextError(f"--threads is {threads}, it must be at least 1")
-    known = [name for name, _ in core.devices()]
+    known = [device.name for device in devices]
     for name in arguments.device:
         if name not in known:
             raise ContextError(f"there is no device {name!r}; this machine has {', '.join(known)}")
