@@ -225,9 +225,9 @@ void Descriptor::reset(int fd) { fd_ = fd; }
 Descriptor connect_to(const std::string & server) {
     throw triattn::ModelLoadError("the RPC server '" + server + "' cannot be used: rpc_servers has not been written for Windows yet");
 }
-std::pair<Descriptor, int> listen_on_loopback() { return {}; }
+std::pair<Descriptor, int> listen_on_loopback() { return std::pair<Descriptor, int>(); }
 Descriptor accept_from(const Descriptor &) { return Descriptor(); }
-std::pair<Descriptor, Descriptor> make_pipe() { return {}; }
+std::pair<Descriptor, Descriptor> make_pipe() { return std::pair<Descriptor, Descriptor>(); }
 void wake(const Descriptor &) {}
 void drain(const Descriptor &) {}
 Readable wait_for(const Descriptor &, const Descriptor &, const Descriptor &) { return {false, false}; }

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tiny_archs
 from rpc_server import RpcServer
+from test_adapters import write_lora
 
 from pytriattn import ContextError, Llama, ModelLoadError, TriAttentionStats, calibrate
 from pytriattn._native import core
@@ -168,6 +170,27 @@ def test_a_state_of_the_cpu_goes_on_on_a_server_and_back(
             second.eval(tokens[150:200])
             assert first.kept_positions(3, 1).tolist() == second.kept_positions(3, 1).tolist()
             np.testing.assert_allclose(second.native_context.logits(), first.native_context.logits(), atol=1e-2)
+
+
+def test_adapters_and_embeddings_on_a_server(
+    tiny: Tiny, smollm2: pathlib.Path, server: RpcServer, tmp_path: pathlib.Path
+) -> None:
+    name, rng = "blk.1.attn_q.weight", np.random.default_rng(5)
+    n_out, n_in = tiny_archs.llama()._tensors[name].shape
+    down, up = rng.normal(0, 0.2, (4, n_in)), rng.normal(0, 0.2, (n_out, 4))
+    adapter = write_lora(tmp_path / "lora.gguf", {name: (down.astype(np.float32), up.astype(np.float32))})
+    text = list(range(100))
+    with (
+        Llama(tiny("llama"), n_ctx=256) as here,
+        Llama(tiny("llama"), n_ctx=256, rpc_servers=[server.address]) as there,
+    ):
+        plain = here.logprobs(text)
+        for llm in (here, there):
+            llm.set_loras({adapter: 1.0})
+        assert np.abs(here.logprobs(text) - plain).max() > 0.01
+        np.testing.assert_allclose(there.logprobs(text), here.logprobs(text), atol=1e-2)
+    with Llama(smollm2, n_ctx=64) as here, Llama(smollm2, n_ctx=64, rpc_servers=[server.address]) as there:
+        np.testing.assert_allclose(there.embed("a text"), here.embed("a text"), atol=1e-2)
 
 
 def test_statistics_measured_on_a_server(smollm2: pathlib.Path, server: RpcServer) -> None:
