@@ -1,5 +1,7 @@
 #include "sampler.h"
 
+#include "grammar.h"
+
 #include "common.h"
 #include "json-schema-to-grammar.h"
 #include "json.h"
@@ -47,6 +49,9 @@ std::unique_ptr<Sampler> make(std::shared_ptr<Model> model, common_params_sampli
         forbid_end(*model, settings);
     }
     resolve_triggers(*model, settings);
+    if (!settings.grammar.grammar.empty()) {
+        check_grammar(model->vocab(), settings.grammar.grammar);
+    }
     return std::make_unique<Sampler>(std::move(model), std::move(settings));
 }
 

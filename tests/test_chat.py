@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+import bench_chat
 import pytest
 
 from pytriattn import ChatError, GrammarError, InvalidTokenError, Llama, LlamaGrammar, TriAttentionStats
@@ -295,3 +296,15 @@ def test_a_long_chat_in_a_small_cache(smollm2: pathlib.Path, smollm2_stats: TriA
         assert stats["tokens_seen"] > 512
         assert stats["prompt_rereads"] > 0
         assert stats["prompt_tokens_reused"] == 0
+
+
+@pytest.mark.parametrize("reuse_evicted", [False, True])
+def test_what_is_reused_over_many_turns(smollm2: pathlib.Path, reuse_evicted: bool) -> None:
+    """The benchmark holds every turn's statistics against the tokens themselves."""
+    rows = bench_chat.chat(smollm2, turns=8, answer=30, budget=256, reuse_evicted=reuse_evicted)
+    assert rows[-1]["tokens"] > 3 * 256
+    assert {row["cells_allocated"] for row in rows} == {512}
+    assert rows[1]["reused"] > 50
+    assert rows[-1]["evictions"] > 0
+    assert (rows[-1]["reused"] > 3 * 256) == reuse_evicted
+    assert (rows[-1]["rereads"] == 0) == reuse_evicted

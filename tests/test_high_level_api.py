@@ -287,6 +287,22 @@ def test_grammars_of_composed_schemas(smollm2_core: Llama) -> None:
     assert value(EITHER, no_spaces)["unit"] in ("celsius", "fahrenheit", None)
 
 
+@pytest.mark.parametrize(
+    ("rules", "reason"),
+    [
+        ('root ::= "a', "unexpected end"),
+        ("root = 3", "expecting ::="),
+        ('root ::= leaf "."', "no rule 'leaf'"),
+        ('tree ::= "."', "no rule 'root'"),
+        ("# nothing", "no rule 'root'"),
+    ],
+)
+def test_grammars_with_errors(smollm2_core: Llama, capfd: pytest.CaptureFixture[str], rules: str, reason: str) -> None:
+    with pytest.raises(pytriattn.GrammarError, match=reason):
+        smollm2_core("Tree:", grammar=rules)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_recursive_grammar(smollm2_core: Llama) -> None:
     tree = 'leaf ::= "."\nnode ::= leaf | "(" node node ")"\nroot ::= node'
     text = text_of(smollm2_core("Tree:", max_tokens=60, temperature=1.0, seed=4, grammar=LlamaGrammar.from_string(tree)))
