@@ -66,7 +66,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
-    path = fetch_models.fetch(arguments.model) if arguments.model in fetch_models.MODELS else Path(arguments.model)
+    path = fetch_models.path_of(arguments.model)
     figures = {}
     for n_batch in arguments.batches:
         n_ctx = arguments.prompt + arguments.tokens + 64

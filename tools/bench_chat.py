@@ -102,7 +102,7 @@ def main() -> int:
     parser.add_argument("--reuse-evicted", action="store_true", help="go on from the evicted cache")
     parser.add_argument("--json", type=Path, help="also write the rows here")
     arguments = parser.parse_args()
-    path = fetch_models.fetch(arguments.model) if arguments.model in fetch_models.MODELS else Path(arguments.model)
+    path = fetch_models.path_of(arguments.model)
     rows = chat(
         path,
         turns=arguments.turns,

@@ -78,11 +78,20 @@ def decode_at(path: Path, position: int, budget: int, rounds: int, n: int) -> di
         }
 
 
-def kv_ratio(path: Path, n_ctx: int, budget: int) -> dict[str, float]:
-    """Compare the bytes allocated for a run of `n_ctx` tokens."""
-    with Llama(path, n_ctx=n_ctx) as full, Llama(path, n_ctx=n_ctx, budget=budget) as small:
-        a, b = full.kv_stats()["kv_bytes"], small.kv_stats()["kv_bytes"]
-    return {"full_kv_bytes": a, "budget_kv_bytes": b, "ratio": b / a}
+def kv_ratio(path: Path, n_ctx: int, budget: int, *, cache_type: str = "f16", **options: int) -> dict[str, float]:
+    """Compare the bytes allocated for a run of `n_ctx` tokens: an f16 cache of all of them, and a budget."""
+    with (
+        Llama(path, n_ctx=n_ctx) as full,
+        Llama(path, n_ctx=n_ctx, budget=budget, type_k=cache_type, type_v=cache_type, **options) as small,
+    ):
+        a, b = full.kv_stats(), small.kv_stats()
+    kept = b["kv_bytes"] / b["cells_allocated"] * budget
+    return {
+        "full_kv_bytes": a["kv_bytes"],
+        "budget_kv_bytes": b["kv_bytes"],
+        "ratio": b["kv_bytes"] / a["kv_bytes"],
+        "kept_ratio": kept / a["kv_bytes"],
+    }
 
 
 def python_overhead(path: Path, n_prompt: int, n: int, rounds: int) -> dict[str, float]:
@@ -129,6 +138,12 @@ def report(figures: dict[str, dict[str, float]], position: int, budget: int) -> 
         f"8,000 tokens with budget 512 allocate {mib(memory['budget_kv_bytes'])}, "
         f"the full cache {mib(memory['full_kv_bytes'])}: 1/{1 / memory['ratio']:.1f}"
     )
+    for name in ("f16", "q4_0"):
+        long = figures[f"memory_32k_{name}"]
+        print(
+            f"32,768 tokens with budget 3,072 in {name} allocate {mib(long['budget_kv_bytes'])}, the full f16 cache "
+            f"{mib(long['full_kv_bytes'])}: 1/{1 / long['ratio']:.1f}; the kept keys alone are 1/{1 / long['kept_ratio']:.1f}"
+        )
     print(
         f"Llama.generate {python['generate_tokens_per_s']:.1f} tokens/s, "
         f"minimal C++ loop {python['reference_tokens_per_s']:.1f}: ratio {python['ratio']:.3f}"
@@ -144,11 +159,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
-    path = fetch_models.fetch(arguments.model) if arguments.model in fetch_models.MODELS else Path(arguments.model)
+    path = fetch_models.path_of(arguments.model)
 
     figures = {
         "decode": decode_at(path, arguments.position, arguments.budget, arguments.rounds, 128),
         "memory": kv_ratio(path, 8000, 512),
+        "memory_32k_f16": kv_ratio(path, 32768, 3072, n_ubatch=128),
+        "memory_32k_q4_0": kv_ratio(path, 32768, 3072, n_ubatch=128, cache_type="q4_0"),
         "python": python_overhead(path, 256, 128, 5),
     }
     report(figures, arguments.position, arguments.budget)

@@ -139,7 +139,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
-    path = fetch_models.fetch(arguments.model) if arguments.model in fetch_models.MODELS else Path(arguments.model)
+    path = fetch_models.path_of(arguments.model)
     figures = {}
     settings: dict[str, dict[str, Any]] = {
         "greedy": {"temperature": 0.0},

@@ -62,7 +62,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
 
-    path = fetch_models.fetch(arguments.model) if arguments.model in fetch_models.MODELS else arguments.model
+    path = fetch_models.path_of(arguments.model)
     stats = TriAttentionStats.load(arguments.stats) if arguments.stats else None
     figures: dict[str, dict[str, float]] = {}
     for mode in arguments.modes:

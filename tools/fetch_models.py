@@ -118,6 +118,11 @@ def fetch(name: str) -> Path:
     return target
 
 
+def path_of(name: str) -> Path:
+    """Return the path of a test model, fetched if need be, or of any other GGUF file."""
+    return fetch(name) if name in MODELS else Path(name)
+
+
 def main() -> int:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
