@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
+NO_PROGRAMS = {"pytriattn-cuda13", "pytriattn-models.json"}
+"""A package and a file whose names begin like those of our programs."""
 NOT_RUN = re.compile(r"<!-- not run: .+ -->\s*$")
 
 
@@ -41,7 +43,7 @@ def commands(page: pathlib.Path) -> Iterator[str]:
     for line in page.read_text(encoding="utf-8").splitlines():
         if re.match(r"(    )?pytriattn-", line):
             yield line.strip().split("  #")[0]
-        yield from re.findall(r"`(pytriattn-[^`]+)`", line)
+        yield from (text for text in re.findall(r"`(pytriattn-[^`]+)`", line) if text not in NO_PROGRAMS)
 
 
 def sections(page: pathlib.Path) -> dict[str, str]:
