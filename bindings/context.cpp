@@ -150,7 +150,7 @@ void add_context(py::module_ & m) {
                 is_best.push_back(score.is_best ? 1 : 0);
             }
             const auto n = static_cast<py::ssize_t>(scores.size());
-            return py::make_tuple(to_array(logprobs, {n}), to_array(is_best, {n}));
+            return py::make_tuple(to_array(std::move(logprobs), {n}), to_array(std::move(is_best), {n}));
         }, py::arg("tokens"), py::arg("first"))
         .def_property_readonly("score_step", [](Context & self) { return self.look([](Decoder & d) { return d.score_step(); }); })
         .def("row_logprobs", [](Context & self, int row, llama_token chosen, int n_top) {

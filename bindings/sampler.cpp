@@ -104,9 +104,7 @@ llama_token Sampler::sample(llama_context * ctx, int row) {
             throw triattn::DecodeError("llama.cpp gave no logits");
         }
         original.assign(logits, logits + llama_vocab_n_tokens(model_->vocab()));
-        std::vector<float> processed = original;
-        process(processed);
-        std::copy(processed.begin(), processed.end(), logits);
+        process(original, logits);
     }
     const llama_token token = common_sampler_sample(sampler_.get(), ctx, row);
     if (processor_) {
@@ -117,7 +115,7 @@ llama_token Sampler::sample(llama_context * ctx, int row) {
     return token;
 }
 
-void Sampler::process(std::vector<float> & logits) {
+void Sampler::process(const std::vector<float> & logits, float * out) {
     const py::gil_scoped_acquire gil;
     const auto n = static_cast<py::ssize_t>(logits.size());
     const py::object answer = processor_(to_array(tokens_, {static_cast<py::ssize_t>(tokens_.size())}), to_array(logits, {n}));
@@ -125,7 +123,7 @@ void Sampler::process(std::vector<float> & logits) {
     if (!values || values.ndim() != 1 || values.size() != n) {
         throw py::value_error("a logits_processor must return " + std::to_string(n) + " logits, one for each token of the vocabulary");
     }
-    std::copy(values.data(), values.data() + n, logits.begin());
+    std::copy(values.data(), values.data() + n, out);
 }
 
 void Sampler::set_logits_processor(LogitsProcessor processor, std::vector<llama_token> prompt) {

@@ -25,8 +25,8 @@ public:
     uint32_t seed() const { return common_sampler_get_seed(sampler_.get()); }
 
 private:
-    // Puts what the processor makes of the logits in their place.
-    void process(std::vector<float> & logits);
+    // Puts what the processor makes of the logits into `out`.
+    void process(const std::vector<float> & logits, float * out);
 
     std::shared_ptr<Model> model_;
     common_sampler_ptr sampler_;

@@ -12,7 +12,7 @@ import importlib.metadata
 import os
 import re
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +147,11 @@ class Backends:
         except BackendError as error:
             self._note_error(backend, str(error))
         else:
-            self._seen.append(Backend(backend.name, backend.distribution, backend.version, backend.library, ggml_name))
+            self._seen.append(replace(backend, ggml_name=ggml_name))
 
     def _note_error(self, backend: Backend, message: str) -> None:
         error = BackendError(f"{message}. To run without this backend: {ENVIRONMENT}=cpu")
-        self._seen.append(Backend(backend.name, backend.distribution, backend.version, backend.library, error=error))
+        self._seen.append(replace(backend, error=error))
 
     def load_plugins(self) -> None:
         """Load the plug-ins that are installed and fit, once a process. What does not fit is noted in `seen`."""
@@ -182,7 +182,7 @@ class Backends:
                 )
             if len(descriptor.modules) != 1 or module_backend(descriptor.modules[0]) != plugin.name:
                 raise BackendError(f"{plugin.distribution} offers '{plugin.name}' but holds {', '.join(descriptor.modules) or 'no module'}")
-            backend = Backend(plugin.name, plugin.distribution, plugin.version, descriptor.directory / descriptor.modules[0])
+            backend = replace(backend, library=descriptor.directory / descriptor.modules[0])
             importlib.import_module(plugin.package).preload()
         except BackendError as error:
             self._note_error(backend, f"{error}. Install the one that fits: {remedy}")
