@@ -5,6 +5,8 @@
 #include "scorer.h"
 #include "selector.h"
 
+#include <algorithm>
+
 namespace pytriattn {
 namespace {
 
@@ -33,35 +35,50 @@ std::vector<uint8_t> marks(const array<bool> & values) {
     return result;
 }
 
-array<float> group_scores(const array<float> & scores, int n_head_kv, const array<bool> & is_protected) {
-    if (scores.ndim() != 2 || scores.shape(1) != is_protected.size() || n_head_kv < 1 || scores.shape(0) % n_head_kv != 0) {
-        throw triattn::StatsError("scores must be [n_head, n_keys], n_head a multiple of n_head_kv, protected [n_keys]");
+// Returns the query heads of each KV head. Throws StatsError.
+triattn::LayerShape layer_shape(py::ssize_t n_head, int n_head_kv) {
+    if (n_head_kv < 1 || n_head % n_head_kv != 0) {
+        throw triattn::StatsError("scores are those of " + std::to_string(n_head) + " heads, which is no multiple of n_head_kv " + std::to_string(n_head_kv));
     }
-    const triattn::LayerShape shape{static_cast<int>(scores.shape(0)), n_head_kv};
-    return to_array(triattn::group_scores(to_vector(scores), shape, marks(is_protected)), {n_head_kv, scores.shape(1)});
+    return {static_cast<int>(n_head), n_head_kv};
 }
 
-array<bool> select(const std::string & mode, const array<float> & scores, int n_head_kv, const array<bool> & is_protected, int64_t n_keep, uint64_t seed) {
-    if (scores.ndim() != 3 || scores.shape(2) != is_protected.size() || n_head_kv < 1 || scores.shape(1) % n_head_kv != 0) {
-        throw triattn::StatsError("scores must be [n_layers, n_head, n_keys], n_head a multiple of n_head_kv, protected [n_keys]");
+array<float> group_scores(const array<float> & scores, int n_head_kv, bool on_host) {
+    if (scores.ndim() != 2) {
+        throw triattn::StatsError("scores must be [n_head, n_keys]");
+    }
+    const triattn::LayerShape shape = layer_shape(scores.shape(0), n_head_kv);
+    const auto n_keys = static_cast<size_t>(scores.shape(1));
+    std::vector<float> result(n_keys * static_cast<size_t>(n_head_kv));
+    if (on_host || n_keys == 0) {
+        triattn::group_scores(scores.data(), n_keys, shape, result.data());
+    } else {
+        result = triattn::group_scores_by_graph(to_vector(scores), n_keys, shape);
+    }
+    return to_array(result, {n_head_kv, scores.shape(1)});
+}
+
+array<bool> select(const std::string & mode, const array<float> & scores, int n_head_kv, int64_t n_keep, uint64_t seed) {
+    if (scores.ndim() != 3) {
+        throw triattn::StatsError("scores must be [n_layers, n_head, n_keys]");
     }
     if (n_keep < 0) {
         throw triattn::BudgetError("n_keep is negative");
     }
-    triattn::Scores layers;
-    const py::ssize_t size = scores.shape(1) * scores.shape(2);
+    const triattn::LayerShape shape = layer_shape(scores.shape(1), n_head_kv);
+    const auto n_keys = static_cast<size_t>(scores.shape(2));
+    triattn::Scores grouped;
     for (py::ssize_t l = 0; l < scores.shape(0); ++l) {
-        layers.emplace_back(scores.data() + l * size, scores.data() + (l + 1) * size);
+        grouped.emplace_back(n_keys * static_cast<size_t>(n_head_kv));
+        triattn::group_scores(scores.data(l), n_keys, shape, grouped.back().data());
     }
-    const std::vector<triattn::LayerShape> shapes(static_cast<size_t>(scores.shape(0)), {static_cast<int>(scores.shape(1)), n_head_kv});
-    const triattn::Kept kept = triattn::select(triattn::mode_from_name(mode), layers, shapes, marks(is_protected), static_cast<size_t>(n_keep), seed);
+    const std::vector<triattn::LayerShape> shapes(static_cast<size_t>(scores.shape(0)), shape);
+    const triattn::Kept kept = triattn::select(triattn::mode_from_name(mode), grouped, shapes, n_keys, static_cast<size_t>(n_keep), seed);
     array<bool> result({scores.shape(0), static_cast<py::ssize_t>(n_head_kv), scores.shape(2)});
     bool * out = result.mutable_data();
     for (const auto & layer : kept) {
         for (const auto & head : layer) {
-            for (uint8_t keep : head) {
-                *out++ = keep != 0;
-            }
+            out = std::transform(head.begin(), head.end(), out, [](uint8_t keep) { return keep != 0; });
         }
     }
     return result;
@@ -131,8 +148,8 @@ void add_engine(py::module_ & m) {
     }, py::arg("layer"), py::arg("x"), py::arg("position"));
     m.def("score_keys", &score_keys, py::arg("layer"), py::arg("keys"), py::arg("position"), py::arg("offsets"), py::arg("use_trig"),
           py::arg("use_norm"), py::arg("use_unrotated"), py::arg("on_host") = true);
-    m.def("group_scores", &group_scores, py::arg("scores"), py::arg("n_head_kv"), py::arg("is_protected"));
-    m.def("select", &select, py::arg("mode"), py::arg("scores"), py::arg("n_head_kv"), py::arg("is_protected"), py::arg("n_keep"), py::arg("seed"));
+    m.def("group_scores", &group_scores, py::arg("scores"), py::arg("n_head_kv"), py::arg("on_host") = true);
+    m.def("select", &select, py::arg("mode"), py::arg("scores"), py::arg("n_head_kv"), py::arg("n_keep"), py::arg("seed"));
     m.def("plan_compaction", &plan_compaction, py::arg("kept"), py::arg("slots"));
 }
 

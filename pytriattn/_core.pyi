@@ -520,7 +520,7 @@ def grammar_of_schema(schema: str) -> str: ...
 def group_scores(
     scores: typing.Annotated[npt.ArrayLike, np.float32],
     n_head_kv: typing.SupportsInt | typing.SupportsIndex,
-    is_protected: typing.Annotated[npt.ArrayLike, np.bool_],
+    on_host: bool = True,
 ) -> npt.NDArray[np.float32]: ...
 def init_llama() -> None: ...
 def load_backend(path: str) -> str: ...
@@ -564,7 +564,6 @@ def select(
     mode: str,
     scores: typing.Annotated[npt.ArrayLike, np.float32],
     n_head_kv: typing.SupportsInt | typing.SupportsIndex,
-    is_protected: typing.Annotated[npt.ArrayLike, np.bool_],
     n_keep: typing.SupportsInt | typing.SupportsIndex,
     seed: typing.SupportsInt | typing.SupportsIndex,
 ) -> npt.NDArray[np.bool_]: ...

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytriattn._native import core
+from pytriattn.errors import BudgetError, StatsError
 from pytriattn.stats import LayerStats
 
 __all__ = [
@@ -89,10 +90,18 @@ def group_scores(
         protected: bool [n_keys]; None: none.
 
     Returns:
-        float32 [n_head_kv, n_keys].
+        float32 [n_head_kv, n_keys]; infinity for protected keys.
+
+    Raises:
+        StatsError: the shapes do not fit.
+        DecodeError: a score is not finite.
     """
     array = np.asarray(scores, dtype=np.float32)
-    return core.group_scores(array, n_head_kv, _marks(protected, array.shape[-1]))
+    free = _free(protected, array)
+    found = core.group_scores(array[..., free], n_head_kv)
+    result = np.full((len(found), array.shape[-1]), np.inf, dtype=np.float32)
+    result[:, free] = found
+    return result
 
 
 def select(
@@ -118,9 +127,18 @@ def select(
 
     Raises:
         BudgetError: the mode is unknown, or more keys are protected than may be kept.
+        StatsError: the shapes do not fit.
+        DecodeError: a score is not finite.
     """
     array = np.asarray(scores, dtype=np.float32)
-    return core.select(mode, array, n_head_kv, _marks(protected, array.shape[-1]), n_keep, seed)
+    free = _free(protected, array)
+    n_protected = int(np.count_nonzero(~free))
+    if n_protected > n_keep:
+        raise BudgetError(f"{n_protected} keys are protected, more than the {n_keep} to keep")
+    chosen = core.select(mode, array[..., free], n_head_kv, n_keep - n_protected, seed)
+    kept = np.ones((*chosen.shape[:2], array.shape[-1]), dtype=np.bool_)
+    kept[..., free] = chosen
+    return kept
 
 
 def plan_compaction(kept: npt.ArrayLike, slots: npt.ArrayLike | None = None) -> CompactionPlan:
@@ -135,5 +153,12 @@ def plan_compaction(kept: npt.ArrayLike, slots: npt.ArrayLike | None = None) -> 
     return CompactionPlan(*core.plan_compaction(array, cells))
 
 
-def _marks(protected: npt.ArrayLike | None, n_keys: int) -> npt.NDArray[np.bool_]:
-    return np.zeros(n_keys, dtype=np.bool_) if protected is None else np.asarray(protected, dtype=np.bool_)
+def _free(protected: npt.ArrayLike | None, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Mark the keys that are not protected."""
+    if scores.ndim == 0:
+        raise StatsError("scores must be an array, one for each head and key")
+    n_keys = scores.shape[-1]
+    marks = np.zeros(n_keys, dtype=np.bool_) if protected is None else np.asarray(protected, dtype=np.bool_)
+    if marks.shape != (n_keys,):
+        raise StatsError(f"protected has the shape {list(marks.shape)}, it must be [{n_keys}], one for each key")
+    return ~marks

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytriattn import BudgetError, DecodeError, StatsError
+from pytriattn._native import core
 from pytriattn.pruner import group_scores, plan_compaction, select
 
 SCORED = ("per_layer_head", "per_head", "per_layer", "global")
@@ -107,10 +108,45 @@ def test_bad_values_are_refused() -> None:
     scores = np.zeros((1, 2, 10), dtype=np.float32)
     with pytest.raises(BudgetError, match="'best'.*per_layer_head"):
         select(scores, 1, 5, mode="best")
-    with pytest.raises(BudgetError, match="8 keys are protected.*budget of 5"):
+    with pytest.raises(BudgetError, match="8 keys are protected, more than the 5 to keep"):
         select(scores, 1, 5, protected=np.arange(10) < 8)
-    with pytest.raises(StatsError):
+    with pytest.raises(StatsError, match="no multiple of n_head_kv 3"):
         select(scores, 3, 5)
-    scores[0, 0, 3] = np.nan
+    with pytest.raises(StatsError, match=r"shape \[4\], it must be \[10\]"):
+        select(scores, 1, 5, protected=np.zeros(4, dtype=bool))
+    with pytest.raises(StatsError):
+        select(np.float32(1), 1, 5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(problems(), st.sampled_from([0.0, 50.0, -3e4]), st.sampled_from([1.0, 1e-3, 1e4]))
+def test_devices_bring_heads_together_as_the_host_does(problem: tuple, offset: float, scale: float) -> None:
+    scores, n_head_kv, _, _ = problem
+    for layer in (scores * scale + offset).astype(np.float32):
+        host, device = (core.group_scores(layer, n_head_kv, on_host=on_host) for on_host in (True, False))
+        deviation = float(layer.astype(np.float64).std(axis=1).min())
+        if deviation < 1e-6:
+            continue  # the least deviation that the host divides by; the graph adds it to the variance
+        # the scores' own single precision, which their deviation divides
+        error = 4 * float(np.abs(layer).max()) * 2e-7 / deviation
+        np.testing.assert_allclose(device, host, rtol=1e-5 + 1e-12 / deviation**2, atol=1e-5 + error)
+
+
+def test_heads_without_a_favourite_say_nothing() -> None:
+    scores = np.stack([np.full(50, 7.3), np.linspace(-1, 1, 50)]).astype(np.float32)
+    for on_host in (True, False):
+        alone, together = (core.group_scores(scores[:n], 1, on_host=on_host)[0] for n in (1, 2))
+        np.testing.assert_allclose(alone, 0, atol=1e-3)
+        np.testing.assert_allclose(together, np.maximum(alone, core.group_scores(scores[1:], 1)[0]), atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("on_host", [True, False])
+@pytest.mark.parametrize("head", range(4))
+def test_a_score_that_is_not_finite_is_never_passed_over(value: float, on_host: bool, head: int) -> None:
+    scores = np.random.default_rng(0).normal(size=(4, 10)).astype(np.float32)
+    scores[head, 3] = value
     with pytest.raises(DecodeError, match="not finite"):
-        select(scores, 1, 5)
+        core.group_scores(scores, 2, on_host=on_host)
+    with pytest.raises(DecodeError, match="not finite"):
+        select(scores[None], 2, 5)

@@ -9,7 +9,6 @@ prompts, draws every token and writes the texts. They take turns. Ratios are of 
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import bench_options
 import fetch_models
 
 from pytriattn import Llama
@@ -56,15 +56,12 @@ def ours(llm: Llama, texts: list[list[int]], n: int) -> dict[str, float]:
 
 def main() -> int:
     """Command line entry."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_options.parser(__doc__, rounds=5)
     parser.add_argument("binary", help="llama-batched-bench")
-    parser.add_argument("--model", default="smollm2", help="smollm2, gemma3 or a GGUF file (default: %(default)s)")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--prompt", type=int, default=128, help="tokens of each prompt (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=128, help="tokens to generate for each (default: %(default)s)")
     parser.add_argument("--budget", type=int, help="decode under this budget")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
     path = fetch_models.path_of(arguments.model)
     figures = {}
@@ -89,8 +86,7 @@ def main() -> int:
                 f"llama-batched-bench {values['bench']:8.1f}  ratio {ratio:.3f}",
                 flush=True,
             )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    bench_options.write_json(arguments.json, figures)
     return 0
 
 

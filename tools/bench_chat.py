@@ -10,8 +10,6 @@ common with the text in the cache must be reused, afterwards nothing, or with ``
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import bench_options
 import fetch_models
 
 from pytriattn import Llama
@@ -94,13 +93,11 @@ def chat(path: Path, *, turns: int, answer: int, budget: int, reuse_evicted: boo
 
 def main() -> int:
     """Command line entry."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2", help="smollm2, gemma3 or a GGUF file (default: %(default)s)")
+    parser = bench_options.parser(__doc__)
     parser.add_argument("--turns", type=int, default=40)
     parser.add_argument("--answer", type=int, default=120, help="tokens of each answer, at most (default: %(default)s)")
     parser.add_argument("--budget", type=int, default=1024)
     parser.add_argument("--reuse-evicted", action="store_true", help="go on from the evicted cache")
-    parser.add_argument("--json", type=Path, help="also write the rows here")
     arguments = parser.parse_args()
     path = fetch_models.path_of(arguments.model)
     rows = chat(
@@ -121,8 +118,7 @@ def main() -> int:
         f"{rows[-1]['tokens']} tokens in {rows[-1]['cells_allocated']} cells; {sum(row['seconds'] for row in rows):.0f} s in all; "
         f"prompts read again: {rows[-1]['rereads']}"
     )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    bench_options.write_json(arguments.json, rows)
     return 0
 
 

@@ -10,8 +10,6 @@ moment of the machine hits both), bytes allocated for K and V, the share of deco
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import sys
 import time
@@ -19,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import bench_options
 import fetch_models
 
 from pytriattn import Llama
@@ -152,12 +151,9 @@ def report(figures: dict[str, dict[str, float]], position: int, budget: int) -> 
 
 def main() -> int:
     """Command line entry."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2", help="smollm2, gemma3 or a GGUF file (default: %(default)s)")
+    parser = bench_options.parser(__doc__, rounds=4)
     parser.add_argument("--position", type=int, default=7600, help="where decoding is timed (default: %(default)s)")
     parser.add_argument("--budget", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
     path = fetch_models.path_of(arguments.model)
 
@@ -169,8 +165,7 @@ def main() -> int:
         "python": python_overhead(path, 256, 128, 5),
     }
     report(figures, arguments.position, arguments.budget)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    bench_options.write_json(arguments.json, figures)
     return 0
 
 

@@ -10,7 +10,6 @@ gives both the same prompt that neither has seen, and both stream the completion
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -129,15 +128,13 @@ def main() -> int:
     if sys.argv[1:2] == ["--worker"]:
         work(sys.argv[2], sys.argv[3], int(sys.argv[4]))
         return 0
+    import bench_options
     import fetch_models
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_options.parser(__doc__, rounds=12)
     parser.add_argument("python", help="a Python that has llama-cpp-python")
-    parser.add_argument("--model", default="smollm2", help="smollm2, gemma3 or a GGUF file (default: %(default)s)")
     parser.add_argument("--prompt", type=int, default=512, help="tokens of the prompt (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=256, help="tokens to generate (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
     path = fetch_models.path_of(arguments.model)
     figures = {}
@@ -156,8 +153,7 @@ def main() -> int:
                 f"llama-cpp-python {values['llama-cpp-python']:8.3f}  ratio {values['ratio']:.3f}",
                 flush=True,
             )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+    bench_options.write_json(arguments.json, figures)
     return 0
 
 

@@ -9,8 +9,6 @@ predicts the second one. Three pieces are cut from each of two public texts, at 
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -19,6 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import bench_options
 import fetch_models
 from bench_texts import TEXTS, load_text
 
@@ -49,8 +48,7 @@ def perplexities(llm: Llama, texts: dict[str, list[int]], skip: int) -> dict[str
 
 def main() -> int:
     """Command line entry."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2", help="smollm2, gemma3 or a GGUF file (default: %(default)s)")
+    parser = bench_options.parser(__doc__)
     parser.add_argument(
         "--stats", help="a .triattention file; default: calibrated on the text that ships with the package"
     )
@@ -59,7 +57,6 @@ def main() -> int:
         "--tokens", type=int, default=1600, help="of each text, before it is doubled (default: %(default)s)"
     )
     parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
 
     path = fetch_models.path_of(arguments.model)
@@ -87,11 +84,8 @@ def main() -> int:
         for other in ("global", "recent"):
             if other in means:
                 print(f"per_layer_head / {other}: {means['per_layer_head'] / means[other]:.3f}")
-    if arguments.json:
-        arguments.json.write_text(
-            json.dumps({"model": str(path), "budget": arguments.budget, "perplexity": figures, "mean": means}, indent=1)
-            + "\n"
-        )
+    figures_of_all = {"model": str(path), "budget": arguments.budget, "perplexity": figures, "mean": means}
+    bench_options.write_json(arguments.json, figures_of_all)
     return 0
 
 

@@ -3,6 +3,7 @@
 #include "errors.h"
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 
 namespace triattn {
@@ -28,6 +29,24 @@ ggml_tensor * word_view(ggml_context * ctx, ggml_tensor * storage, int head_dim,
     return view;
 }
 
+// A set of cells that is emptied at no cost.
+class CellSet {
+public:
+    explicit CellSet(uint32_t n_cells) : marks_(n_cells, 0) {}
+    void clear() { ++mark_; }
+    bool contains(uint32_t slot) const { return marks_[slot] == mark_; }
+    // Returns whether the cell is new in the set.
+    bool insert(uint32_t slot) {
+        const bool is_new = !contains(slot);
+        marks_[slot] = mark_;
+        return is_new;
+    }
+
+private:
+    std::vector<uint32_t> marks_;
+    uint32_t mark_ = 1;
+};
+
 // The moves of one layer as two rectangles [n_head_kv][n]. Heads with fewer moves copy cells that will be freed onto
 // themselves: other cells than those they move from, so that no row is written twice.
 struct Rectangle {
@@ -36,25 +55,33 @@ struct Rectangle {
     std::vector<int64_t> to;
 };
 
-Rectangle make_rectangle(const std::vector<std::vector<Move>> & heads, const std::vector<uint32_t> & freed_slots) {
-    Rectangle result;
+Rectangle make_rectangle(const std::vector<std::vector<Move>> & heads, CellSet & seen) {
+    // all cells that any head moves from will be freed
+    std::vector<uint32_t> sources;
+    size_t n = 0;
+    seen.clear();
     for (const auto & moves : heads) {
-        result.n = std::max(result.n, static_cast<int64_t>(moves.size()));
-    }
-    for (const auto & moves : heads) {
-        std::vector<uint32_t> sources;
+        n = std::max(n, moves.size());
         for (const Move & move : moves) {
+            if (seen.insert(move.from)) {
+                sources.push_back(move.from);
+            }
+        }
+    }
+    Rectangle result;
+    result.n = static_cast<int64_t>(n);
+    for (const auto & moves : heads) {
+        seen.clear();
+        for (const Move & move : moves) {
+            seen.insert(move.from);
             result.from.push_back(static_cast<int32_t>(move.from));
             result.to.push_back(move.to);
-            sources.push_back(move.from);
         }
-        std::sort(sources.begin(), sources.end());
-        int64_t missing = result.n - static_cast<int64_t>(moves.size());
-        for (size_t i = 0; missing > 0; ++i) {
-            const uint32_t slot = freed_slots.at(i);
-            if (!std::binary_search(sources.begin(), sources.end(), slot)) {
-                result.from.push_back(static_cast<int32_t>(slot));
-                result.to.push_back(slot);
+        size_t missing = n - moves.size();
+        for (auto slot = sources.begin(); missing > 0; ++slot) {
+            if (!seen.contains(*slot)) {
+                result.from.push_back(static_cast<int32_t>(*slot));
+                result.to.push_back(*slot);
                 --missing;
             }
         }
@@ -78,6 +105,19 @@ void move_through_host(ggml_tensor * storage, int head_dim, uint32_t stream, con
     }
 }
 
+// Visits the keys that a head evicts, which are few.
+template <typename Visit> void for_each_evicted(const std::vector<uint8_t> & kept, const Visit & visit) {
+    const uint8_t * const begin = kept.data();
+    const uint8_t * const end   = begin + kept.size();
+    for (const uint8_t * next = begin; next != end; ++next) {
+        next = static_cast<const uint8_t *>(std::memchr(next, 0, static_cast<size_t>(end - next)));
+        if (next == nullptr) {
+            return;
+        }
+        visit(static_cast<size_t>(next - begin));
+    }
+}
+
 }  // namespace
 
 CompactionPlan plan_compaction(const Kept & kept, const std::vector<KvCell> & cells) {
@@ -85,9 +125,10 @@ CompactionPlan plan_compaction(const Kept & kept, const std::vector<KvCell> & ce
     std::vector<uint32_t> evictions(n, 0);
     for (const auto & layer : kept) {
         for (const auto & head : layer) {
-            for (size_t i = 0; i < n; ++i) {
-                evictions[i] += head.at(i) ? 0 : 1;
+            if (head.size() != n) {
+                throw Error("internal: marks of another number of keys");
             }
+            for_each_evicted(head, [&](size_t i) { ++evictions[i]; });
         }
     }
     const auto & first = kept.at(0).at(0);
@@ -98,24 +139,26 @@ CompactionPlan plan_compaction(const Kept & kept, const std::vector<KvCell> & ce
     std::nth_element(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(n_freed), order.end(), [&](size_t a, size_t b) {
         return evictions[a] != evictions[b] ? evictions[a] > evictions[b] : a < b;
     });
+    order.resize(n_freed);
+    std::sort(order.begin(), order.end());
     CompactionPlan plan;
     plan.freed.assign(n, 0);
-    for (size_t i = 0; i < n_freed; ++i) {
-        plan.freed[order[i]] = 1;
+    for (size_t i : order) {
+        plan.freed[i] = 1;
     }
 
     for (const auto & layer : kept) {
         std::vector<std::vector<Move>> heads;
         for (const auto & head : layer) {
             std::vector<uint32_t> holes;
-            std::vector<Move> moves;
-            for (size_t i = 0; i < n; ++i) {
-                if (!plan.freed[i] && !head[i]) {
+            for_each_evicted(head, [&](size_t i) {
+                if (!plan.freed[i]) {
                     holes.push_back(cells[i].slot);
                 }
-            }
-            for (size_t i = 0; i < n; ++i) {
-                if (plan.freed[i] && head[i]) {
+            });
+            std::vector<Move> moves;
+            for (size_t i : order) {
+                if (head[i]) {
                     if (moves.size() == holes.size()) {
                         throw Error("internal: heads keep different numbers of keys");
                     }
@@ -147,30 +190,21 @@ std::vector<Part> parts_of(const KvLayer & layer) {
     return parts;
 }
 
-// The slots that any head moves from. All are cells that will be freed, so the others' serve to fill up a head's row of the rectangle.
-std::vector<uint32_t> sources_of(const std::vector<std::vector<Move>> & heads) {
-    std::vector<uint32_t> sources;
-    for (const auto & moves : heads) {
-        for (const Move & move : moves) {
-            sources.push_back(move.from);
-        }
-    }
-    std::sort(sources.begin(), sources.end());
-    sources.erase(std::unique(sources.begin(), sources.end()), sources.end());
-    return sources;
+bool moves_any(const std::vector<std::vector<Move>> & heads) {
+    return std::any_of(heads.begin(), heads.end(), [](const std::vector<Move> & moves) { return !moves.empty(); });
 }
 
 // Rows of whole words; false: there are none to move.
 bool build_moves(const KvView & view, uint32_t stream, const CompactionPlan & plan, DeviceGraph & graph) {
     ggml_context * ctx = graph.begin(2 * TENSORS_PER_COPY * view.layers().size() + 8);
+    CellSet seen(view.n_cells());
     bool any = false;
     for (size_t l = 0; l < plan.moves.size(); ++l) {
         const KvLayer & layer = view.layers()[l];
-        const std::vector<uint32_t> sources = sources_of(plan.moves[l]);
-        if (sources.empty()) {
+        if (!moves_any(plan.moves[l])) {
             continue;
         }
-        const Rectangle rectangle = make_rectangle(plan.moves[l], sources);
+        const Rectangle rectangle = make_rectangle(plan.moves[l], seen);
         ggml_tensor * from = nullptr;
         ggml_tensor * to   = nullptr;
         for (const Part & part : parts_of(layer)) {
@@ -193,7 +227,7 @@ bool build_moves(const KvView & view, uint32_t stream, const CompactionPlan & pl
 
 void move_rows(const KvView & view, uint32_t stream, const CompactionPlan & plan, DeviceGraph & graph) {
     for (size_t l = 0; l < plan.moves.size(); ++l) {
-        if (sources_of(plan.moves[l]).empty()) {
+        if (!moves_any(plan.moves[l])) {
             continue;
         }
         if (view.v_transposed()) {

@@ -56,7 +56,7 @@ void check(const EvictionConfig & config) {
 }
 
 Controller::Controller(llama_context * ctx, const EvictionConfig & config, Stats stats, int n_threads)
-    : ctx_(ctx), config_(config), view_(ctx), graph_(tensors_of(view_), n_threads) {
+    : ctx_(ctx), config_(config), view_(ctx), graph_(tensors_of(view_), n_threads), n_threads_(n_threads) {
     check(config_);
     if (moves_rows(config_.mode) && view_.v_transposed()) {
         throw BudgetError("mode moves values between cells, which needs flash attention, and this context has none; "
@@ -116,23 +116,38 @@ void Controller::evict(int32_t seq, int32_t n_protected) {
     }
     const int32_t first_free = std::max(config_.n_sink, n_protected);
     std::vector<uint8_t> is_protected(n, 0);
+    std::vector<KvCell> others;
     for (size_t i = 0; i < n; ++i) {
         // Below first_free nothing is ever evicted, so there positions are still those of the keys.
         is_protected[i] = cells[i].pos < first_free || i + config_.window >= n ? 1 : 0;
+        if (!is_protected[i]) {
+            others.push_back(cells[i]);
+        }
+    }
+    const size_t n_all_protected = n - others.size();
+    if (n_all_protected > budget) {
+        throw BudgetError(std::to_string(n_all_protected) + " keys are protected, more than the budget of " + std::to_string(budget));
     }
     OriginMap & origin = origins(seq);
     origin.sync(cells);
-    evicted_at_[seq] = cells.back().pos + 1;
+    const int32_t position = cells.back().pos + 1;
+    evicted_at_[seq] = position;
 
     const uint32_t stream = view_.stream_of(seq);
-    const Scores scores = score(stream, cells);
+    llama_synchronize(ctx_);  // our graphs run on backends of their own
+    Scores scores;
+    if (scorer_) {
+        const Stopwatch watch(counters_.scoring_s);
+        scores = scorer_->group(stream, others, position, n_threads_);
+    }
     CompactionPlan plan;
     {
         const Stopwatch watch(counters_.selection_s);
         const uint64_t seed = config_.seed + 0x9E3779B97F4A7C15ULL * static_cast<uint64_t>(++n_evictions_of_[seq]);
-        const Kept kept = select(config_.mode, scores, shapes_, is_protected, budget, seed);
+        const Kept kept =
+            with_protected(select(config_.mode, scores, shapes_, others.size(), budget - n_all_protected, seed, n_threads_), is_protected);
         if (is_recording_) {
-            records_.push_back({seq, cells.back().pos + 1, static_cast<int32_t>(n), config_.budget, origin.evicted(kept, cells)});
+            records_.push_back({seq, position, static_cast<int32_t>(n), config_.budget, origin.evicted(kept, cells)});
         }
         plan = plan_compaction(kept, cells);
     }
@@ -152,16 +167,14 @@ void Controller::evict(int32_t seq, int32_t n_protected) {
     counters_.n_tokens_evicted += static_cast<int64_t>(n - budget);
 }
 
-Scores Controller::score(uint32_t stream, const std::vector<KvCell> & cells) {
-    llama_synchronize(ctx_);  // our graphs run on backends of their own
+HeadScores Controller::scores(int32_t seq) {
+    const std::vector<KvCell> cells = view_.cells(seq);
     if (!scorer_ || cells.empty()) {
         return {};
     }
-    const Stopwatch watch(counters_.scoring_s);
-    return scorer_->score(stream, cells, cells.back().pos + 1);
+    llama_synchronize(ctx_);
+    return scorer_->score(view_.stream_of(seq), cells, cells.back().pos + 1);
 }
-
-Scores Controller::scores(int32_t seq) { return score(view_.stream_of(seq), view_.cells(seq)); }
 
 void Controller::forget(int32_t seq) {
     origins_.erase(seq);

@@ -62,7 +62,7 @@ public:
     void evict(int32_t seq, int32_t n_protected);
 
     // Scores of the sequence's keys, in the order of view().cells(seq), for the next position; empty if the mode needs none.
-    Scores scores(int32_t seq);
+    HeadScores scores(int32_t seq);
 
     // What is known of a sequence beside its cells: where its keys come from, and how often it was pruned.
     std::vector<uint8_t> save(int32_t seq);
@@ -84,13 +84,13 @@ public:
     const KvView & view() const { return view_; }
 
 private:
-    Scores score(uint32_t stream, const std::vector<KvCell> & cells);
     OriginMap & origins(int32_t seq);
 
     llama_context * ctx_;
     EvictionConfig config_;
     KvView view_;
     DeviceGraph graph_;
+    int n_threads_;
     std::unique_ptr<Scorer> scorer_;
     std::vector<LayerShape> shapes_;
     std::map<int32_t, OriginMap> origins_;

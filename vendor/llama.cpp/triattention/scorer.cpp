@@ -2,6 +2,7 @@
 
 #include "band_norms.h"
 #include "errors.h"
+#include "parallel.h"
 
 #include <algorithm>
 #include <cmath>
@@ -10,7 +11,7 @@
 namespace triattn {
 namespace {
 
-constexpr size_t TENSORS_PER_LAYER = 32;
+constexpr size_t TENSORS_PER_LAYER = 40;
 
 bool counts(const LayerStats & layer, int band, const ScoreOptions & options) {
     return options.use_unrotated || layer.rope.omega[band] != 0.0;
@@ -36,6 +37,35 @@ ggml_tensor * layer_scores(ggml_context * ctx, DeviceGraph & graph, const LayerS
         scores = scores != nullptr ? ggml_add(ctx, scores, term) : term;
     }
     return scores;
+}
+
+// group_scores as a graph, with one number more behind each head's scores: a sum that is finite only if all of them are, since a
+// maximum passes over NaN. scores: [n, n_head/n_head_kv, n_head_kv]. Returns [n + 1, n_head_kv].
+ggml_tensor * grouped(ggml_context * ctx, ggml_tensor * scores) {
+    const int64_t n = scores->ne[0], group = scores->ne[1], n_head_kv = scores->ne[2];
+    ggml_tensor * means = ggml_mean(ctx, scores);
+    // without their mean, because some devices compute a variance as E[x^2] - E[x]^2 in single precision
+    ggml_tensor * z = ggml_norm(ctx, ggml_sub(ctx, scores, means), static_cast<float>(LEAST_DEVIATION * LEAST_DEVIATION));
+    const int over_heads = static_cast<int>(group);
+    ggml_tensor * best = ggml_pool_2d(ctx, z, GGML_OP_POOL_MAX, 1, over_heads, 1, over_heads, 0, 0);
+    ggml_tensor * sums = ggml_sum_rows(ctx, ggml_reshape_2d(ctx, means, group, n_head_kv));
+    return ggml_concat(ctx, ggml_reshape_2d(ctx, best, n, n_head_kv), sums, 0);
+}
+
+// What `grouped` computed, without the numbers behind. Throws DecodeError if one of them is not finite.
+std::vector<float> read_grouped(const ggml_tensor * tensor) {
+    const size_t n = static_cast<size_t>(tensor->ne[0]) - 1;
+    std::vector<float> rows(static_cast<size_t>(ggml_nelements(tensor)));
+    ggml_backend_tensor_get(tensor, rows.data(), 0, ggml_nbytes(tensor));
+    std::vector<float> result;
+    result.reserve(rows.size());
+    for (auto row = rows.begin(); row != rows.end(); row += static_cast<std::ptrdiff_t>(n) + 1) {
+        if (!std::isfinite(row[static_cast<std::ptrdiff_t>(n)])) {
+            throw_not_finite();
+        }
+        result.insert(result.end(), row, row + static_cast<std::ptrdiff_t>(n));
+    }
+    return result;
 }
 
 void check_options(const ScoreOptions & options) {
@@ -154,7 +184,7 @@ void Scorer::take_rope(const std::vector<AttentionNode> & nodes) {
     }
 }
 
-std::vector<ggml_tensor *> Scorer::build(uint32_t stream, const std::vector<KvCell> & cells, int64_t position, bool for_any_device) {
+std::vector<Scorer::Output> Scorer::build(uint32_t stream, const std::vector<KvCell> & cells, int64_t position, Form form) {
     const int64_t n = static_cast<int64_t>(cells.size());
     std::vector<int32_t> slots;
     for (const KvCell & cell : cells) {
@@ -166,7 +196,7 @@ std::vector<ggml_tensor *> Scorer::build(uint32_t stream, const std::vector<KvCe
     if (view_.k_rotation_size() > 0) {
         rotation = graph_.input_f32(view_.k_rotation(), view_.k_rotation_size(), view_.k_rotation_size());
     }
-    std::vector<ggml_tensor *> outputs;
+    std::vector<Output> outputs;
     for (size_t i = 0; i < stats_.layers.size(); ++i) {
         ggml_tensor * storage = view_.layers()[i].k;
         ggml_tensor * plane = ggml_view_2d(ctx, storage, storage->ne[0], storage->ne[1], storage->nb[1], stream * storage->nb[2]);
@@ -184,28 +214,53 @@ std::vector<ggml_tensor *> Scorer::build(uint32_t stream, const std::vector<KvCe
             ggml_tensor * heads = ggml_reshape_2d(ctx, keys, d, ggml_nelements(keys) / d);
             keys = ggml_reshape_2d(ctx, ggml_mul(ctx, heads, graph_.input_f32(weights_[i], d)), storage->ne[0], n);
         }
+        const bool on_host = form != Form::grouped_anywhere && ggml_backend_buffer_is_host(storage->buffer);
         ggml_tensor * scores = layer_scores(ctx, graph_, stats_.layers[i], options_,
-                                            synthetic_query(stats_.layers[i], position, offset_means_[i]), norm_weights_[i], keys,
-                                            !for_any_device && ggml_backend_buffer_is_host(storage->buffer));
-        graph_.expand(scores, /*output*/ true, storage);
-        outputs.push_back(scores);
+                                            synthetic_query(stats_.layers[i], position, offset_means_[i]), norm_weights_[i], keys, on_host);
+        const bool is_grouped = form != Form::of_query_heads && !on_host;
+        ggml_tensor * output = is_grouped ? grouped(ctx, scores) : scores;
+        graph_.expand(output, /*output*/ true, storage);
+        outputs.push_back({output, is_grouped});
     }
     return outputs;
 }
 
 std::vector<std::string> Scorer::missing_operations(ggml_backend_dev_t device) {
-    build(0, {{0, 0}, {1, 1}}, 2, device != nullptr);
+    build(0, {{0, 0}, {1, 1}}, 2, device != nullptr ? Form::grouped_anywhere : Form::grouped_on_devices);
     return graph_.missing_operations(device);
 }
 
-Scores Scorer::score(uint32_t stream, const std::vector<KvCell> & cells, int64_t position) {
-    const std::vector<ggml_tensor *> outputs = build(stream, cells, position, /*for_any_device*/ false);
+HeadScores Scorer::score(uint32_t stream, const std::vector<KvCell> & cells, int64_t position) {
+    const std::vector<Output> outputs = build(stream, cells, position, Form::of_query_heads);
     graph_.run();
-    Scores result;
-    for (ggml_tensor * output : outputs) {
-        result.emplace_back(ggml_nelements(output));
-        ggml_backend_tensor_get(output, result.back().data(), 0, ggml_nbytes(output));
+    HeadScores result;
+    for (const Output & output : outputs) {
+        result.emplace_back(ggml_nelements(output.tensor));
+        ggml_backend_tensor_get(output.tensor, result.back().data(), 0, ggml_nbytes(output.tensor));
     }
+    return result;
+}
+
+Scores Scorer::group(uint32_t stream, const std::vector<KvCell> & cells, int64_t position, int n_threads) {
+    const std::vector<Output> outputs = build(stream, cells, position, Form::grouped_on_devices);
+    graph_.run();
+    Scores result(outputs.size());
+    size_t n_scores = 0;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+        if (outputs[i].is_grouped) {
+            result[i] = read_grouped(outputs[i].tensor);
+        } else {
+            n_scores += static_cast<size_t>(ggml_nelements(outputs[i].tensor));
+        }
+    }
+    parallel_for(outputs.size(), threads_for(n_scores, n_threads), [&](size_t i) {
+        if (!outputs[i].is_grouped) {
+            const LayerShape shape{stats_.layers[i].n_head, stats_.layers[i].n_head_kv};
+            result[i].resize(shape.n_head_kv * cells.size());
+            // in host memory, since the keys are
+            group_scores(ggml_get_data_f32(outputs[i].tensor), cells.size(), shape, result[i].data());
+        }
+    });
     return result;
 }
 
@@ -226,6 +281,16 @@ std::vector<float> score_keys(const LayerStats & layer, const std::vector<float>
     std::vector<float> result(ggml_nelements(scores));
     ggml_backend_tensor_get(scores, result.data(), 0, ggml_nbytes(scores));
     return result;
+}
+
+std::vector<float> group_scores_by_graph(const std::vector<float> & scores, size_t n_keys, LayerShape shape) {
+    DeviceGraph graph({}, 1);
+    ggml_context * ctx = graph.begin(TENSORS_PER_LAYER);
+    const int64_t n_head_kv = shape.n_head_kv;
+    ggml_tensor * output = grouped(ctx, graph.input_f32(scores, static_cast<int64_t>(n_keys), shape.n_head / n_head_kv, n_head_kv));
+    graph.expand(output, /*output*/ true);
+    graph.run();
+    return read_grouped(output);
 }
 
 }  // namespace triattn

@@ -4,6 +4,7 @@
 #include "attention_probe.h"
 #include "device_graph.h"
 #include "kv_view.h"
+#include "selector.h"
 #include "stats.h"
 
 #include <complex>
@@ -24,8 +25,8 @@ struct ScoreOptions {
     bool use_unrotated = true;   // count bands that RoPE does not rotate
 };
 
-// scores[layer][(head*n_keys) + key]; layers and heads in the order of Stats.
-using Scores = std::vector<std::vector<float>>;
+// Scores of query heads: scores[layer][(head*n_keys) + key]; layers and heads in the order of Stats.
+using HeadScores = std::vector<std::vector<float>>;
 
 // mean over offsets of exp(i * omega * offset), times RoPE's scale: all that offsets contribute, whatever the position. [n_bands]
 std::vector<std::complex<double>> offset_means(const LayerStats & layer, const ScoreOptions & options);
@@ -44,7 +45,11 @@ public:
     Scorer(const KvView & view, Stats stats, ScoreOptions options, DeviceGraph & graph);
 
     // Scores of the keys in `cells` of one stream for a next query at `position`.
-    Scores score(uint32_t stream, const std::vector<KvCell> & cells, int64_t position);
+    HeadScores score(uint32_t stream, const std::vector<KvCell> & cells, int64_t position);
+
+    // The same as `select` takes them. Where keys lie on a device, it brings query heads together as well, so that what is read back
+    // from it is as small as can be.
+    Scores group(uint32_t stream, const std::vector<KvCell> & cells, int64_t position, int n_threads);
 
     // As DeviceGraph has it; for a device other than those of the cache, the graph is the one that any device runs.
     std::vector<std::string> missing_operations(ggml_backend_dev_t device);
@@ -52,8 +57,15 @@ public:
     const Stats & stats() const { return stats_; }
 
 private:
+    enum class Form { of_query_heads, grouped_on_devices, grouped_anywhere };
+
+    struct Output {
+        ggml_tensor * tensor;
+        bool is_grouped;
+    };
+
     void take_rope(const std::vector<AttentionNode> & nodes);
-    std::vector<ggml_tensor *> build(uint32_t stream, const std::vector<KvCell> & cells, int64_t position, bool for_any_device);
+    std::vector<Output> build(uint32_t stream, const std::vector<KvCell> & cells, int64_t position, Form form);
 
     const KvView & view_;
     Stats          stats_;           // with the context's RoPE
@@ -70,5 +82,8 @@ private:
 // Returns [n_head, n_keys].
 std::vector<float> score_keys(const LayerStats & layer, const std::vector<float> & keys, int64_t n_keys, int64_t position,
                               const ScoreOptions & options, bool on_host);
+
+// group_scores by the graph that devices run, on the CPU: [n_head_kv, n_keys].
+std::vector<float> group_scores_by_graph(const std::vector<float> & scores, size_t n_keys, LayerShape shape);
 
 }  // namespace triattn

@@ -1,9 +1,11 @@
 #include "selector.h"
 
 #include "errors.h"
+#include "parallel.h"
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -19,25 +21,62 @@ const std::pair<const char *, Mode> NAMES[] = {
 
 using Marks = std::vector<uint8_t>;
 
-// The protected keys and the best of the others, n_keep in all.
-Marks best(const float * scores, const Marks & is_protected, size_t n_keep) {
-    const size_t n_protected = std::count(is_protected.begin(), is_protected.end(), 1);
-    std::vector<size_t> others;
-    for (size_t i = 0; i < is_protected.size(); ++i) {
-        if (!is_protected[i]) {
-            others.push_back(i);
+struct Moments {
+    double mean;
+    double deviation;
+};
+
+// Sums of differences from one of the values lose nothing in double precision; several sums at a time are what compilers vectorise.
+Moments moments(const float * values, size_t n) {
+    constexpr size_t LANES = 8;
+    const double pivot = values[0];
+    double sums[LANES] = {}, squares[LANES] = {};
+    const auto add = [&](size_t lane, float value) {
+        const double x = value - pivot;
+        sums[lane] += x;
+        squares[lane] += x * x;
+    };
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (size_t lane = 0; lane < LANES; ++lane) {
+            add(lane, values[i + lane]);
         }
     }
-    const size_t room = std::min(n_keep - n_protected, others.size());
-    if (room < others.size()) {
-        std::nth_element(others.begin(), others.begin() + static_cast<std::ptrdiff_t>(room), others.end(), [&](size_t a, size_t b) {
-            return scores[a] != scores[b] ? scores[a] > scores[b] : a > b;
-        });
+    for (; i < n; ++i) {
+        add(0, values[i]);
     }
-    Marks kept = is_protected;
-    for (size_t i = 0; i < room; ++i) {
-        kept[others[i]] = 1;
+    const double mean = std::accumulate(sums, sums + LANES, 0.0) / static_cast<double>(n);
+    const double variance = std::accumulate(squares, squares + LANES, 0.0) / static_cast<double>(n) - mean * mean;
+    return {pivot + mean, std::sqrt(std::max(variance, 0.0))};
+}
+
+// One number that orders keys by score, equal ones by age.
+uint64_t rank(float score, size_t key) {
+    uint32_t bits;
+    score += 0.0f;  // there is one zero
+    std::memcpy(&bits, &score, sizeof bits);
+    bits = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+    return static_cast<uint64_t>(bits) << 32 | key;
+}
+
+// The n_keep best of n_keys.
+Marks best(const float * scores, size_t n_keys, size_t n_keep) {
+    Marks kept(n_keys, 1);
+    if (n_keep >= n_keys) {
+        return kept;
     }
+    std::vector<uint64_t> ranks(n_keys);
+    for (size_t i = 0; i < n_keys; ++i) {
+        ranks[i] = rank(scores[i], i);
+    }
+    const auto end_of_worst = ranks.begin() + static_cast<std::ptrdiff_t>(n_keys - n_keep);
+    // an eviction drops a small part: one pass past a heap of the worst; where it drops much, that would be slower
+    if (n_keys - n_keep < n_keys / 8) {
+        std::partial_sort(ranks.begin(), end_of_worst, ranks.end());
+    } else {
+        std::nth_element(ranks.begin(), end_of_worst, ranks.end());
+    }
+    std::for_each(ranks.begin(), end_of_worst, [&](uint64_t worst) { kept[static_cast<uint32_t>(worst)] = 0; });
     return kept;
 }
 
@@ -80,62 +119,47 @@ Mode mode_from_name(const std::string & name) {
 bool moves_rows(Mode mode) { return mode == Mode::per_layer_head || mode == Mode::per_head || mode == Mode::per_layer; }
 bool needs_scores(Mode mode) { return moves_rows(mode) || mode == Mode::global; }
 
-std::vector<float> group_scores(const std::vector<float> & scores, LayerShape shape, const std::vector<uint8_t> & is_protected) {
-    const size_t n_keys = is_protected.size();
-    const size_t group = static_cast<size_t>(shape.n_head / shape.n_head_kv);
-    const double n_free = static_cast<double>(n_keys) - static_cast<double>(std::count(is_protected.begin(), is_protected.end(), 1));
-    std::vector<float> result(shape.n_head_kv * n_keys, -std::numeric_limits<float>::infinity());
-    for (size_t h = 0; h < static_cast<size_t>(shape.n_head); ++h) {
-        const float * s = scores.data() + h * n_keys;
-        double mean = 0, variance = 0;
-        for (size_t i = 0; i < n_keys; ++i) {
-            mean += is_protected[i] ? 0.0 : s[i];
-        }
-        mean /= std::max(n_free, 1.0);
-        for (size_t i = 0; i < n_keys; ++i) {
-            variance += is_protected[i] ? 0.0 : (s[i] - mean) * (s[i] - mean);
-        }
-        const double deviation = std::max(std::sqrt(variance / std::max(n_free, 1.0)), 1e-6);
-        if (!std::isfinite(mean) || !std::isfinite(deviation)) {
-            throw DecodeError("the score of a cached key is not finite: the cache or the statistics hold NaN or infinity");
-        }
-        float * out = result.data() + h / group * n_keys;
-        for (size_t i = 0; i < n_keys; ++i) {
-            out[i] = std::max(out[i], static_cast<float>((s[i] - mean) / deviation));
-        }
-    }
-    return result;
+void throw_not_finite() {
+    throw DecodeError("the score of a cached key is not finite: the cache or the statistics hold NaN or infinity");
 }
 
-Kept select(Mode mode, const Scores & scores, const std::vector<LayerShape> & shapes, const std::vector<uint8_t> & is_protected,
-            size_t n_keep, uint64_t seed) {
-    const size_t n_keys = is_protected.size();
-    const size_t n_protected = std::count(is_protected.begin(), is_protected.end(), 1);
-    if (n_protected > n_keep) {
-        throw BudgetError(std::to_string(n_protected) + " keys are protected, more than the budget of " + std::to_string(n_keep));
+void group_scores(const float * scores, size_t n_keys, LayerShape shape, float * out) {
+    const size_t group = static_cast<size_t>(shape.n_head / shape.n_head_kv);
+    for (size_t h = 0; h < static_cast<size_t>(shape.n_head) && n_keys > 0; ++h, scores += n_keys) {
+        const auto [mean, deviation] = moments(scores, n_keys);
+        if (!std::isfinite(mean) || !std::isfinite(deviation)) {
+            throw_not_finite();
+        }
+        const double scale = 1.0 / std::max(deviation, LEAST_DEVIATION);
+        float * best = out + h / group * n_keys;
+        const bool is_first = h % group == 0;
+        for (size_t i = 0; i < n_keys; ++i) {
+            const auto z = static_cast<float>((scores[i] - mean) * scale);
+            best[i] = is_first ? z : std::max(best[i], z);
+        }
     }
+}
+
+Kept select(Mode mode, const Scores & scores, const std::vector<LayerShape> & shapes, size_t n_keys, size_t n_keep, uint64_t seed, int n_threads) {
+    const auto best_of = [&](const float * values) { return best(values, n_keys, n_keep); };
     if (!needs_scores(mode)) {
-        return same_everywhere(best(control_scores(mode, n_keys, seed).data(), is_protected, n_keep), shapes);
+        return same_everywhere(best_of(control_scores(mode, n_keys, seed).data()), shapes);
     }
     if (scores.size() != shapes.size()) {
         throw StatsError("scores of " + std::to_string(scores.size()) + " layers, shapes of " + std::to_string(shapes.size()));
     }
-
-    std::vector<std::vector<float>> grouped;  // [layer][kv_head*n_keys]
     for (size_t l = 0; l < shapes.size(); ++l) {
-        if (scores[l].size() != shapes[l].n_head * n_keys) {
+        if (scores[l].size() != shapes[l].n_head_kv * n_keys) {
             throw StatsError("the scores of a layer have the wrong size");
         }
-        grouped.push_back(group_scores(scores[l], shapes[l], is_protected));
     }
-
     Kept result(shapes.size());
     if (mode == Mode::per_layer_head) {
-        for (size_t l = 0; l < shapes.size(); ++l) {
+        parallel_for(shapes.size(), threads_for(shapes.size() * scores[0].size(), n_threads), [&](size_t l) {
             for (int h = 0; h < shapes[l].n_head_kv; ++h) {
-                result[l].push_back(best(grouped[l].data() + h * n_keys, is_protected, n_keep));
+                result[l].push_back(best_of(scores[l].data() + h * n_keys));
             }
-        }
+        });
         return result;
     }
     if (mode == Mode::per_head) {
@@ -144,16 +168,16 @@ Kept select(Mode mode, const Scores & scores, const std::vector<LayerShape> & sh
                 throw UnsupportedModelError("mode per_head needs the same number of KV heads in every layer; use per_layer_head");
             }
         }
-        std::vector<double> sum(grouped[0].begin(), grouped[0].end());
+        std::vector<double> sum(scores[0].begin(), scores[0].end());
         for (size_t l = 1; l < shapes.size(); ++l) {
             for (size_t i = 0; i < sum.size(); ++i) {
-                sum[i] += grouped[l][i];
+                sum[i] += scores[l][i];
             }
         }
         const std::vector<float> means(sum.begin(), sum.end());  // a common factor does not change the order
         std::vector<Marks> kept;
         for (int h = 0; h < shapes[0].n_head_kv; ++h) {
-            kept.push_back(best(means.data() + h * n_keys, is_protected, n_keep));
+            kept.push_back(best_of(means.data() + h * n_keys));
         }
         result.assign(shapes.size(), kept);
         return result;
@@ -162,17 +186,35 @@ Kept select(Mode mode, const Scores & scores, const std::vector<LayerShape> & sh
     std::vector<float> overall(n_keys, -std::numeric_limits<float>::infinity());
     for (size_t l = 0; l < shapes.size(); ++l) {
         std::vector<float> maximum(n_keys, -std::numeric_limits<float>::infinity());
-        for (size_t i = 0; i < grouped[l].size(); ++i) {
-            maximum[i % n_keys] = std::max(maximum[i % n_keys], grouped[l][i]);
+        for (size_t i = 0; i < scores[l].size(); ++i) {
+            maximum[i % n_keys] = std::max(maximum[i % n_keys], scores[l][i]);
         }
         for (size_t i = 0; i < n_keys; ++i) {
             overall[i] = std::max(overall[i], maximum[i]);
         }
         if (mode == Mode::per_layer) {
-            result[l].assign(shapes[l].n_head_kv, best(maximum.data(), is_protected, n_keep));
+            result[l].assign(shapes[l].n_head_kv, best_of(maximum.data()));
         }
     }
-    return mode == Mode::per_layer ? result : same_everywhere(best(overall.data(), is_protected, n_keep), shapes);
+    return mode == Mode::per_layer ? result : same_everywhere(best_of(overall.data()), shapes);
+}
+
+Kept with_protected(const Kept & kept, const std::vector<uint8_t> & is_protected) {
+    Kept result;
+    for (const auto & layer : kept) {
+        result.emplace_back();
+        for (const Marks & head : layer) {
+            Marks all(is_protected.size(), 1);
+            auto next = head.begin();
+            for (size_t i = 0; i < all.size(); ++i) {
+                if (!is_protected[i]) {
+                    all[i] = *next++;
+                }
+            }
+            result.back().push_back(std::move(all));
+        }
+    }
+    return result;
 }
 
 }  // namespace triattn

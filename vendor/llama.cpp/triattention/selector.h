@@ -1,7 +1,5 @@
-// Chooses which keys each set keeps. Pure host code: scores in, marks out.
+// Chooses which keys each head keeps. Pure host code: scores in, marks out.
 #pragma once
-
-#include "scorer.h"
 
 #include <cstdint>
 #include <string>
@@ -26,14 +24,25 @@ struct LayerShape {
 // kept[layer][kv_head][key]: 1 if that head keeps the key. All heads keep the same number of keys.
 using Kept = std::vector<std::vector<std::vector<uint8_t>>>;
 
-// z-score of each query head over the unprotected keys (biased deviation, at least 1e-6), then the maximum over the query
-// heads of each KV head: [n_head_kv, n_keys]. Throws DecodeError if a score is not finite.
-std::vector<float> group_scores(const std::vector<float> & scores, LayerShape shape, const std::vector<uint8_t> & is_protected);
+// Scores to choose by: scores[layer][(kv_head*n_keys) + key].
+using Scores = std::vector<std::vector<float>>;
 
-// Keeps `n_keep` of the keys in every head: all protected ones, then those with the best scores; equal scores: the newer key.
-// `scores` may be empty where needs_scores(mode) is false. `seed` serves Mode::random alone.
-// Throws BudgetError if more than n_keep keys are protected.
-Kept select(Mode mode, const Scores & scores, const std::vector<LayerShape> & shapes, const std::vector<uint8_t> & is_protected,
-            size_t n_keep, uint64_t seed);
+// The least deviation that a head's scores are divided by.
+constexpr double LEAST_DEVIATION = 1e-6;
+
+// From scores of query heads [n_head, n_keys]: the z-score over the keys (biased deviation), then the maximum over the query heads
+// of each KV head, to `out` [n_head_kv, n_keys]. Throws DecodeError if a score is not finite.
+void group_scores(const float * scores, size_t n_keys, LayerShape shape, float * out);
+
+// Throws the DecodeError of a score that is not finite.
+[[noreturn]] void throw_not_finite();
+
+// Keeps the `n_keep` best of `n_keys` in every head; of equal ones the newer key. `scores` may be empty where needs_scores(mode) is
+// false. `seed` serves Mode::random alone.
+Kept select(Mode mode, const Scores & scores, const std::vector<LayerShape> & shapes, size_t n_keys, size_t n_keep, uint64_t seed,
+            int n_threads = 1);
+
+// Marks of all keys from those of the ones that are not protected; protected ones are kept.
+Kept with_protected(const Kept & kept, const std::vector<uint8_t> & is_protected);
 
 }  // namespace triattn
