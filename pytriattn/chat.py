@@ -17,6 +17,7 @@ from pytriattn.chat_types import ChatChunk, ChatCompletion, ChatDelta, ChatLogpr
 from pytriattn.completion import CompletionUsage
 from pytriattn.errors import ChatError
 from pytriattn.generation import Generation, token_limit
+from pytriattn.json_schema import check_patterns, warn_of_patterns
 from pytriattn.sampling import LlamaGrammar, SamplingParams
 from pytriattn.text_stream import GeneratedToken, check_stops, generated_pieces
 
@@ -48,16 +49,20 @@ class ChatRequest:
 
         Raises:
             ValueError: `response_format` makes no sense.
+            GrammarError: the schema has a pattern that a grammar cannot express.
         """
         wanted = self.response_format or {"type": "text"}
         kind = wanted.get("type")
         if kind == "text":
             return ""
         if kind == "json_object":
-            return json.dumps(wanted.get("schema") or {"type": "object"})
+            schema = wanted.get("schema") or {"type": "object"}
+            check_patterns(schema)
+            return json.dumps(schema)
         if kind == "json_schema":
             schema = (wanted.get("json_schema") or {}).get("schema", wanted.get("schema"))
             if isinstance(schema, Mapping):
+                check_patterns(schema)
                 return json.dumps(schema)
             raise ValueError("response_format of type json_schema needs {'json_schema': {'schema': {...}}}")
         raise ValueError(f"response_format has the type {kind!r}, it must be 'text', 'json_object' or 'json_schema'")
@@ -87,6 +92,8 @@ def _apply_template(templates: core.ChatTemplates, request: ChatRequest) -> core
     if isinstance(request.messages, (str, bytes, Mapping)) or not request.messages:
         raise ChatError("messages must be a list of dictionaries with 'role' and 'content', and not empty")
     choice, tools = request.choice_of_tools()
+    if choice != "none":
+        warn_of_patterns(tools)
     grammar = request.params.grammar
     prompt = templates.apply(
         messages=json.dumps(list(request.messages)),

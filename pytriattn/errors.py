@@ -13,6 +13,7 @@ __all__ = [
     "ContextWarning",
     "DecodeError",
     "GrammarError",
+    "GrammarWarning",
     "InvalidTokenError",
     "ModelLoadError",
     "RequestCancelledError",
@@ -70,6 +71,10 @@ class InvalidTokenError(TriAttnError, ValueError):
 
 class GrammarError(TriAttnError, ValueError):
     """A grammar or a JSON schema cannot be used."""
+
+
+class GrammarWarning(UserWarning):
+    """A part of a tool's JSON schema has no equivalent in a grammar."""
 
 
 class ChatError(TriAttnError, ValueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytriattn._native import core
+from pytriattn.json_schema import grammar_of_schema
 
 __all__ = ["LlamaGrammar", "LogitsProcessor", "SamplingParams"]
 
@@ -83,7 +83,7 @@ class LlamaGrammar:
         Raises:
             GrammarError: the schema uses something that a grammar cannot express.
         """
-        return cls(core.grammar_of_schema(schema if isinstance(schema, str) else json.dumps(schema)))
+        return cls(grammar_of_schema(schema))
 
 
 @dataclass(frozen=True)

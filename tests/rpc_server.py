@@ -14,7 +14,9 @@ class RpcServer:
     """A server on a port that the system chose; ends with the ``with`` block."""
 
     def __init__(self, *options: str, port: int = 0) -> None:
-        command = [sys.executable, "-m", "pytriattn.cli.rpc_server", "--threads", "2", "--port", str(port), *options]
+        # the CPU, where there are GPUs as well: then what it computes is what this process does, bit for bit
+        command = [sys.executable, "-m", "pytriattn.cli.rpc_server", "--device", "CPU", "--threads", "2"]
+        command += ["--port", str(port), *options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         atexit.register(self.process.kill)  # where a test ends in an error before it comes to the end of the block
         assert self.process.stdout is not None

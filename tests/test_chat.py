@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import bench_chat
 import pytest
 
-from pytriattn import ChatError, GrammarError, InvalidTokenError, Llama, LlamaGrammar, TriAttentionStats
+from pytriattn import ChatError, GrammarError, GrammarWarning, InvalidTokenError, Llama, LlamaGrammar, TriAttentionStats
 
 MESSAGES = [
     {"role": "system", "content": "Answer in English, in one short sentence."},
@@ -176,6 +177,40 @@ def test_grammars(llm: Llama) -> None:
     number = LlamaGrammar.from_json_schema({"type": "integer", "minimum": 10, "maximum": 99})
     assert 10 <= int(llm("A number: ", grammar=number)["choices"][0]["text"]) <= 99  # type: ignore[index]
     assert json.loads(llm("JSON: ", json_schema={"type": "boolean"})["choices"][0]["text"]) in (True, False)  # type: ignore[index]
+
+
+def with_pattern(pattern: str) -> dict[str, Any]:
+    # "pattern" as a name and among values is none
+    inner = {"pattern": {"type": "string", "pattern": pattern}, "kind": {"enum": [{"pattern": "anything"}]}}
+    return {"type": "object", "properties": {"inner": {"anyOf": [{"type": "object", "properties": inner}]}}}
+
+
+@pytest.mark.parametrize("pattern", ["[0-9]{4}", "^(?=a)b$", r"^\bword$"])
+def test_patterns_that_a_grammar_cannot_follow_are_refused(llm: Llama, pattern: str) -> None:
+    """llama.cpp would print a warning and take any string."""
+    schema, message = with_pattern(pattern), re.escape(f"the pattern {pattern!r} has no equivalent")
+    with pytest.raises(GrammarError, match=message):
+        LlamaGrammar.from_json_schema(schema)
+    with pytest.raises(GrammarError, match=message):
+        llm("A: ", json_schema=json.dumps(schema))
+    for response_format in (
+        {"type": "json_object", "schema": schema},
+        {"type": "json_schema", "json_schema": {"schema": schema}},
+    ):
+        with pytest.raises(GrammarError, match=message):
+            answer(llm, response_format=response_format)
+
+
+def test_patterns_are_followed(llm: Llama) -> None:
+    text = llm("A year: ", json_schema={"type": "string", "pattern": "^(19|20)[0-9]{2}$"}, max_tokens=20)
+    assert re.fullmatch(r"(19|20)\d\d", json.loads(text["choices"][0]["text"]))  # type: ignore[index]
+    LlamaGrammar.from_json_schema(with_pattern("^a+$"))
+
+
+def test_patterns_of_tools_are_warned_of(tool_llm: Llama) -> None:
+    tool = {"type": "function", "function": {"name": "when", "parameters": with_pattern("[0-9]{4}")}}
+    with pytest.warns(GrammarWarning, match=r"the tool 'when' wants an argument of the pattern '\[0-9\]\{4\}'"):
+        answer(tool_llm, tools=[tool], tool_choice="auto")
 
 
 def test_what_cannot_be_asked_for(llm: Llama) -> None:

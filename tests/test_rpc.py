@@ -6,13 +6,12 @@ import pathlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import tiny_archs
+from engine_runs import KINDS, MODES, SHARED, assert_same, measured, n_layers, read
 from rpc_server import RpcServer
 from test_adapters import write_lora
 
@@ -21,11 +20,6 @@ from pytriattn._native import core
 
 Tiny = Callable[[str], pathlib.Path]
 
-MODES = ("per_layer_head", "per_head", "per_layer", "global", "recent", "random")
-# a plain cache, sliding windows beside it, a latent cache, a recurrent state beside it
-KINDS = ("llama", "gemma3", "deepseek2-full", "qwen35")
-# readers of another layer's cache: a split between them puts a copy in between
-SHARED = ("gemma4", "nanbeige", "hrm_text")
 TEXT = "The history of the lighthouse is long, and nobody alive remembers its beginning. " * 14
 
 
@@ -35,79 +29,29 @@ def server() -> Iterator[RpcServer]:
         yield running
 
 
-@dataclass
-class Run:
-    """What reading a text under a budget leaves behind."""
-
-    stats: Any
-    logits: npt.NDArray[np.float32]
-    kept: list[list[int]]
-    rows: list[bytes]
-
-
-def measured(model: Any) -> Any:
-    tokens = np.random.default_rng(3).integers(0, 250, 256, dtype=np.int32)
-    return core.calibrate(model, tokens, n_ctx=256, n_ubatch=128, n_threads=2)
-
-
-def read(
-    path: pathlib.Path, servers: list[str], layers: int, *, stats: Any = None, mode: str = MODES[0], cache: str = "f16"
-) -> Run:
-    model = core.Model(str(path), layers, rpc_servers=servers)
-    stats = stats or measured(model)
-    eviction = core.EvictionConfig(mode=mode, budget=96, interval=32, window=16, seed=5)
-    context = core.Context(
-        model=model, n_ctx=1024, n_threads=2, type_k=cache, type_v=cache, eviction=eviction, stats=stats
-    )
-    half = np.random.default_rng(7).integers(0, 250, 150, dtype=np.int32)
-    tokens = np.concatenate([half, half])
-    for i in range(0, len(tokens), 30):
-        context.read(seq=0, tokens=tokens[i : i + 30], n_protected=0)
-    return Run(
-        stats,
-        np.array(context.logits(-1)),
-        [context.kept_positions(0, il, head).tolist() for il, n, _, _ in context.layers for head in range(n)],
-        [
-            context.cache_rows(0, il, is_v)
-            for il, _, _, v in context.layers
-            for is_v in ((False, True) if v else (False,))
-        ],
-    )
-
-
-def n_layers(path: pathlib.Path) -> int:
-    return int(core.Model(str(path)).n_layer)
-
-
-def assert_same(run: Run, expected: Run) -> None:
-    assert run.kept == expected.kept
-    np.testing.assert_allclose(run.logits, expected.logits, atol=1e-2)
-    assert run.rows == expected.rows
-
-
 @pytest.mark.parametrize("cache", ["f16", "q8_0", "q4_0"])
 @pytest.mark.parametrize("arch", KINDS)
 def test_caches_on_a_server_and_split_with_it_are_those_of_the_cpu(
     tiny: Tiny, server: RpcServer, arch: str, cache: str
 ) -> None:
     path = tiny(arch)
-    expected = read(path, [], -1, cache=cache)
+    expected = read(path, cache=cache)
     for layers in (-1, (n_layers(path) + 1) // 2):
-        assert_same(read(path, [server.address], layers, stats=expected.stats, cache=cache), expected)
+        assert_same(read(path, layers, [server.address], stats=expected.stats, cache=cache), expected)
 
 
 @pytest.mark.parametrize("mode", MODES[1:])
 def test_every_mode_on_a_server_and_split_with_it(tiny: Tiny, server: RpcServer, mode: str) -> None:
     path = tiny("llama")
-    expected = read(path, [], -1, mode=mode, cache="q8_0")
+    expected = read(path, mode=mode, cache="q8_0")
     for layers in (-1, 2):
-        assert_same(read(path, [server.address], layers, stats=expected.stats, mode=mode, cache="q8_0"), expected)
+        assert_same(read(path, layers, [server.address], stats=expected.stats, mode=mode, cache="q8_0"), expected)
 
 
 @pytest.mark.parametrize("arch", [*KINDS, *SHARED])
 def test_calibration_sees_through_the_borders_between_devices(tiny: Tiny, server: RpcServer, arch: str) -> None:
     path = tiny(arch)
-    expected = measured(core.Model(str(path)))
+    expected = measured(core.Model(str(path), 0))
     for layers in range(1, n_layers(path) + 1):
         stats = measured(core.Model(str(path), layers, rpc_servers=[server.address]))
         assert len(stats.layers) == len(expected.layers)
@@ -120,8 +64,8 @@ def test_calibration_sees_through_the_borders_between_devices(tiny: Tiny, server
 @pytest.mark.parametrize("arch", SHARED)
 def test_layers_that_share_a_cache_over_devices(tiny: Tiny, server: RpcServer, arch: str) -> None:
     path = tiny(arch)
-    expected = read(path, [], -1)
-    assert_same(read(path, [server.address], (n_layers(path) + 1) // 2, stats=expected.stats), expected)
+    expected = read(path)
+    assert_same(read(path, (n_layers(path) + 1) // 2, [server.address], stats=expected.stats), expected)
 
 
 def generate(llm: Llama, n: int = 40) -> str:
