@@ -11,12 +11,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pytriattn.calibration import DEFAULT_TOKENS, calibrate_native
-from pytriattn.errors import StatsError, TriAttnError
+from pytriattn.cli.program import EXIT_FAILED, EXIT_OK, run
+from pytriattn.errors import StatsError
 from pytriattn.stats import TriAttentionStats
 
 __all__ = ["main"]
-
-EXIT_OK, EXIT_ERROR, EXIT_INTERRUPTED = 0, 1, 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,7 +74,7 @@ def _summary(stats: TriAttentionStats, output: Path, seconds: float) -> str:
     )
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> int:
     from pytriattn._native import backends, core
     from pytriattn.model_file import check_model_file, model_identity
 
@@ -108,20 +107,18 @@ def _run(arguments: argparse.Namespace) -> None:
         )
     stats.save(output)
     print(_summary(stats, output, time.monotonic() - start))
+    return EXIT_OK
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with these arguments (default: the process's own) and return its exit code."""
     arguments = _parser().parse_args(argv)
-    try:
-        _run(arguments)
-    except (TriAttnError, OSError) as error:
-        print(f"pytriattn-calibrate: {error}", file=sys.stderr)
-        return EXIT_ERROR
-    except KeyboardInterrupt:
-        print("pytriattn-calibrate: interrupted, nothing was written", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return EXIT_OK
+    return run(
+        "pytriattn-calibrate",
+        lambda: _run(arguments),
+        exit_error=EXIT_FAILED,
+        interrupted="interrupted, nothing was written",
+    )
 
 
 if __name__ == "__main__":

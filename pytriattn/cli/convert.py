@@ -7,11 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytriattn.errors import TriAttnError
+from pytriattn.cli.program import EXIT_FAILED, EXIT_OK, run
 
 __all__ = ["main"]
-
-EXIT_OK, EXIT_ERROR = 0, 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -21,7 +19,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="pytriattn-convert",
         description="Convert query statistics between pytriattn's .triattention, the .pt files of the published code, TRIA (.bin) and "
         "the .triattention files of llama.cpp forks. What IN is, its contents tell. No code in a .pt file is executed.",
-        epilog="Exit codes: 0 done, 1 error, 2 wrong usage.",
+        epilog="Exit codes: 0 done, 1 error, 2 wrong usage, 130 interrupted.",
     )
     parser.add_argument("source", metavar="IN", type=Path, help="the file to convert")
     parser.add_argument("output", metavar="OUT", type=Path, help="the file to write")
@@ -39,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> int:
     from pytriattn.convert_file import convert_file
 
     converted = convert_file(
@@ -57,17 +55,13 @@ def _run(arguments: argparse.Namespace) -> None:
     print(f"layers         {len(stats.layers)} with full attention")
     print(f"concentration  {stats.mean_concentration():.3f} (mean of R; 1: all queries point the same way)")
     print(f"written        {arguments.output} ({arguments.output.stat().st_size} bytes)")
+    return EXIT_OK
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with these arguments (default: the process's own) and return its exit code."""
     arguments = _parser().parse_args(argv)
-    try:
-        _run(arguments)
-    except (TriAttnError, OSError) as error:
-        print(f"pytriattn-convert: {error}", file=sys.stderr)
-        return EXIT_ERROR
-    return EXIT_OK
+    return run("pytriattn-convert", lambda: _run(arguments), exit_error=EXIT_FAILED)
 
 
 if __name__ == "__main__":

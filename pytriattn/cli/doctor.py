@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pytriattn.cli.output import EXIT_OK, print_json, print_tables, run
+from pytriattn.cli.output import print_json, print_tables
+from pytriattn.cli.program import EXIT_OK, run
 from pytriattn.diagnosis import BackendFacts, Diagnosis, diagnose
 from pytriattn.json_values import SCHEMA, to_json
 from pytriattn.text import format_bytes, printable
@@ -69,7 +70,13 @@ def _devices(diagnosis: Diagnosis) -> Table:
 
 
 def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
-    features = [name for backend in diagnosis.backends if backend.name == "cpu" for name, value in backend.features.items() if value != "0"]
+    features = [
+        name
+        for backend in diagnosis.backends
+        if backend.name == "cpu"
+        for name, value in backend.features.items()
+        if value != "0"
+    ]
     rows = [
         ("pytriattn", diagnosis.version),
         ("llama.cpp", diagnosis.llama_cpp),
@@ -88,7 +95,9 @@ def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
         yield Text(f"wrong: {printable(problem)}", style="bold red")
     for advice in diagnosis.advice:
         yield Text(f"note: {printable(advice)}", style="yellow")
-    yield Text("Something is wrong." if diagnosis.problems else "Healthy.", style="bold red" if diagnosis.problems else "green")
+    yield Text(
+        "Something is wrong." if diagnosis.problems else "Healthy.", style="bold red" if diagnosis.problems else "green"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pytriattn.cli.output import EXIT_OK, add_cache_options, cache_options, print_json, print_tables, read_model, run
+from pytriattn.cli.output import add_cache_options, cache_options, print_json, print_tables, read_model
+from pytriattn.cli.program import EXIT_OK, run
 
 __all__ = ["main"]
 

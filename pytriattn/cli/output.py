@@ -1,35 +1,27 @@
-"""What the command-line tools have in common: options of the cache, printing, exit codes and errors of one line."""
+"""What the command-line tools have in common: options of the cache, reading a model's header, printing."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
-from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console, RenderableType
 
 from pytriattn.cli.sizes import natural, parse_size, positive
-from pytriattn.errors import ModelLoadError, TriAttnError
+from pytriattn.errors import ModelLoadError
 from pytriattn.kv_memory import CACHE_TYPES
 from pytriattn.memory import CacheOptions
 from pytriattn.model_info import ModelInfo
-from pytriattn.text import printable
 
 __all__ = [
-    "EXIT_ERROR",
-    "EXIT_OK",
     "add_cache_options",
     "cache_options",
     "print_json",
     "print_tables",
     "read_model",
-    "run",
 ]
 
-EXIT_OK, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 130
 _LEAST_WIDTH = 132  # of output that goes to a file or a pipe, where nothing needs folding
 
 
@@ -100,22 +92,3 @@ def print_tables(tables: RenderableType) -> None:
     if not console.is_terminal:
         console.width = max(console.width, _LEAST_WIDTH)
     console.print(tables)
-
-
-def run(program: str, body: Callable[[], int]) -> int:
-    """Return the exit code of `body`; an error that a user can cause becomes one line on standard error and code 2."""
-    try:
-        code = body()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # the reader (head, less) has seen enough; the interpreter must not flush once more at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
-    except (TriAttnError, OSError, ImportError) as error:
-        message = " ".join(str(error).splitlines())
-        print(f"{program}: {printable(message)}", file=sys.stderr)
-        return EXIT_ERROR
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return code

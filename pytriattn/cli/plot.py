@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytriattn.cli.output import EXIT_OK, read_model, run
+from pytriattn.cli.output import read_model
+from pytriattn.cli.program import EXIT_OK, run
 from pytriattn.cli.sizes import positive
 from pytriattn.stats import TriAttentionStats
 

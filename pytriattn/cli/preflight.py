@@ -12,7 +12,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from pytriattn.cli.output import EXIT_OK, add_cache_options, cache_options, print_json, print_tables, read_model, run
+from pytriattn.cli.output import add_cache_options, cache_options, print_json, print_tables, read_model
+from pytriattn.cli.program import EXIT_OK, run
 from pytriattn.errors import StatsError
 from pytriattn.json_values import SCHEMA, to_json
 from pytriattn.preflight import Finding, PreflightSettings, Status, effective_settings, preflight

@@ -10,12 +10,12 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytriattn.errors import ContextError, TriAttnError
+from pytriattn.cli.program import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, run
+from pytriattn.errors import ContextError
 from pytriattn.threads import usable_cpus
 
 __all__ = ["main"]
 
-EXIT_OK, EXIT_ERROR, EXIT_INTERRUPTED = 0, 1, 130
 DEFAULT_PORT = 50052
 
 _WARNING = """\
@@ -72,7 +72,7 @@ def _address(host: str, port: int) -> str:
     return f"{address[0]}:{address[1]}"
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> int:
     from pytriattn._native import backends, core
     from pytriattn.log import forward_llama_log
 
@@ -81,7 +81,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.list_devices:
         for device in devices:
             print(f"{device.name}\t{device.description}")
-        return
+        return EXIT_OK
     threads = arguments.threads if arguments.threads is not None else usable_cpus()
     if threads < 1:
         raise ContextError(f"--threads is {threads}, it must be at least 1")
@@ -117,17 +117,12 @@ def _run(arguments: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with these arguments (default: the process's own) and return its exit code."""
     arguments = _parser().parse_args(argv)
-    try:
-        _run(arguments)
-    except (TriAttnError, OSError) as error:
-        print(f"pytriattn-rpc-server: {error}", file=sys.stderr)
-        return EXIT_ERROR
-    except KeyboardInterrupt:
-        print("pytriattn-rpc-server: ended", file=sys.stderr)
+    code = run("pytriattn-rpc-server", lambda: _run(arguments), exit_error=EXIT_FAILED, interrupted="ended")
+    if code == EXIT_INTERRUPTED:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(EXIT_INTERRUPTED)  # the server's thread is in ggml's code and cannot be ended otherwise
-    return EXIT_OK
+        os._exit(code)  # the server's thread is in ggml's code and cannot be ended otherwise
+    return code
 
 
 if __name__ == "__main__":
