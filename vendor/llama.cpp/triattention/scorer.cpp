@@ -25,18 +25,22 @@ ggml_tensor * per_head(ggml_context * ctx, ggml_tensor * rows, int64_t width, in
 // keys: [head_dim*n_head_kv, n] float32, contiguous, not Hadamard-rotated. Returns [n, n_head/n_head_kv, n_head_kv].
 ggml_tensor * layer_scores(ggml_context * ctx, DeviceGraph & graph, const LayerStats & layer, const ScoreOptions & options,
                            const std::vector<float> & query, const std::vector<float> & weights, ggml_tensor * keys, bool on_host) {
-    const int64_t d = layer.rope.head_dim, group = layer.n_head / layer.n_head_kv;
+    const int64_t d = layer.rope.head_dim;
+    // Query heads are batches of one vector, [width, 1, n_head], that share the keys of their KV head. As columns of one product they
+    // would be multiplied in half precision or TF32 on many GPUs, which then keep other keys than a CPU does.
+    const auto products = [&](ggml_tensor * rows, int64_t width, const std::vector<float> & vectors) {
+        return ggml_mul_mat(ctx, per_head(ctx, rows, width, layer.n_head_kv), graph.input_f32(vectors, width, 1, layer.n_head));
+    };
     ggml_tensor * scores = nullptr;
     if (options.use_trig) {
-        scores = ggml_mul_mat(ctx, per_head(ctx, keys, d, layer.n_head_kv), graph.input_f32(query, d, group, layer.n_head_kv));
+        scores = products(keys, d, query);
     }
     if (options.use_norm) {
         ggml_tensor * lengths = (on_host ? band_norms_on_host : band_norms)(ctx, layer.rope, layer.n_head_kv, keys);
-        ggml_tensor * norms = per_head(ctx, lengths, d / 2, layer.n_head_kv);
-        ggml_tensor * term  = ggml_mul_mat(ctx, norms, graph.input_f32(weights, d / 2, group, layer.n_head_kv));
+        ggml_tensor * term = products(lengths, d / 2, weights);
         scores = scores != nullptr ? ggml_add(ctx, scores, term) : term;
     }
-    return scores;
+    return ggml_reshape_3d(ctx, scores, keys->ne[1], layer.n_head / layer.n_head_kv, layer.n_head_kv);
 }
 
 // group_scores as a graph, with one number more behind each head's scores: a sum that is finite only if all of them are, since a
