@@ -34,8 +34,9 @@ template <typename Work> void parallel_for(size_t n, int n_threads, const Work &
             }
         }
     };
-    std::vector<std::thread> threads;
     const size_t n_helpers = std::min(n, static_cast<size_t>(std::max(n_threads, 1))) - std::min<size_t>(n, 1);
+    std::vector<std::thread> threads;
+    threads.reserve(n_helpers);
     try {
         for (size_t i = 0; i < n_helpers; ++i) {
             threads.emplace_back(run);

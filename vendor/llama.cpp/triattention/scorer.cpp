@@ -253,15 +253,16 @@ Scores Scorer::group(uint32_t stream, const std::vector<KvCell> & cells, int64_t
     for (size_t i = 0; i < outputs.size(); ++i) {
         if (outputs[i].is_grouped) {
             result[i] = read_grouped(outputs[i].tensor);
-        } else {
+        } else if (ggml_backend_buffer_is_host(outputs[i].tensor->buffer)) {
             n_scores += static_cast<size_t>(ggml_nelements(outputs[i].tensor));
+        } else {
+            throw Error("internal: scores of keys in host memory lie on a device");
         }
     }
     parallel_for(outputs.size(), threads_for(n_scores, n_threads), [&](size_t i) {
         if (!outputs[i].is_grouped) {
             const LayerShape shape{stats_.layers[i].n_head, stats_.layers[i].n_head_kv};
             result[i].resize(shape.n_head_kv * cells.size());
-            // in host memory, since the keys are
             group_scores(ggml_get_data_f32(outputs[i].tensor), cells.size(), shape, result[i].data());
         }
     });
