@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import pydoc_data.topics
+import signal
 import sys
 from collections.abc import Callable, Iterator
 
@@ -23,6 +24,10 @@ from pytriattn.calibration import bundled_text  # noqa: E402
 
 # As `Llama` does: where a GPU's plug-in is installed, the tests that use `core` directly run on it too.
 backends.require()
+
+# A shell starts jobs in the background with SIGINT ignored; tests of Ctrl-C, here and in child processes, must get it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Tokens = npt.NDArray[np.int32]
 
