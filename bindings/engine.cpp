@@ -37,8 +37,8 @@ std::vector<uint8_t> marks(const array<bool> & values) {
 
 // Returns the query heads of each KV head. Throws StatsError.
 triattn::LayerShape layer_shape(py::ssize_t n_head, int n_head_kv) {
-    if (n_head_kv < 1 || n_head % n_head_kv != 0) {
-        throw triattn::StatsError("scores are those of " + std::to_string(n_head) + " heads, which is no multiple of n_head_kv " + std::to_string(n_head_kv));
+    if (n_head_kv < 1 || n_head < 1 || n_head % n_head_kv != 0) {
+        throw triattn::StatsError("scores are those of " + std::to_string(n_head) + " heads, which is no positive multiple of n_head_kv " + std::to_string(n_head_kv));
     }
     return {static_cast<int>(n_head), n_head_kv};
 }

@@ -104,14 +104,21 @@ def test_scores_of_protected_keys_do_not_matter() -> None:
     assert (select(scores, 1, 12, protected=protected) == select(wild, 1, 12, protected=protected)).all()
 
 
+@pytest.mark.parametrize("mode", SCORED)
+def test_without_layers_there_is_nothing_to_keep(mode: str) -> None:
+    assert select(np.zeros((0, 2, 10)), 1, 5, mode=mode).shape == (0, 1, 10)
+
+
 def test_bad_values_are_refused() -> None:
     scores = np.zeros((1, 2, 10), dtype=np.float32)
     with pytest.raises(BudgetError, match="'best'.*per_layer_head"):
         select(scores, 1, 5, mode="best")
     with pytest.raises(BudgetError, match="8 keys are protected, more than the 5 to keep"):
         select(scores, 1, 5, protected=np.arange(10) < 8)
-    with pytest.raises(StatsError, match="no multiple of n_head_kv 3"):
+    with pytest.raises(StatsError, match="no positive multiple of n_head_kv 3"):
         select(scores, 3, 5)
+    with pytest.raises(StatsError, match="0 heads"):
+        select(np.zeros((1, 0, 10)), 1, 5)
     with pytest.raises(StatsError, match=r"shape \[4\], it must be \[10\]"):
         select(scores, 1, 5, protected=np.zeros(4, dtype=bool))
     with pytest.raises(StatsError):

@@ -153,6 +153,9 @@ Kept select(Mode mode, const Scores & scores, const std::vector<LayerShape> & sh
             throw StatsError("the scores of a layer have the wrong size");
         }
     }
+    if (shapes.empty()) {
+        return {};
+    }
     Kept result(shapes.size());
     if (mode == Mode::per_layer_head) {
         parallel_for(shapes.size(), threads_for(shapes.size() * scores[0].size(), n_threads), [&](size_t l) {
