@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytriattn import StatsError
-from pytriattn.formats import ForeignStats, parse_foreign, read_foreign, write_fork, write_pt, write_tria
+from pytriattn.conversion.formats import ForeignStats, parse_foreign, read_foreign, write_fork, write_pt, write_tria
 
 ALL = [(layer, head) for layer in range(3) for head in range(4)]
 HEADS = random_heads(ALL, 16)
