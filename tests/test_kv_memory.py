@@ -15,7 +15,7 @@ from tiny_models import make_tiny_model
 
 from pytriattn import Llama
 from pytriattn._native import core
-from pytriattn.model_info.kv_bytes import CACHE_TYPES
+from pytriattn.options.cache import CACHE_TYPES
 from pytriattn.model_info.reader import gguf_info
 
 

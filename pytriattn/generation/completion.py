@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pytriattn.errors import InvalidTokenError
 from pytriattn.generation.sampling import SamplingParams
-from pytriattn.generation.text_stream import GeneratedToken, Piece, check_stops, generated_pieces, named
+from pytriattn.generation.text_stream import GeneratedToken, Piece, check_stops, generated_pieces, top_by_text
 from pytriattn.generation.token_stream import Generation, token_limit
 from pytriattn.session.session import Session
 
@@ -106,7 +106,7 @@ def _prompt_tokens(
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     result, place = list[GeneratedToken](), 0
     for i, token in enumerate(tokens):
-        value, top = (None, None) if i == 0 else (values[i - 1][0], named(llm, values[i - 1][1]))
+        value, top = (None, None) if i == 0 else (values[i - 1][0], top_by_text(llm, values[i - 1][1]))
         result.append(GeneratedToken(place, llm.detokenize([token], special=True), value, top))
         place += len(decoder.decode(llm.token_bytes(token, special=True)))
     return result

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pytriattn.generation.token_stream import Generation
 from pytriattn.session.session import Session
 
-__all__ = ["GeneratedToken", "Piece", "TextStream", "check_stops", "generated_pieces", "named"]
+__all__ = ["GeneratedToken", "Piece", "TextStream", "check_stops", "generated_pieces", "top_by_text"]
 
 
 class GeneratedToken(NamedTuple):
@@ -41,7 +41,7 @@ def check_stops(stop: str | Sequence[str] | None) -> list[str]:
     return stops
 
 
-def named(llm: Session, top: list[tuple[int, float]]) -> dict[str, float]:
+def top_by_text(llm: Session, top: list[tuple[int, float]]) -> dict[str, float]:
     """Return log-probabilities by the texts of their tokens, best first."""
     result: dict[str, float] = {}
     for token, value in top:
@@ -75,7 +75,9 @@ class TextStream:
         self._held += self._decoder.decode(self._llm.token_bytes(token, token in self._shown))
         if n_top_logprobs is not None:
             value, top = self._llm.next_logprobs(token, n_top_logprobs)
-            self._tokens.append(GeneratedToken(place, self._llm.detokenize([token]), value, named(self._llm, top)))
+            self._tokens.append(
+                GeneratedToken(place, self._llm.detokenize([token]), value, top_by_text(self._llm, top))
+            )
         found = [at for at in (self._held.find(text) for text in self._stops) if at >= 0]
         if found:
             self.has_stopped = True
