@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,16 @@ import numpy.typing as npt
 
 from pytriattn._native import core
 from pytriattn._native.log import forward_llama_log
-from pytriattn.errors import BusyError, ClosedError, ContextError, ContextFullError, ContextWarning, ServerLostError
+from pytriattn.errors import (
+    BudgetError,
+    BusyError,
+    ClosedError,
+    ContextError,
+    ContextFullError,
+    ContextWarning,
+    InvalidTokenError,
+    ServerLostError,
+)
 from pytriattn.eviction.counters import KVStats, PromptCounters, kv_stats_of
 from pytriattn.eviction.records import Eviction, EvictionReporter
 from pytriattn.session.adapters import Adapters, LoraScales
@@ -104,17 +113,25 @@ class Session(LoadedModel):
         context.start()
         n_kept = self._keep_prefix(tokens, wanted=n_top_logprobs is None)
         self._call += 1
-        try:
+        with self._forgetting_on_failure():
             if n_top_logprobs is None:
                 context.read(0, tokens[n_kept:], n_protected)
                 found: list[tuple[float, list[tuple[int, float]]]] = []
             else:
                 found = context.read_with_logprobs(0, tokens, n_protected, n_top_logprobs)
             self._tokens = tokens.tolist()
-            self._report_evictions()
-            return found
+        self._report_evictions()
+        return found
+
+    @contextlib.contextmanager
+    def _forgetting_on_failure(self) -> Iterator[None]:
+        """Keep the books while the context computes: what fails has cleared it, unless it was refused before it began."""
+        try:
+            yield
+        except (BusyError, ContextFullError, BudgetError, InvalidTokenError):
+            raise
         except BaseException:
-            self._tokens, self._n_in_steps = [], 0  # the context has been cleared
+            self._tokens, self._n_in_steps = [], 0
             raise
         finally:
             forward_llama_log()
@@ -154,18 +171,11 @@ class Session(LoadedModel):
         context = self._open_context()
         self.warn_beyond_training(len(self._tokens) + len(array))
         context.start()
-        self._call += 1
-        try:
+        with self._forgetting_on_failure():
             context.read(0, array, 0)
+            self._call += 1
             self._tokens += array.tolist()
-            self._report_evictions()
-        except ContextFullError:
-            raise
-        except BaseException:
-            self._tokens, self._n_in_steps = [], 0  # the context has been cleared
-            raise
-        finally:
-            forward_llama_log()
+        self._report_evictions()
 
     @property
     def logits(self) -> npt.NDArray[np.float32]:
@@ -323,13 +333,10 @@ class Session(LoadedModel):
             self.reset()
         else:
             self._call += 1
-        self._tokens, self._n_in_steps = [], 0  # if the following fails, the context has been cleared
-        try:
+        with self._forgetting_on_failure():
             logprobs, is_best = context.score(tokens[n_kept:], first - n_kept)
             self._tokens, self._n_in_steps = tokens.tolist(), len(tokens)
-            self._report_evictions()
-        finally:
-            forward_llama_log()
+        self._report_evictions()
         return ScoredTokens(logprobs, is_best.astype(np.bool_), n_kept)
 
     def warn_beyond_training(self, n_tokens: int) -> None:
