@@ -110,7 +110,7 @@ class Session(LoadedModel):
         context = self._open_context()
         self._check_fits(len(tokens), protected=self._protect_prompt)
         n_protected = len(tokens) if self._protect_prompt else 0
-        context.start()
+        self.forget_cancellation()
         n_kept = self._keep_prefix(tokens, wanted=n_top_logprobs is None)
         self._call += 1
         with self._forgetting_on_failure():
@@ -170,7 +170,7 @@ class Session(LoadedModel):
         array = self.check_tokens(tokens)
         context = self._open_context()
         self.warn_beyond_training(len(self._tokens) + len(array))
-        context.start()
+        self.forget_cancellation()
         with self._forgetting_on_failure():
             context.read(0, array, 0)
             self._call += 1
@@ -326,6 +326,7 @@ class Session(LoadedModel):
             return ScoredTokens(
                 np.array([logprob], dtype=np.float32), np.array([best == tokens[-1]], dtype=np.bool_), len(tokens)
             )
+        self.forget_cancellation()
         # other steps would be other matrix products, whose rounding differs
         common -= common % context.score_step
         n_kept = context.truncate(0, common) if common > 0 else 0
@@ -396,7 +397,7 @@ class Session(LoadedModel):
         context = self._open_context()
         for seq in range(context.n_seq_max):
             context.clear(seq)  # refused if another thread is at work; then nothing has changed
-        context.start()
+        self.forget_cancellation()
         self._call += 1
         self._tokens, self._n_in_steps = [], 0
 
@@ -418,6 +419,10 @@ class Session(LoadedModel):
     def cancel(self) -> None:
         """End the call that another thread is in, at once: it raises `RequestCancelledError`. Without one, nothing happens."""
         self._open_context().cancel()
+
+    def forget_cancellation(self) -> None:
+        """Begin a call: a `cancel` that came while nothing was under way does not end it."""
+        self._open_context().start()
 
     def abandon(self) -> None:
         """Forget what has been read, after a call that was interrupted or has failed halfway."""
