@@ -41,8 +41,18 @@ from pytriattn.generation.chat_types import (
     ChatDelta,
     ChatLogprobs,
     ChatMessage,
+    ChatTokenLogprob,
+    TokenLogprob,
+    ToolCall,
+    ToolFunction,
 )
-from pytriattn.generation.completion import Completion, CompletionChunk, CompletionUsage
+from pytriattn.generation.completion import (
+    Completion,
+    CompletionChoice,
+    CompletionChunk,
+    CompletionLogprobs,
+    CompletionUsage,
+)
 from pytriattn.generation.continuations import ContinuationScore, ContinuationScorer
 from pytriattn.generation.sampling import LlamaGrammar, SamplingParams
 from pytriattn.generation.token_stream import Generation
@@ -56,7 +66,14 @@ from pytriattn.options.cache import CacheOptions
 from pytriattn.options.eviction import EvictionSettings
 from pytriattn.options.rope import RopeSettings
 from pytriattn.plotting.curves import expected_logits, typical_heads
-from pytriattn.plotting.figures import plot_concentration, plot_expected_logits, plot_kept, plot_stats, save_figure
+from pytriattn.plotting.figures import (
+    DEFAULT_DISTANCE,
+    plot_concentration,
+    plot_expected_logits,
+    plot_kept,
+    plot_stats,
+    save_figure,
+)
 from pytriattn.plotting.kept import KeptKeys, PlotError, kept_keys, load_kept, save_kept
 from pytriattn.preflight.findings import Finding, Status, raise_failures
 from pytriattn.preflight.run import run_preflight
@@ -81,9 +98,12 @@ __all__ = [
     "ChatError",
     "ChatLogprobs",
     "ChatMessage",
+    "ChatTokenLogprob",
     "ClosedError",
     "Completion",
+    "CompletionChoice",
     "CompletionChunk",
+    "CompletionLogprobs",
     "CompletionUsage",
     "ContextError",
     "ContextFullError",
@@ -91,6 +111,7 @@ __all__ = [
     "ContinuationScore",
     "ContinuationScorer",
     "Converted",
+    "DEFAULT_DISTANCE",
     "DecodeError",
     "Embedding",
     "EmbeddingResponse",
@@ -124,6 +145,9 @@ __all__ = [
     "StateError",
     "StatsError",
     "Status",
+    "TokenLogprob",
+    "ToolCall",
+    "ToolFunction",
     "TriAttentionStats",
     "TriAttnError",
     "UnsupportedModelError",

@@ -428,4 +428,6 @@ class Llama(Session):
             self.read_prompt(prompt)
         elif not self.has_logits:
             raise ContextError("there are no logits to go on from, since a state was loaded; eval a token first")
+        else:
+            self.forget_cancellation()
         return Generation(self, sampler, limit, ignore_eos=params.ignore_eos)

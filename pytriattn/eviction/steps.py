@@ -97,7 +97,7 @@ def group_scores(
         DecodeError: a score is not finite.
     """
     array = np.asarray(scores, dtype=np.float32)
-    free = _free(protected, array)
+    free = _unprotected_mask(protected, array)
     found = core.group_scores(array[..., free], n_head_kv)
     result = np.full((len(found), array.shape[-1]), np.inf, dtype=np.float32)
     result[:, free] = found
@@ -131,7 +131,7 @@ def select(
         DecodeError: a score is not finite.
     """
     array = np.asarray(scores, dtype=np.float32)
-    free = _free(protected, array)
+    free = _unprotected_mask(protected, array)
     n_protected = int(np.count_nonzero(~free))
     if n_protected > n_keep:
         raise BudgetError(f"{n_protected} keys are protected, more than the {n_keep} to keep")
@@ -153,7 +153,7 @@ def plan_compaction(kept: npt.ArrayLike, slots: npt.ArrayLike | None = None) -> 
     return CompactionPlan(*core.plan_compaction(array, cells))
 
 
-def _free(protected: npt.ArrayLike | None, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+def _unprotected_mask(protected: npt.ArrayLike | None, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """Mark the keys that are not protected."""
     if scores.ndim == 0:
         raise StatsError("scores must be an array, one for each head and key")

@@ -25,7 +25,7 @@ from pytriattn.generation.chat_types import (
 from pytriattn.generation.completion import CompletionUsage
 from pytriattn.generation.json_schema import check_patterns, warn_of_patterns
 from pytriattn.generation.sampling import LlamaGrammar, SamplingParams
-from pytriattn.generation.text_stream import GeneratedToken, check_stops, generated_pieces
+from pytriattn.generation.text_stream import GeneratedToken, TokenValue, check_stops, generated_pieces
 from pytriattn.generation.token_stream import Generation, token_limit
 from pytriattn.session.session import Session
 
@@ -125,8 +125,7 @@ def _sampler(
 ) -> core.Sampler:
     """Return a sampler that follows the grammar of the template, of the response format or of the user."""
     settings = request.params.to_native(llm.n_ctx())
-    if request.params.seed is not None:
-        settings.seed = (request.params.seed + index) & 0xFFFFFFFF
+    settings.seed = request.params.native_seed(index)
     if prompt.grammar and request.params.grammar is None and request.params.json_schema is None:
         settings.set_grammar("tool_calls" if request.tools else "output_format", prompt.grammar)
         settings.grammar_lazy = prompt.grammar_lazy
@@ -217,16 +216,14 @@ def _chunks(
 
 
 def _logprobs(tokens: list[GeneratedToken]) -> ChatLogprobs:
-    def entry(text: str, value: float) -> TokenLogprob:
-        return {"token": text, "logprob": value, "bytes": list(text.encode())}
+    def entry(found: TokenValue) -> TokenLogprob:
+        return {"token": found.text, "logprob": found.logprob, "bytes": list(found.data)}
 
     return {
         "content": [
-            {
-                **entry(token.text, token.logprob or 0.0),
-                "top_logprobs": [entry(*best) for best in (token.top or {}).items()],
-            }
+            {**entry(token.value), "top_logprobs": [entry(best) for best in token.top]}
             for token in tokens
+            if token.value is not None
         ]
     }
 

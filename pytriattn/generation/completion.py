@@ -15,7 +15,14 @@ import numpy.typing as npt
 
 from pytriattn.errors import InvalidTokenError
 from pytriattn.generation.sampling import SamplingParams
-from pytriattn.generation.text_stream import GeneratedToken, Piece, check_stops, generated_pieces, named
+from pytriattn.generation.text_stream import (
+    GeneratedToken,
+    Piece,
+    TokenValue,
+    check_stops,
+    generated_pieces,
+    token_values,
+)
 from pytriattn.generation.token_stream import Generation, token_limit
 from pytriattn.session.session import Session
 
@@ -106,9 +113,10 @@ def _prompt_tokens(
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     result, place = list[GeneratedToken](), 0
     for i, token in enumerate(tokens):
-        value, top = (None, None) if i == 0 else (values[i - 1][0], named(llm, values[i - 1][1]))
-        result.append(GeneratedToken(place, llm.detokenize([token], special=True), value, top))
-        place += len(decoder.decode(llm.token_bytes(token, special=True)))
+        text, data = llm.detokenize([token], special=True), llm.token_bytes(token, special=True)
+        value = None if i == 0 else TokenValue(text, data, values[i - 1][0])
+        result.append(GeneratedToken(place, text, value, [] if i == 0 else token_values(llm, values[i - 1][1])))
+        place += len(decoder.decode(data))
     return result
 
 
@@ -121,8 +129,8 @@ def _chunks(llm: Session, pieces: Iterator[Piece], *, with_logprobs: bool) -> It
             for token in piece.tokens:
                 details["tokens"].append(token.text)
                 details["text_offset"].append(token.start)
-                details["token_logprobs"].append(token.logprob)
-                details["top_logprobs"].append(token.top)
+                details["token_logprobs"].append(None if token.value is None else token.value.logprob)
+                details["top_logprobs"].append(None if token.value is None else _by_text(token.top))
         choice: CompletionChoice = {
             "text": piece.text,
             "index": 0,
@@ -136,6 +144,14 @@ def _chunks(llm: Session, pieces: Iterator[Piece], *, with_logprobs: bool) -> It
             "model": llm.identity.name,
             "choices": [choice],
         }
+
+
+def _by_text(found: list[TokenValue]) -> dict[str, float]:
+    """Return log-probabilities by text; of several parts of characters, which all read U+FFFD, the best one counts."""
+    result: dict[str, float] = {}
+    for token in found:
+        result.setdefault(token.text, token.logprob)
+    return result
 
 
 def _join(chunks: Iterator[CompletionChunk], n_prompt: int, generation: Generation) -> Completion:

@@ -196,6 +196,13 @@ class SamplingParams:
             if not str(token).lstrip("-").isdigit() or not isinstance(bias, (int, float)) or math.isnan(bias):
                 raise ValueError(f"logit_bias has {token!r}: {bias!r}, it must map token ids to numbers")
 
+    def native_seed(self, answer: int = 0) -> int:
+        """Return llama.cpp's seed of the n-th answer to a request; no seed and -1 are random for all of them."""
+        first = core.RANDOM_SEED if self.seed is None else self.seed & 0xFFFFFFFF
+        if first == core.RANDOM_SEED:
+            return core.RANDOM_SEED
+        return (first + answer) % core.RANDOM_SEED
+
     def to_native(self, n_ctx: int) -> core.SamplingSettings:
         """Return the same settings as llama.cpp takes them; -1 for "everywhere" becomes `n_ctx`."""
         settings = core.SamplingSettings()
@@ -204,7 +211,7 @@ class SamplingParams:
         for name in ("penalty_last_n", "dry_penalty_last_n"):
             value = getattr(self, name)
             setattr(settings, name, n_ctx if value < 0 else value)
-        settings.seed = core.RANDOM_SEED if self.seed is None else self.seed & 0xFFFFFFFF
+        settings.seed = self.native_seed()
         settings.dry_sequence_breakers = list(self.dry_sequence_breakers)
         if self.samplers is not None:
             settings.set_order(list(self.samplers))

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from pytriattn.generation.token_stream import Generation
 from pytriattn.session.session import Session
 
-__all__ = ["GeneratedToken", "Piece", "TextStream", "check_stops", "generated_pieces", "named"]
+__all__ = ["GeneratedToken", "Piece", "TextStream", "check_stops", "generated_pieces", "TokenValue", "token_values"]
+
+
+class TokenValue(NamedTuple):
+    """A token that could stand at a place: its text, its bytes (perhaps a part of a character) and its log-probability."""
+
+    text: str
+    data: bytes
+    logprob: float
 
 
 class GeneratedToken(NamedTuple):
-    """A token of the output: where its text starts, its log-probability and the best ones at its place."""
+    """A token of the output: where its text starts, what it is, and the best ones at its place.
+
+    ``value`` is None for the first token of a prompt, of which nothing is known but its text.
+    """
 
     start: int
     text: str
-    logprob: float | None
-    top: dict[str, float] | None
+    value: TokenValue | None
+    top: list[TokenValue]
 
 
 class Piece(NamedTuple):
@@ -41,13 +52,12 @@ def check_stops(stop: str | Sequence[str] | None) -> list[str]:
     return stops
 
 
-def named(llm: Session, top: list[tuple[int, float]]) -> dict[str, float]:
-    """Return log-probabilities by the texts of their tokens, best first."""
-    result: dict[str, float] = {}
-    for token, value in top:
-        # of several fragments of characters, which all read U+FFFD, the best one counts
-        result.setdefault(llm.detokenize([token], special=True), value)
-    return result
+def token_values(llm: Session, found: Iterable[tuple[int, float]]) -> list[TokenValue]:
+    """Return (token, log-probability) pairs with the tokens' texts and bytes, in the same order."""
+    return [
+        TokenValue(llm.detokenize([token], special=True), llm.token_bytes(token, special=True), value)
+        for token, value in found
+    ]
 
 
 class TextStream:
@@ -75,7 +85,9 @@ class TextStream:
         self._held += self._decoder.decode(self._llm.token_bytes(token, token in self._shown))
         if n_top_logprobs is not None:
             value, top = self._llm.next_logprobs(token, n_top_logprobs)
-            self._tokens.append(GeneratedToken(place, self._llm.detokenize([token]), value, named(self._llm, top)))
+            text, data = self._llm.detokenize([token]), self._llm.token_bytes(token)
+            best = token_values(self._llm, top)
+            self._tokens.append(GeneratedToken(place, text, TokenValue(text, data, value), best))
         found = [at for at in (self._held.find(text) for text in self._stops) if at >= 0]
         if found:
             self.has_stopped = True

@@ -19,7 +19,8 @@ class Generation(Iterator[int]):
 
     Attributes:
         n_generated: tokens handed out so far.
-        finish_reason: None while it goes on, then ``stop`` (the model ended the text) or ``length`` (`max_tokens` or ``n_ctx``).
+        finish_reason: None while it goes on, then ``stop`` (the model ended the text) or ``length`` (`max_tokens` or
+            ``n_ctx``), or ``error`` (an exception ended it).
     """
 
     def __init__(self, llm: Session, sampler: core.Sampler, limit: int | None, *, ignore_eos: bool) -> None:
@@ -46,7 +47,13 @@ class Generation(Iterator[int]):
         is_full = self._last is not None and self._llm.n_tokens >= self._llm.n_ctx()
         if self.n_generated == self._limit or is_full:
             return self._finish("length")
-        token = self._llm.draw(self._sampler, after=self._last)
+        try:
+            token = self._llm.draw(self._sampler, after=self._last)
+        except BusyError:
+            raise  # nothing has changed: the next call can go on
+        except BaseException:
+            self.finish_reason = "error"
+            raise
         if not self._ignore_eos and self._llm.is_end(token):
             return self._finish("stop")
         self._last = token

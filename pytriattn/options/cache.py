@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pytriattn._native import core
+from pytriattn._util.numbers import whole_number
 from pytriattn.errors import BudgetError, ContextError
 from pytriattn.gguf.types import TENSOR_TYPES
 from pytriattn.options.eviction import EvictionSettings
@@ -50,7 +51,9 @@ class CacheOptions:
     rope: RopeSettings = field(default_factory=RopeSettings)
 
     def __post_init__(self) -> None:
-        """Check all values."""
+        """Check all values; take whole numbers of any kind, numpy's too."""
+        for name in ("n_ctx", "n_seq_max", "n_batch", "n_ubatch"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), ContextError))
         for name in ("type_k", "type_v"):
             cache_type(name, getattr(self, name))
         if self.flash_attn not in ("auto", "on", "off"):

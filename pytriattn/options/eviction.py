@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pytriattn._native import core
+from pytriattn._util.numbers import whole_number
 from pytriattn.errors import BudgetError
 
 __all__ = ["MODES", "EvictionSettings"]
@@ -24,6 +25,9 @@ class EvictionSettings:
         n_sink: the first keys, never evicted.
         seed: of mode ``random``.
         scale_budget_by_attention: raise the budget where few layers have full attention.
+
+    Raises:
+        BudgetError: a value is no whole number.
     """
 
     budget: int
@@ -33,6 +37,11 @@ class EvictionSettings:
     n_sink: int = 4
     seed: int = 0
     scale_budget_by_attention: bool = False
+
+    def __post_init__(self) -> None:
+        """Take whole numbers of any kind, numpy's too."""
+        for name in ("budget", "interval", "window", "n_sink", "seed"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), BudgetError))
 
     def check_prompt(self, n_protected: int) -> None:
         """Check that a protected prompt of this many tokens fits.

@@ -161,7 +161,7 @@ def diagnose() -> Diagnosis:
 
 
 def _is_idle(backend: BackendFacts) -> bool:
-    """Whether it is loaded to no purpose. RPC has no devices until servers are named."""
+    """Whether it is loaded but has no devices to use. RPC has none until servers are named."""
     return backend.loaded and backend.devices == 0 and backend.name != "rpc"
 
 

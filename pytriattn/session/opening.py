@@ -106,7 +106,7 @@ def open_model(
     if stats is not None and not isinstance(stats, TriAttentionStats):
         stats = TriAttentionStats.load(stats)
     path = check_model_file(model_path)
-    # read before the identity: its messages say best what is wrong with a file
+    # read before the identity: its messages are the most exact about a damaged file
     info = gguf_info(path) if options.eviction is not None else None
     identity = model_identity(path)
     if stats is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pytriattn._native import core
 from pytriattn._native.log import forward_llama_log
 from pytriattn.errors import (
+    BudgetError,
     BusyError,
     ClosedError,
     ContextError,
@@ -110,20 +111,28 @@ class Session(LoadedModel):
         context = self._open_context()
         self._check_fits(len(tokens), protected=self._protect_prompt)
         n_protected = len(tokens) if self._protect_prompt else 0
-        context.start()
+        self.forget_cancellation()
         n_kept = self._keep_prefix(tokens, wanted=n_top_logprobs is None)
         self._call += 1
-        try:
+        with self._forgetting_on_failure():
             if n_top_logprobs is None:
                 context.read(0, tokens[n_kept:], n_protected)
                 found: list[tuple[float, list[tuple[int, float]]]] = []
             else:
                 found = context.read_with_logprobs(0, tokens, n_protected, n_top_logprobs)
             self._tokens, self._n_protected = tokens.tolist(), n_protected
-            self._report_evictions()
-            return found
+        self._report_evictions()
+        return found
+
+    @contextlib.contextmanager
+    def _forgetting_on_failure(self) -> Iterator[None]:
+        """Keep the books while the context computes: what fails has cleared it, unless it was refused before it began."""
+        try:
+            yield
+        except (BusyError, ContextFullError, BudgetError, InvalidTokenError):
+            raise
         except BaseException:
-            self._tokens, self._n_in_steps, self._n_protected = [], 0, 0  # the context has been cleared
+            self._tokens, self._n_in_steps, self._n_protected = [], 0, 0
             raise
         finally:
             forward_llama_log()
@@ -162,19 +171,12 @@ class Session(LoadedModel):
         array = self.check_tokens(tokens)
         context = self._open_context()
         self.warn_beyond_training(len(self._tokens) + len(array))
-        context.start()
-        self._call += 1
-        try:
+        self.forget_cancellation()
+        with self._forgetting_on_failure():
             context.read(0, array, self._n_protected)
+            self._call += 1
             self._tokens += array.tolist()
-            self._report_evictions()
-        except ContextFullError:
-            raise
-        except BaseException:
-            self._tokens, self._n_in_steps, self._n_protected = [], 0, 0  # the context has been cleared
-            raise
-        finally:
-            forward_llama_log()
+        self._report_evictions()
 
     @property
     def n_until_eviction(self) -> int | None:
@@ -196,18 +198,16 @@ class Session(LoadedModel):
             float32 [n, n_vocab].
 
         Raises:
-            InvalidTokenError, ContextFullError: as `eval`; nothing has been read then.
+            InvalidTokenError, ContextFullError: as `score_next`.
         """
         array = self.check_tokens(tokens)
         context = self._open_context()
-        found = []
-        for start in range(0, len(array), context.score_step):
-            part = array[start : start + context.score_step]
-            while part.size:
-                n = min(len(part), self.n_until_eviction or len(part))
-                self.score_next(part[:n], n)
-                found += [context.logits(row) for row in range(n)]
-                part = part[n:]
+        found: list[npt.NDArray[np.float32]] = []
+        while array.size:
+            n = min(len(array), context.score_step, self.n_until_eviction or len(array))
+            self.score_next(array[:n], n)
+            found += [context.logits(row) for row in range(n)]
+            array = array[n:]
         return np.stack(found)
 
     def score_next(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]], first: int = 1) -> ScoredTokens:
@@ -226,19 +226,13 @@ class Session(LoadedModel):
         array = self.check_tokens(tokens)
         context = self._open_context()
         self._check_fits(len(self._tokens) + len(array), protected=False)
-        self._call += 1
-        self._n_in_steps = 0
-        try:
+        self.forget_cancellation()
+        with self._forgetting_on_failure():
             logprobs, is_best = context.score(array, first)
+            self._call += 1
+            self._n_in_steps = 0
             self._tokens += array.tolist()
-            self._report_evictions()
-        except InvalidTokenError:
-            raise  # nothing has been read
-        except BaseException:
-            self._tokens, self._n_protected = [], 0  # the context has been cleared
-            raise
-        finally:
-            forward_llama_log()
+        self._report_evictions()
         return ScoredTokens(logprobs, is_best.astype(np.bool_), 0)
 
     def truncate(self, n: int) -> int:
@@ -408,6 +402,7 @@ class Session(LoadedModel):
             return ScoredTokens(
                 np.array([logprob], dtype=np.float32), np.array([best == tokens[-1]], dtype=np.bool_), len(tokens)
             )
+        self.forget_cancellation()
         # other steps would be other matrix products, whose rounding differs
         common -= common % context.score_step
         n_kept = context.truncate(0, common) if common > 0 else 0
@@ -415,13 +410,10 @@ class Session(LoadedModel):
             self.reset()
         else:
             self._call += 1
-        self._tokens, self._n_in_steps, self._n_protected = [], 0, 0  # if the following fails, the context has been cleared
-        try:
+        with self._forgetting_on_failure():
             logprobs, is_best = context.score(tokens[n_kept:], first - n_kept)
-            self._tokens, self._n_in_steps = tokens.tolist(), len(tokens)
-            self._report_evictions()
-        finally:
-            forward_llama_log()
+            self._tokens, self._n_in_steps, self._n_protected = tokens.tolist(), len(tokens), 0
+        self._report_evictions()
         return ScoredTokens(logprobs, is_best.astype(np.bool_), n_kept)
 
     def warn_beyond_training(self, n_tokens: int) -> None:
@@ -481,7 +473,7 @@ class Session(LoadedModel):
         context = self._open_context()
         for seq in range(context.n_seq_max):
             context.clear(seq)  # refused if another thread is at work; then nothing has changed
-        context.start()
+        self.forget_cancellation()
         self._call += 1
         self._tokens, self._n_in_steps, self._n_protected = [], 0, 0
 
@@ -503,6 +495,10 @@ class Session(LoadedModel):
     def cancel(self) -> None:
         """End the call that another thread is in, at once: it raises `RequestCancelledError`. Without one, nothing happens."""
         self._open_context().cancel()
+
+    def forget_cancellation(self) -> None:
+        """Begin a call: a `cancel` that came while nothing was under way does not end it."""
+        self._open_context().start()
 
     def abandon(self) -> None:
         """Forget what has been read, after a call that was interrupted or has failed halfway."""

@@ -37,13 +37,13 @@ def bundled_stats(model: core.Model, identity: ModelIdentity, n_threads: int | N
     text = bundled_text()
     text_id = hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
     path = cache_folder() / f"{identity.sha256[:32]}-{text_id}-{BUNDLED_TOKENS}.triattention"
-    if path.is_file():
-        try:
+    try:
+        if path.is_file():
             stats = TriAttentionStats.load(path)
             stats.check_model(identity, f"the statistics '{path}'")
             return stats
-        except StatsError as error:
-            logger.warning("%s; measuring them again", error)
+    except (StatsError, OSError) as error:  # a folder that may not be entered raises an OSError
+        logger.warning("%s; measuring them again", error)
     stats = calibrate_native(
         model, identity, text, n_tokens=BUNDLED_TOKENS, n_ctx=BUNDLED_TOKENS, n_threads=n_threads, progress=None
     )

@@ -69,7 +69,7 @@ def _is_count(value: object) -> bool:
 
 def _storage(value: object) -> StorageId:
     if not (isinstance(value, tuple) and len(value) == 5 and value[0] == "storage"):
-        raise StatsError("it refers to something that is no storage of numbers")
+        raise StatsError("it refers to an object that is not an array of numbers")
     _, kind, key, _, count = value
     if not isinstance(kind, _Name) or kind not in _STORAGES:
         raise StatsError("a tensor in it is neither float32 nor float64")
