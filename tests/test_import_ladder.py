@@ -22,7 +22,7 @@ LEVELS = (
     ("session",),
     ("generation", "plotting"),
     ("llama",),
-    ("async_llama",),
+    ("async_llama", "lab"),
     ("cli", "integrations"),
     ("__init__",),
 )
