@@ -198,3 +198,25 @@ def test_tools(model: ChatPytriattn) -> None:
     assert not cut.tool_calls
     with pytest.raises(ValueError, match="'get_time', which is not among the tools"):
         model.bind_tools([get_weather], tool_choice="get_time").invoke(asked)
+
+
+def test_a_thread_waits_for_a_task(model: ChatPytriattn) -> None:
+    async def main() -> list[Any]:
+        slow = asyncio.create_task(model.ainvoke("Tell me a story.", max_tokens=60))
+        await asyncio.sleep(0.1)
+        return await asyncio.gather(asyncio.to_thread(model.invoke, "Hi", max_tokens=4), slow)
+
+    assert all(message.content for message in asyncio.run(main()))
+
+
+class Node(BaseModel):
+    """A class that refers to itself."""
+
+    name: str
+    kids: list[Node] = Field(default_factory=list)
+
+
+def test_a_schema_that_refers_to_itself(model: ChatPytriattn) -> None:
+    bound = model.with_structured_output(Node).first
+    schema = bound.kwargs["response_format"]["json_schema"]["schema"]
+    assert schema["$defs"]["Node"]["properties"]["kids"]["items"] == {"$ref": "#/$defs/Node"}
