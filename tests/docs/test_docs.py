@@ -23,7 +23,8 @@ import pytriattn
 from pytriattn import Llama, TriAttentionStats
 from support import doc_pages
 from support.chat_examples import TOOL_TEMPLATE, WEATHER
-from support.doc_pages import DOCS, ROOT, Block, python_blocks
+from support.doc_pages import DOCS, Block, python_blocks
+from support.paths import ROOT
 
 EXECUTED = ["README.md", "docs/index.md", "docs/tutorial.md", "docs/moving-from-llama-cpp-python.md"]
 MOST_TOKENS = 40  # a test has no hours

@@ -22,7 +22,7 @@ from support.paths import DATA
 THEIRS = json.loads((DATA / "llama_cpp_python.json").read_text())
 SECTIONS = doc_pages.sections(doc_pages.DOCS / "moving-from-llama-cpp-python.md")
 CONSTANTS = {"llama_cpp.LLAMA_SPLIT_MODE_LAYER": 1}
-NOTHING = (None, [], False)
+NOTHING: tuple[Any, ...] = (None, [], False)
 """As the default of an optional argument these are one."""
 
 Rows = dict[str, tuple[str, str]]

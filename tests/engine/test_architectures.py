@@ -110,8 +110,8 @@ def test_layers_and_rotations_are_found(folder: pathlib.Path, arch: str) -> None
     # statistics have one entry for each cache that is evicted from, with the heads of all layers that read it
     stats = {layer.layer: layer for layer in checks.load(Case(arch), folder).stats.layers}
     assert sorted(stats) == list(facts.full)
-    for owner, layer in stats.items():
-        assert layer.n_head == sum(node.n_head for node in nodes.values() if node.owner == owner)
+    for owner, measured in stats.items():
+        assert measured.n_head == sum(node.n_head for node in nodes.values() if node.owner == owner)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if str(case) in OMEGA], ids=str)

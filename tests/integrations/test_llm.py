@@ -82,12 +82,12 @@ def test_the_models_file_may_be_elsewhere(
 
 def test_in_python(smollm2: pathlib.Path) -> None:
     add(smollm2, "--option", "chat_template", TOOL_TEMPLATE)
-    model = llm.get_model("smol")
+    model: Any = llm.get_model("smol")
     pieces = list(model.prompt("What is the capital of France?", temperature=0, max_tokens=10))
     assert len(pieces) > 3
     response = model.prompt("What is the capital of France?", temperature=0, max_tokens=10, stream=False)
     assert response.text() == "".join(pieces)
-    usage = response.usage()
+    usage: Any = response.usage()
     assert 0 < usage.output <= 10
     assert usage.input == len(
         plugin_model._load(model._configured).tokenize(
@@ -104,7 +104,7 @@ def test_in_python(smollm2: pathlib.Path) -> None:
 
 def test_tools(smollm2: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add(smollm2, "--option", "chat_template", TOOL_TEMPLATE)
-    model = llm.get_model("smol")
+    model: Any = llm.get_model("smol")
     called: list[str] = []
 
     def get_weather(city: str) -> str:

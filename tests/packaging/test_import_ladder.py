@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import pathlib
 from collections.abc import Iterator
 
@@ -30,6 +31,7 @@ LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 MOST_MODULES = 14
 
 
+@functools.cache
 def modules() -> list[pathlib.Path]:
     return sorted(ROOT.rglob("*.py"))
 

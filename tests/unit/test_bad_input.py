@@ -7,6 +7,7 @@ import pathlib
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,8 @@ def test_gguf_files_that_hold_no_language_model(tmp_path: pathlib.Path, smollm2_
 def test_prompts(smollm2: pathlib.Path, smollm2_core: Llama) -> None:
     llm = smollm2_core
     llm.generate([1, 2, 3])
-    for prompt in ("", [], np.array([], dtype=np.int64)):
+    prompts: tuple[Any, ...] = ("", [], np.array([], dtype=np.int64))
+    for prompt in prompts:
         with pytest.raises(InvalidTokenError, match="empty"):
             llm(prompt)
     for call in (llm.generate, llm.logprobs, llm):

@@ -95,7 +95,7 @@ def test_logits_processors(smollm2_core: Llama) -> None:
     assert seen[2][0][: len(prompt)] == prompt
     assert {size for _, size in seen} == {llm.n_vocab()}
     # log-probabilities stay those of the model
-    assert answer["choices"][0]["logprobs"]["token_logprobs"][0] < -5  # type: ignore[index,call-overload]
+    assert answer["choices"][0]["logprobs"]["token_logprobs"][0] < -5  # type: ignore[index,call-overload,operator]
 
     def undo(tokens: np.ndarray, logits: np.ndarray) -> np.ndarray:
         logits[wanted] -= 1000

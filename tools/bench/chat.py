@@ -55,7 +55,8 @@ def chat(path: Path, *, turns: int, answer: int, budget: int, reuse_evicted: boo
             before, evictions = llm.tokens, llm.kv_stats()["evictions"]
             start = time.perf_counter()
             pieces, first = [], 0.0
-            for chunk in llm.create_chat_completion(messages, max_tokens=answer, stream=True):
+            chunks: Any = llm.create_chat_completion(messages, max_tokens=answer, stream=True)
+            for chunk in chunks:
                 first = first or time.perf_counter() - start
                 pieces.append(chunk["choices"][0]["delta"].get("content") or "")
             total = time.perf_counter() - start

@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import _options
 from pytriattn import Llama
@@ -47,12 +48,13 @@ def decode_at(path: Path, position: int, budget: int, rounds: int, n: int) -> di
         for llm in (full, small):
             llm.read_prompt(llm.check_tokens(tokens[:position]))
         times: dict[str, list[float]] = {"full": [], "small": []}
-        before = small.kv_stats()
+        before: dict[str, Any] = {**small.kv_stats()}
         for i in range(rounds):
             step = tokens[position + i * n : position + (i + 1) * n]
             times["full"].append(seconds_for(full, step))
             times["small"].append(seconds_for(small, step))
-        after, whole = small.kv_stats(), full.kv_stats()
+        after: dict[str, Any] = {**small.kv_stats()}
+        whole = full.kv_stats()
         eviction = sum(
             after[key] - before[key] for key in ("scoring_seconds", "selection_seconds", "compaction_seconds")
         )
@@ -73,7 +75,7 @@ def decode_at(path: Path, position: int, budget: int, rounds: int, n: int) -> di
         }
 
 
-def kv_ratio(path: Path, n_ctx: int, budget: int, *, cache_type: str = "f16", **options: int) -> dict[str, float]:
+def kv_ratio(path: Path, n_ctx: int, budget: int, *, cache_type: str = "f16", **options: Any) -> dict[str, float]:
     """Compare the bytes allocated for a run of `n_ctx` tokens: an f16 cache of all of them, and a budget."""
     with (
         Llama(path, n_ctx=n_ctx) as full,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from pytriattn import BudgetError, ContextError, Llama
 
 
 def test_settings_that_do_not_fit_together(smollm2: pathlib.Path) -> None:
-    cases: list[tuple[dict, str]] = [
+    unfit: list[tuple[dict[str, Any], str]] = [
         ({"budget": 68}, r"budget is 68.*n_sink \(4\) \+ window \(64\) \+ 1 need at least 69"),
         ({"budget": 0}, "budget is 0"),
         ({"budget": -5}, "budget is -5"),
@@ -24,26 +25,28 @@ def test_settings_that_do_not_fit_together(smollm2: pathlib.Path) -> None:
             for mode in ("per_layer_head", "per_head", "per_layer")
         ),
     ]
-    for options, message in cases:
+    for options, message in unfit:
         # the model is not even looked for
         with pytest.raises(BudgetError, match=message):
             Llama("nowhere.gguf", **options)
-    for options, message in [
+    unknown: list[tuple[dict[str, Any], str]] = [
         ({"prefill": "some"}, "prefill is 'some'"),
         ({"flash_attn": "yes"}, "flash_attn is 'yes'"),
         ({"n_ctx": -1}, "n_ctx is -1"),
         ({"type_v": "q8_0", "flash_attn": False}, "type_v='q8_0' needs flash attention"),
-    ]:
+    ]
+    for options, message in unknown:
         with pytest.raises(ContextError, match=message):
             Llama("nowhere.gguf", **options)
-    for options, message in [
+    impossible: list[tuple[dict[str, Any], str]] = [
         ({"type_k": "f8"}, "type_k is 'f8', it must be one of f32"),
         ({"n_batch": 0}, "at least 1"),
         ({"n_ctx": 2**40}, "counts positions up to"),
         ({"n_ctx": 2**63 - 1, "budget": 512, "mode": "recent"}, "counts positions up to"),
         ({"n_threads": 100_000}, "n_threads is 100000.*512"),
         ({"n_threads": -1}, "n_threads is -1"),
-    ]:
+    ]
+    for options, message in impossible:
         with pytest.raises(ContextError, match=message):
             Llama(smollm2, **options)
     with pytest.raises(TypeError, match="n_context"):

@@ -13,6 +13,8 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from typing import Any
+
 import matplotlib.image
 from matplotlib.figure import Figure
 
@@ -74,7 +76,7 @@ def test_heads_of_different_sizes_share_a_picture(smollm2_stats: TriAttentionSta
         magnitude=np.ascontiguousarray(narrow.magnitude[:, :16]),
     )
     stats = replace(smollm2_stats, layers=(smollm2_stats.layers[0], narrow))
-    data = np.ma.asarray(plot_concentration(stats).axes[0].images[0].get_array())
+    data: np.ma.MaskedArray[Any, Any] = np.ma.asarray(plot_concentration(stats).axes[0].images[0].get_array())
     assert data.shape == (18, 32)
     assert data.mask[9:, 16:].all()
     assert not np.ma.getmaskarray(data)[:9].any()
@@ -111,8 +113,8 @@ def test_a_scale_and_unrotated_dimensions_count(smollm2_stats: TriAttentionStats
 def test_curves_are_of_the_heads_asked_for(smollm2_stats: TriAttentionStats) -> None:
     axes = plot_expected_logits(smollm2_stats, [(3, 1), (29, 8)], max_distance=4096).axes[0]
     lines = axes.get_lines()[:2]
-    assert [line.get_label().split(" (")[0] for line in lines] == ["layer 3, head 1", "layer 29, head 8"]
-    distances, values = lines[1].get_data()
+    assert [str(line.get_label()).split(" (")[0] for line in lines] == ["layer 3, head 1", "layer 29, head 8"]
+    distances, values = map(np.asarray, lines[1].get_data())
     assert (distances[0], distances[-1]) == (1, 4096)
     logits = expected_logits(smollm2_stats.layers[29], 8, [0, 1, 4096])
     np.testing.assert_allclose(values[[0, -1]], logits[1:] / logits[0])
