@@ -6,7 +6,7 @@ PIP    := $(BIN)/python tools/pip_install.py
 
 # lm-evaluation-harness and LangChain bring a hundred packages: their tests have an environment of their own on top of $(VENV).
 INTEGRATIONS      := .venv-integrations
-INTEGRATION_TESTS := $(wildcard tests/integrations tests/test_integration_*.py)
+INTEGRATION_TESTS := tests/integrations
 
 # What the extension is made of: touching any of it builds anew.
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard cmake/* bindings/* bindings/*/* vendor/llama.cpp/*.* vendor/llama.cpp/triattention/*)

@@ -13,13 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 import fetch_models
-
 import pytriattn
 from pytriattn import Llama
-from pytriattn.calibration import bundled_text
+from pytriattn.stats.bundled import bundled_text
 
 PROMPT = (
     "<|im_start|>user\nTell me a long story about a lighthouse keeper and a storm.<|im_end|>\n<|im_start|>assistant\n"
