@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from support.paths import ROOT
+
 AT_ONCE = 20.0  # seconds, on a busy machine
 WITH_ENVIRONMENT = 120.0  # where a virtual environment is made first
 
