@@ -137,7 +137,16 @@ def test_commands_exist_with_their_options(page: pathlib.Path, help_of: Callable
 INTERNAL = {
     "Llama": {
         *("chat_templates", "call_number", "has_logits", "n_sequences"),
-        *("check_tokens", "check_prompt", "tokenize_prompt", "read_prompt", "next_logprobs", "is_end", "make_sampler", "score"),
+        *(
+            "check_tokens",
+            "check_prompt",
+            "tokenize_prompt",
+            "read_prompt",
+            "next_logprobs",
+            "is_end",
+            "make_sampler",
+            "score",
+        ),
         *("draw", "draw_each", "start_sequence", "warn_beyond_training", "abandon", "forget_cancellation"),
     },
     "CacheOptions": {"check", "make_context", "describe_state"},
