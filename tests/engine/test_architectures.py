@@ -14,8 +14,9 @@ from models.registry import ARCHITECTURES, make_tiny_model
 from pytriattn import UnsupportedModelError
 from pytriattn._native import core
 from support import architecture_checks as checks
-from support.architecture_checks import BUDGET, INTERVAL, LONG_ROPE, REAL, REFUSED, Case, Loaded
+from support.architecture_checks import BUDGET, INTERVAL, LONG_ROPE, REAL, REFUSED, TYPES, Case, Loaded
 from support.architecture_facts import FACTS, OMEGA, plain, yarn
+from support.typical import TYPICAL, marked
 
 CASES = [
     *(Case(arch) for arch in ARCHITECTURES if arch not in REFUSED),
@@ -25,10 +26,13 @@ CASES = [
 RUNS = [(case, cache_type) for case in CASES for cache_type in case.types]
 
 
+def is_quick(run: Case | tuple[Case, str]) -> bool:
+    case, cache_type = run if isinstance(run, tuple) else (run, TYPES[0])
+    return case.arch in TYPICAL and cache_type == TYPES[0]
+
+
 def each(runs: list[tuple[Case, str]]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize(
-        ("case", "cache_type"), [pytest.param(*run, id="-".join(map(str, run))) for run in runs]
-    )
+    return pytest.mark.parametrize(("case", "cache_type"), marked(runs, is_quick), ids=str)
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +59,7 @@ def test_freeing_cells_is_llama_cpps_own_removal(folder: pathlib.Path, case: Cas
     assert checks.removal_differs_by(checks.load(case, folder), cache_type) == 0
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.arch not in REAL], ids=str)
+@pytest.mark.parametrize("case", marked([case for case in CASES if case.arch not in REAL], is_quick), ids=str)
 def test_sequences_are_independent(folder: pathlib.Path, case: Case) -> None:
     same, difference = checks.sequences_differ_by(checks.load(case, folder))
     assert same
@@ -89,7 +93,7 @@ def nodes_of(loaded: Loaded, **options: Any) -> dict[int, Any]:
     return {node.layer: node for node in loaded.context("recent", **options).attention()}
 
 
-@pytest.mark.parametrize("arch", [arch for arch in ARCHITECTURES if arch not in REFUSED])
+@pytest.mark.parametrize("arch", marked(arch for arch in ARCHITECTURES if arch not in REFUSED))
 def test_layers_and_rotations_are_found(folder: pathlib.Path, arch: str) -> None:
     facts, nodes = FACTS[arch], nodes_of(checks.load(Case(arch), folder))
     assert sorted(nodes) == sorted([*facts.full, *facts.sliding, *facts.shared])
@@ -114,7 +118,7 @@ def test_layers_and_rotations_are_found(folder: pathlib.Path, arch: str) -> None
         assert measured.n_head == sum(node.n_head for node in nodes.values() if node.owner == owner)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if str(case) in OMEGA], ids=str)
+@pytest.mark.parametrize("case", marked([case for case in CASES if str(case) in OMEGA], is_quick), ids=str)
 def test_frequencies_are_those_of_the_definition(folder: pathlib.Path, case: Case) -> None:
     nodes = nodes_of(checks.load(case, folder))
     for layer, omega in OMEGA[str(case)].items():
@@ -132,7 +136,7 @@ def overrides(**values: float | str) -> Any:
 UNROTATED = core.RopeOverrides(scaling="linear", freq_scale=1e-9, yarn_ext_factor=0.0)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.arch not in REAL], ids=str)
+@pytest.mark.parametrize("case", marked([case for case in CASES if case.arch not in REAL], is_quick), ids=str)
 def test_statistics_are_of_queries_before_rope(folder: pathlib.Path, case: Case) -> None:
     """RoPE slowed down to nothing leaves the first attention layer's own queries as they are."""
     loaded = checks.load(case, folder)

@@ -17,6 +17,7 @@ from pytriattn.model_info.reader import gguf_info
 from pytriattn.options.cache import CACHE_TYPES
 from support.gguf_bytes import gguf_bytes, model_keys
 from support.info_checks import NAMES, NOT_VIEWED, SETTINGS, make_context, path_of
+from support.typical import marked
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return tmp_path_factory.mktemp("info")
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in NOT_VIEWED])
+@pytest.mark.parametrize("name", marked(name for name in NAMES if name not in NOT_VIEWED))
 def test_bytes_are_what_the_engine_allocates(folder: pathlib.Path, name: str) -> None:
     path = path_of(name, folder)
     info = gguf_info(path)

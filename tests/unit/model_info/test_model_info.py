@@ -17,6 +17,7 @@ from pytriattn.model_info.layers import LayerKind
 from pytriattn.model_info.reader import gguf_info
 from support.gguf_bytes import gguf_bytes, model_keys
 from support.info_checks import NAMES, NOT_VIEWED, check_rope, make_context, path_of, slides
+from support.typical import marked
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 # --- every architecture ---
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", marked(NAMES))
 def test_the_model_is_told(folder: pathlib.Path, name: str) -> None:
     path = path_of(name, folder)
     info, model = gguf_info(path), core.Model(str(path))
@@ -48,7 +49,7 @@ def test_the_model_is_told(folder: pathlib.Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("n_ctx", [512, 2048])
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in NOT_VIEWED])
+@pytest.mark.parametrize("name", marked(name for name in NAMES if name not in NOT_VIEWED))
 def test_layers_and_rope_are_what_the_engine_finds(folder: pathlib.Path, name: str, n_ctx: int) -> None:
     path = path_of(name, folder)
     info = gguf_info(path)

@@ -16,6 +16,7 @@ from pytriattn.model_info.architecture_rules import rules_of
 from pytriattn.model_info.layers import LayerKind
 from pytriattn.model_info.reader import gguf_info
 from support.info_checks import NOT_VIEWED, SETTINGS, check_rope, make_context, slides
+from support.typical import TYPICAL, marked
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "yarn with a factor of its own": (
@@ -142,7 +143,10 @@ def change(model: TinyModel, keys: dict[str, Any], path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "what"),
-    [(name, what) for name in models_with("sliding") for what in CHANGES if (name, what) not in ABORTS],
+    marked(
+        [(name, what) for name in models_with("sliding") for what in CHANGES if (name, what) not in ABORTS],
+        lambda change: change[0] in TYPICAL,
+    ),
 )
 def test_changes_of_sliding_models(tmp_path: pathlib.Path, name: str, what: str) -> None:
     path = tmp_path / "model.gguf"
@@ -150,7 +154,7 @@ def test_changes_of_sliding_models(tmp_path: pathlib.Path, name: str, what: str)
     compare(path, 1024)
 
 
-@pytest.mark.parametrize("name", models_with("factors"))
+@pytest.mark.parametrize("name", marked(models_with("factors")))
 def test_factors_are_used_where_they_are(tmp_path: pathlib.Path, name: str) -> None:
     model, path = ARCHITECTURES[name](), tmp_path / "model.gguf"
     n_factors = max(model.n_rot, int(model._keys.get("rope.dimension_count_swa", 0))) // 2

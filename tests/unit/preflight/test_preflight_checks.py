@@ -29,6 +29,7 @@ from pytriattn.preflight.run import run_preflight
 from pytriattn.preflight.settings import PreflightSettings
 from support.architecture_checks import REFUSED
 from support.preflight_inputs import settings_of, stats_of
+from support.typical import marked
 
 
 def failures(findings: list[Finding]) -> dict[str, type[TriAttnError] | None]:
@@ -92,7 +93,7 @@ def test_what_llama_refuses_is_found_before(
     assert type(refused(path, settings, stats)) is error
 
 
-@pytest.mark.parametrize("arch", [arch for arch in ARCHITECTURES if arch not in REFUSED])
+@pytest.mark.parametrize("arch", marked(arch for arch in ARCHITECTURES if arch not in REFUSED))
 def test_a_load_ends_as_preflight_says(tiny: Callable[[str], pathlib.Path], arch: str) -> None:
     path = tiny(arch)
     info, stats = gguf_info(path), stats_of(path)
