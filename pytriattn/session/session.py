@@ -133,6 +133,7 @@ class Session(LoadedModel):
             raise
         except BaseException:
             self._tokens, self._n_in_steps, self._n_protected = [], 0, 0
+            self._call += 1
             raise
         finally:
             forward_llama_log()
