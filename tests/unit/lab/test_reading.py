@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Tokens
 
 from pytriattn import Llama
 from pytriattn.lab.documents import Document, Question
 from pytriattn.lab.reading import read_document
+from support.tiny_context import Tiny, Tokens
 
-Tiny = Callable[[str], pathlib.Path]
 BUDGET: dict[str, Any] = {"budget": 128, "mode": "recent", "window": 16}
 
 

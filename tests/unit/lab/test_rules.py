@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from views import make_given, make_view  # noqa: E402
-
-from pytriattn import LabError, Rule, register_rule  # noqa: E402
-from pytriattn.lab.rules import DEFAULT_RULES, PINNED, RULES, find_rules  # noqa: E402
-from pytriattn.lab.rules.base import chooser_of, keep_best  # noqa: E402
-from pytriattn.options.eviction import MODES  # noqa: E402
+from pytriattn import LabError, Rule, register_rule
+from pytriattn.lab.rules import DEFAULT_RULES, PINNED, RULES, find_rules
+from pytriattn.lab.rules.base import chooser_of, keep_best
+from pytriattn.options.eviction import MODES
+from support.made_views import make_given, make_view
 
 CUSTOM = [rule for rule in RULES.values() if rule.mode == "custom"]
 
