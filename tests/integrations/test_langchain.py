@@ -201,7 +201,7 @@ def test_tools(model: ChatPytriattn) -> None:
 
 
 def test_a_thread_waits_for_a_task(model: ChatPytriattn) -> None:
-    async def main() -> list[Any]:
+    async def main() -> tuple[Any, ...]:
         slow = asyncio.create_task(model.ainvoke("Tell me a story.", max_tokens=60))
         await asyncio.sleep(0.1)
         return await asyncio.gather(asyncio.to_thread(model.invoke, "Hi", max_tokens=4), slow)
@@ -217,6 +217,6 @@ class Node(BaseModel):
 
 
 def test_a_schema_that_refers_to_itself(model: ChatPytriattn) -> None:
-    bound = model.with_structured_output(Node).first
-    schema = bound.kwargs["response_format"]["json_schema"]["schema"]
+    bound: Any = model.with_structured_output(Node)
+    schema = bound.first.kwargs["response_format"]["json_schema"]["schema"]
     assert schema["$defs"]["Node"]["properties"]["kids"]["items"] == {"$ref": "#/$defs/Node"}

@@ -29,13 +29,6 @@ N_TOKENS = 700
 
 
 @pytest.fixture(scope="module")
-def sidecar(smollm2_stats: TriAttentionStats, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    path = tmp_path_factory.mktemp("plot") / "smollm2.triattention"
-    smollm2_stats.save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def kept_file(
     smollm2: pathlib.Path,
     smollm2_stats: TriAttentionStats,

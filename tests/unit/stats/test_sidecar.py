@@ -20,13 +20,6 @@ from pytriattn.stats.bundled import bundled_text
 from pytriattn.stats.sidecar import FORMAT_VERSION
 
 
-@pytest.fixture(scope="module")
-def sidecar(smollm2_stats: TriAttentionStats, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    path = tmp_path_factory.mktemp("sidecar") / "model.triattention"
-    smollm2_stats.save(path)
-    return path
-
-
 def test_round_trip(sidecar: pathlib.Path, smollm2_stats: TriAttentionStats) -> None:
     loaded = TriAttentionStats.load(sidecar)
     assert (loaded.model, loaded.n_tokens, loaded.corpus_sha256) == (
@@ -97,7 +90,7 @@ def test_missing_empty_and_foreign_files(tmp_path: pathlib.Path, smollm2: pathli
 def test_another_version(
     sidecar: pathlib.Path, tmp_path: pathlib.Path, smollm2_stats: TriAttentionStats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytriattn.sidecar.FORMAT_VERSION", FORMAT_VERSION + 1)
+    monkeypatch.setattr("pytriattn.stats.sidecar.FORMAT_VERSION", FORMAT_VERSION + 1)
     smollm2_stats.save(tmp_path / "new")
     monkeypatch.undo()
     with pytest.raises(StatsError, match=f"format version {FORMAT_VERSION + 1}.*reads {FORMAT_VERSION}"):
