@@ -217,6 +217,7 @@ class Node(BaseModel):
 
 
 def test_a_schema_that_refers_to_itself(model: ChatPytriattn) -> None:
-    bound: Any = model.with_structured_output(Node)
-    schema = bound.first.kwargs["response_format"]["json_schema"]["schema"]
+    chain: Any = model.with_structured_output(Node)
+    bound = chain.first
+    schema = bound.kwargs["response_format"]["json_schema"]["schema"]
     assert schema["$defs"]["Node"]["properties"]["kids"]["items"] == {"$ref": "#/$defs/Node"}

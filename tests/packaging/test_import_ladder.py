@@ -23,7 +23,7 @@ LEVELS = (
     ("session",),
     ("generation", "plotting"),
     ("llama",),
-    ("async_llama",),
+    ("async_llama", "lab"),
     ("cli", "integrations"),
     ("__init__",),
 )
