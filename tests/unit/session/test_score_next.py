@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import Tokens
 
+from conftest import Tokens
 from pytriattn import ContextFullError, InvalidTokenError, Llama
 
 Tiny = Callable[[str], pathlib.Path]
