@@ -75,6 +75,7 @@ def test_the_rule_of_cells_is_the_engines(tiny_folder: pathlib.Path, name: str, 
     assert expected.total == counters["k_bytes"] + counters["v_bytes"] + counters["recurrent_bytes"]
 
 
+@pytest.mark.slow
 def test_llama_allocates_what_is_told(smollm2: pathlib.Path, gemma3: pathlib.Path) -> None:
     for path in (smollm2, gemma3):
         with Llama(path, n_ctx=6000, budget=500, interval=64, mode="recent", type_k="q8_0", type_v="q8_0") as llm:

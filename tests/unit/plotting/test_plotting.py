@@ -180,6 +180,7 @@ def test_all_panels(smollm2_stats: TriAttentionStats, kept_file: tuple[pathlib.P
     assert [title.split()[0] for title in sorted(titles)] == ["Concentration", "Expected", "Keys"]
 
 
+@pytest.mark.slow
 def test_png_and_svg(
     sidecar: pathlib.Path,
     smollm2: pathlib.Path,
@@ -200,6 +201,7 @@ def test_png_and_svg(
     )  # matplotlib writes text as comments beside its outlines
 
 
+@pytest.mark.slow
 def test_the_same_figure_gives_the_same_bytes(smollm2_stats: TriAttentionStats, tmp_path: pathlib.Path) -> None:
     for name in ("a.svg", "b.svg", "a.png", "b.png"):
         save_figure(plot_stats(smollm2_stats), tmp_path / name)

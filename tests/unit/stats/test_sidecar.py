@@ -51,6 +51,7 @@ def test_it_is_plain_gguf(sidecar: pathlib.Path) -> None:
     assert {tensor.name for tensor in reader.tensors} >= {"layer.0.centre", "layer.29.magnitude"}
 
 
+@pytest.mark.slow
 def test_the_same_model_and_text_give_the_same_bytes(smollm2: pathlib.Path, tmp_path: pathlib.Path) -> None:
     for name in "ab":
         calibrate(smollm2, bundled_text(), n_tokens=96).save(tmp_path / name)
@@ -74,6 +75,7 @@ def test_a_failed_write_leaves_the_old_file(
     assert [p.name for p in tmp_path.iterdir()] == ["model.triattention"]
 
 
+@pytest.mark.slow
 def test_missing_empty_and_foreign_files(tmp_path: pathlib.Path, smollm2: pathlib.Path) -> None:
     with pytest.raises(StatsError, match="nowhere.triattention.*cannot be read"):
         TriAttentionStats.load(tmp_path / "nowhere.triattention")
