@@ -45,9 +45,9 @@ void add_rpc(py::module_ & m);
 
 struct ClosedError : triattn::Error { using triattn::Error::Error; };
 struct BackendError : triattn::Error { using triattn::Error::Error; };
-struct BusyError   : triattn::Error { using triattn::Error::Error; };
+struct BusyError : triattn::Error { using triattn::Error::Error; };
 struct GrammarError : triattn::Error { using triattn::Error::Error; };
-struct ChatError   : triattn::Error { using triattn::Error::Error; };
+struct ChatError : triattn::Error { using triattn::Error::Error; };
 
 // ": <what llama.cpp logged as errors since the last call>", or an empty string.
 std::string recent_errors();
@@ -55,7 +55,8 @@ std::string recent_errors();
 // A path as llama.cpp takes it: the system's own bytes, also where they are not UTF-8.
 inline std::string native_path(const std::filesystem::path & path) { return path.u8string(); }
 
-triattn::ScoreOptions score_options(const std::vector<int32_t> & offsets, bool use_trig, bool use_norm, bool use_unrotated);
+triattn::ScoreOptions score_options(const std::vector<int32_t> & offsets, bool use_trig, bool use_norm,
+                                    bool use_unrotated);
 
 // A loaded model. Shared by contexts, so that it outlives them.
 struct Model {
@@ -70,7 +71,8 @@ class Use {
 public:
     Use(std::atomic_flag & flag, const char * what) : flag_(flag) {
         if (flag_.test_and_set()) {
-            throw BusyError(std::string(what) + " is in use by another thread; give each thread its own, or take turns");
+            throw BusyError(std::string(what) +
+                            " is in use by another thread; give each thread its own, or take turns");
         }
     }
     ~Use() { flag_.clear(); }

@@ -1,4 +1,5 @@
-// A decoder as Python holds it: every method that computes releases the GIL, polls for signals and refuses a second thread.
+// A decoder as Python holds it: every method that computes releases the GIL, polls for signals and refuses a second
+// thread.
 #pragma once
 
 #include "bindings.h"
@@ -15,7 +16,8 @@ namespace pytriattn {
 
 class Context {
 public:
-    Context(std::shared_ptr<Model> model, triattn::DecoderParams params, triattn::Stats stats) : model_(std::move(model)) {
+    Context(std::shared_ptr<Model> model, triattn::DecoderParams params, triattn::Stats stats)
+        : model_(std::move(model)) {
         recent_errors();
         if (model_->rpc.empty()) {
             params.interrupted = [this] { return is_cancelled_ || poll_(); };
@@ -24,7 +26,8 @@ public:
             params.interrupted = [this] { return is_cancelled_ || has_signal_ || model_->rpc.lost(); };
         }
         const py::gil_scoped_release release;
-        decoder_ = model_->rpc.guard([&] { return std::make_unique<triattn::Decoder>(model_->model.get(), params, std::move(stats)); });
+        decoder_ = model_->rpc.guard(
+            [&] { return std::make_unique<triattn::Decoder>(model_->model.get(), params, std::move(stats)); });
     }
 
     // Runs `work` on the decoder without the GIL.
@@ -72,8 +75,8 @@ public:
     LogitsRows & logits_rows() { return logits_rows_; }
 
 private:
-    // With servers, waiting cannot be interrupted: so another thread waits, and this one looks for signals. The first one ends the
-    // computation after its step, a second one gives up the servers.
+    // With servers, waiting cannot be interrupted: so another thread waits, and this one looks for signals. The first
+    // one ends the computation after its step, a second one gives up the servers.
     template <typename F>
     auto run(F && work) -> decltype(work()) {
         if (!worker_) {

@@ -25,17 +25,17 @@ const triattn::KvView & view_of(const Decoder & decoder) {
 std::map<std::string, int64_t> counters(Context & self, int seq) {
     return self.look([&](Decoder & d) {
         std::map<std::string, int64_t> r;
-        r["n_tokens"]   = d.n_tokens(seq);
-        r["n_decoded"]  = d.counters().n_decoded;
+        r["n_tokens"] = d.n_tokens(seq);
+        r["n_decoded"] = d.counters().n_decoded;
         r["cells_allocated"] = d.view() ? static_cast<int64_t>(d.view()->n_cells()) * d.view()->n_stream() : 0;
-        r["cells_used"]      = d.view() ? d.view()->n_used(seq) : 0;
+        r["cells_used"] = d.view() ? d.view()->n_used(seq) : 0;
         const triattn::KvBytes bytes = d.view() ? d.view()->bytes() : triattn::KvBytes{};
         r["k_bytes"] = bytes.k + bytes.sliding_k;
         r["v_bytes"] = bytes.v + bytes.sliding_v;
-        r["sliding_bytes"]   = bytes.sliding_k + bytes.sliding_v;
+        r["sliding_bytes"] = bytes.sliding_k + bytes.sliding_v;
         r["recurrent_bytes"] = bytes.recurrent;
         const triattn::EvictionCounters e = d.controller() ? d.controller()->counters() : triattn::EvictionCounters();
-        r["n_evictions"]      = e.n_evictions;
+        r["n_evictions"] = e.n_evictions;
         r["n_tokens_evicted"] = e.n_tokens_evicted;
         return r;
     });
@@ -93,14 +93,14 @@ std::optional<py::typing::Dict<py::str, py::object>> operator_of(const Attention
         return value;
     };
     py::typing::Dict<py::str, py::object> r;
-    r["n_dims"]      = params[1];
-    r["mode"]        = params[2];
-    r["n_ctx_orig"]  = params[4];
-    r["freq_base"]   = number(5);
-    r["freq_scale"]  = number(6);
-    r["ext_factor"]  = number(7);
+    r["n_dims"] = params[1];
+    r["mode"] = params[2];
+    r["n_ctx_orig"] = params[4];
+    r["freq_base"] = number(5);
+    r["freq_scale"] = number(6);
+    r["ext_factor"] = number(7);
     r["attn_factor"] = number(8);
-    r["sections"]    = std::vector<int32_t>(params.begin() + 11, params.begin() + 15);
+    r["sections"] = std::vector<int32_t>(params.begin() + 11, params.begin() + 15);
     r["freq_factors"] = to_array(node.op->factors, {static_cast<py::ssize_t>(node.op->factors.size())});
     return r;
 }
@@ -111,7 +111,8 @@ array<float> apply_rope(Context & self, int layer, const array<float> & vectors,
     const std::vector<int32_t> p = to_vector(positions);
     return self.look([&](Decoder & d) {
         const auto nodes = triattn::probe_attention(view_of(d));
-        const auto node = std::find_if(nodes.begin(), nodes.end(), [&](const AttentionNode & n) { return n.layer == layer; });
+        const auto node =
+            std::find_if(nodes.begin(), nodes.end(), [&](const AttentionNode & n) { return n.layer == layer; });
         if (node == nodes.end()) {
             throw triattn::ContextError("layer " + std::to_string(layer) + " has no attention");
         }
@@ -160,79 +161,100 @@ std::optional<array<float>> k_rotation(Context & self) {
 
 void add_inspection(py::module_ & m, py::class_<Context> & context) {
     auto node = py::class_<AttentionNode>(m, "AttentionNode")
-        .def_readonly("layer", &AttentionNode::layer)
-        .def_readonly("owner", &AttentionNode::owner)
-        .def_readonly("sliding", &AttentionNode::sliding)
-        .def_readonly("n_head", &AttentionNode::n_head)
-        .def_readonly("n_head_kv", &AttentionNode::n_head_kv)
-        .def_readonly("head_dim_v", &AttentionNode::head_dim_v)
-        .def_readonly("hadamard", &AttentionNode::hadamard)
-        .def_property_readonly("weights", [](const AttentionNode & n) { return to_array(n.weights, {static_cast<py::ssize_t>(n.weights.size())}); })
-        .def_property_readonly("operator", &operator_of);
+                    .def_readonly("layer", &AttentionNode::layer)
+                    .def_readonly("owner", &AttentionNode::owner)
+                    .def_readonly("sliding", &AttentionNode::sliding)
+                    .def_readonly("n_head", &AttentionNode::n_head)
+                    .def_readonly("n_head_kv", &AttentionNode::n_head_kv)
+                    .def_readonly("head_dim_v", &AttentionNode::head_dim_v)
+                    .def_readonly("hadamard", &AttentionNode::hadamard)
+                    .def_property_readonly("weights",
+                                           [](const AttentionNode & n) {
+                                               return to_array(n.weights, {static_cast<py::ssize_t>(n.weights.size())});
+                                           })
+                    .def_property_readonly("operator", &operator_of);
     add_rope_properties(node);
 
     context
-        .def("kept_positions", [](Context & self, int seq, int layer, int kv_head) {
-            const auto values = self.look([&](Decoder & d) { return d.kept_positions(seq, layer, kv_head); });
-            return to_array(values, {static_cast<py::ssize_t>(values.size())});
-        }, py::arg("seq"), py::arg("layer"), py::arg("kv_head"))
-        .def("cells", [](Context & self, int seq) {
-            std::vector<std::pair<uint32_t, int32_t>> result;
-            self.look([&](Decoder & d) {
-                for (const triattn::KvCell & cell : d.view()->cells(seq)) {
-                    result.emplace_back(cell.slot, cell.pos);
-                }
-            });
-            return result;
-        }, py::arg("seq") = 0)
+        .def(
+            "kept_positions",
+            [](Context & self, int seq, int layer, int kv_head) {
+                const auto values = self.look([&](Decoder & d) { return d.kept_positions(seq, layer, kv_head); });
+                return to_array(values, {static_cast<py::ssize_t>(values.size())});
+            },
+            py::arg("seq"), py::arg("layer"), py::arg("kv_head"))
+        .def(
+            "cells",
+            [](Context & self, int seq) {
+                std::vector<std::pair<uint32_t, int32_t>> result;
+                self.look([&](Decoder & d) {
+                    for (const triattn::KvCell & cell : d.view()->cells(seq)) {
+                        result.emplace_back(cell.slot, cell.pos);
+                    }
+                });
+                return result;
+            },
+            py::arg("seq") = 0)
         .def("cache_rows", &cache_rows, py::arg("seq"), py::arg("layer"), py::arg("value"))
         .def("counters", &counters, py::arg("seq") = 0)
         .def("device_bytes", &device_bytes)
         .def("seconds", &seconds)
-        .def_property_readonly("layers", [](Context & self) {
-            return self.look([](Decoder & d) {
-                std::vector<std::tuple<int, int, int, int>> result;
-                if (d.view()) {
-                    for (const triattn::KvLayer & l : d.view()->layers()) {
-                        result.emplace_back(l.il, l.n_head_kv, l.head_dim_k, l.head_dim_v);
-                    }
-                }
-                return result;
-            });
-        })
-        .def("attention", [](Context & self) { return self.look([](Decoder & d) { return triattn::probe_attention(view_of(d)); }); })
+        .def_property_readonly("layers",
+                               [](Context & self) {
+                                   return self.look([](Decoder & d) {
+                                       std::vector<std::tuple<int, int, int, int>> result;
+                                       if (d.view()) {
+                                           for (const triattn::KvLayer & l : d.view()->layers()) {
+                                               result.emplace_back(l.il, l.n_head_kv, l.head_dim_k, l.head_dim_v);
+                                           }
+                                       }
+                                       return result;
+                                   });
+                               })
+        .def("attention",
+             [](Context & self) { return self.look([](Decoder & d) { return triattn::probe_attention(view_of(d)); }); })
         .def("apply_rope", &apply_rope, py::arg("layer"), py::arg("vectors"), py::arg("positions"))
         .def("scores", &scores, py::arg("seq") = 0)
         .def("missing_operations", &missing_operations, py::arg("device") = std::string())
-        .def("record_evictions", [](Context & self, bool on) {
-            self.look([&](Decoder & d) {
-                if (d.controller() != nullptr) {
-                    d.controller()->set_recording(on);
-                }
-            });
-        }, py::arg("on"))
-        .def("take_evictions", [](Context & self) {
-            std::vector<std::tuple<int32_t, int64_t, int32_t, int32_t, std::vector<std::vector<array<int32_t>>>>> result;
-            self.look([&](Decoder & d) {
-                if (d.controller() == nullptr) {
-                    return;
-                }
-                for (const triattn::EvictionRecord & record : d.controller()->take_records()) {
-                    std::vector<std::vector<array<int32_t>>> layers;
-                    for (const auto & heads : record.evicted) {
-                        layers.emplace_back();
-                        for (const auto & positions : heads) {
-                            layers.back().push_back(to_array(positions, {static_cast<py::ssize_t>(positions.size())}));
-                        }
+        .def(
+            "record_evictions",
+            [](Context & self, bool on) {
+                self.look([&](Decoder & d) {
+                    if (d.controller() != nullptr) {
+                        d.controller()->set_recording(on);
                     }
-                    result.emplace_back(record.seq, record.position, record.n_before, record.n_after, std::move(layers));
-                }
-            });
-            return result;
-        })
-        .def("remove", [](Context & self, int seq, const std::vector<int32_t> & positions) {
-            self.look([&](Decoder & d) { d.remove(seq, positions); });
-        }, py::arg("seq"), py::arg("positions"))
+                });
+            },
+            py::arg("on"))
+        .def("take_evictions",
+             [](Context & self) {
+                 std::vector<std::tuple<int32_t, int64_t, int32_t, int32_t, std::vector<std::vector<array<int32_t>>>>>
+                     result;
+                 self.look([&](Decoder & d) {
+                     if (d.controller() == nullptr) {
+                         return;
+                     }
+                     for (const triattn::EvictionRecord & record : d.controller()->take_records()) {
+                         std::vector<std::vector<array<int32_t>>> layers;
+                         for (const auto & heads : record.evicted) {
+                             layers.emplace_back();
+                             for (const auto & positions : heads) {
+                                 layers.back().push_back(
+                                     to_array(positions, {static_cast<py::ssize_t>(positions.size())}));
+                             }
+                         }
+                         result.emplace_back(record.seq, record.position, record.n_before, record.n_after,
+                                             std::move(layers));
+                     }
+                 });
+                 return result;
+             })
+        .def(
+            "remove",
+            [](Context & self, int seq, const std::vector<int32_t> & positions) {
+                self.look([&](Decoder & d) { d.remove(seq, positions); });
+            },
+            py::arg("seq"), py::arg("positions"))
         .def_property_readonly("k_rotation", &k_rotation);
 }
 

@@ -6,15 +6,18 @@
 namespace pytriattn {
 namespace {
 
-struct SamplerFree { void operator()(llama_sampler * s) const { llama_sampler_free(s); } };
+struct SamplerFree {
+    void operator()(llama_sampler * s) const { llama_sampler_free(s); }
+};
 
-std::pair<double, std::vector<llama_token>> run(const Model & model, const array<llama_token> & prompt, int n_generate, int n_ctx, int n_threads) {
+std::pair<double, std::vector<llama_token>> run(const Model & model, const array<llama_token> & prompt, int n_generate,
+                                                int n_ctx, int n_threads) {
     std::vector<llama_token> tokens = to_vector(prompt);
     std::vector<llama_token> generated;
     const py::gil_scoped_release release;
     llama_context_params params = llama_context_default_params();
-    params.n_ctx           = static_cast<uint32_t>(n_ctx);
-    params.n_threads       = n_threads;
+    params.n_ctx = static_cast<uint32_t>(n_ctx);
+    params.n_threads = n_threads;
     params.n_threads_batch = n_threads;
     const llama_context_ptr ctx(llama_init_from_model(model.model.get(), params));
     if (!ctx) {
@@ -43,7 +46,8 @@ std::pair<double, std::vector<llama_token>> run(const Model & model, const array
 }  // namespace
 
 void add_reference_loop(py::module_ & m) {
-    m.def("reference_loop", &run, py::arg("model"), py::arg("prompt"), py::kw_only(), py::arg("n_generate"), py::arg("n_ctx"), py::arg("n_threads"),
+    m.def("reference_loop", &run, py::arg("model"), py::arg("prompt"), py::kw_only(), py::arg("n_generate"),
+          py::arg("n_ctx"), py::arg("n_threads"),
           "Seconds for n_generate greedy steps after the prompt, and the tokens.");
 }
 

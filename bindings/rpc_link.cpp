@@ -58,7 +58,7 @@ void RpcLink::lose(const std::string & reason) {
     connection_.reset();
     const std::lock_guard<std::mutex> lock(reason_mutex_);
     if (!is_lost_) {
-        reason_  = reason;
+        reason_ = reason;
         is_lost_ = true;
     }
 }
@@ -73,9 +73,12 @@ void RpcLink::connect() {
     const auto ask = [&](rpc::Command command, const std::vector<uint8_t> & payload, size_t size) {
         const std::vector<uint8_t> request = rpc::request(command, payload);
         std::vector<uint8_t> answer(rpc::SIZE + size);
-        if (!send_all(connection_, request.data(), request.size(), limit) || !receive_all(connection_, answer.data(), answer.size(), limit)) {
-            throw triattn::ModelLoadError(name + " takes the connection but does not answer. A server has one client at a time: end the other one, "
-                                          "or start a second server on another port; or something else listens on this port");
+        if (!send_all(connection_, request.data(), request.size(), limit) ||
+            !receive_all(connection_, answer.data(), answer.size(), limit)) {
+            throw triattn::ModelLoadError(
+                name +
+                " takes the connection but does not answer. A server has one client at a time: end the other one, "
+                "or start a second server on another port; or something else listens on this port");
         }
         if (rpc::read_u64(answer.data()) != size) {
             throw triattn::ModelLoadError(name + " does not answer like an RPC server; is the port right?");
@@ -84,9 +87,13 @@ void RpcLink::connect() {
         return answer;
     };
     const std::vector<uint8_t> version = ask(rpc::HELLO, std::vector<uint8_t>(rpc::CAPABILITIES), rpc::HELLO_ANSWER);
-    if (version[0] != RPC_PROTO_MAJOR_VERSION || version[1] > RPC_PROTO_MINOR_VERSION || version[2] != RPC_PROTO_PATCH_VERSION) {
-        const auto text = [](int a, int b, int c) { return std::to_string(a) + "." + std::to_string(b) + "." + std::to_string(c); };
-        throw triattn::ModelLoadError(name + " speaks version " + text(version[0], version[1], version[2]) + " of the protocol, this build " +
+    if (version[0] != RPC_PROTO_MAJOR_VERSION || version[1] > RPC_PROTO_MINOR_VERSION ||
+        version[2] != RPC_PROTO_PATCH_VERSION) {
+        const auto text = [](int a, int b, int c) {
+            return std::to_string(a) + "." + std::to_string(b) + "." + std::to_string(c);
+        };
+        throw triattn::ModelLoadError(name + " speaks version " + text(version[0], version[1], version[2]) +
+                                      " of the protocol, this build " +
                                       text(RPC_PROTO_MAJOR_VERSION, RPC_PROTO_MINOR_VERSION, RPC_PROTO_PATCH_VERSION) +
                                       "; start pytriattn-rpc-server of the same release there");
     }
@@ -94,10 +101,11 @@ void RpcLink::connect() {
     uint32_t n = 0;
     std::memcpy(&n, count.data(), sizeof n);
     if (n == 0 || (n_devices_ != 0 && n != n_devices_)) {
-        throw triattn::ModelLoadError(name + " has " + std::to_string(n) + " devices" + (n == 0 ? "" : " now, it had " + std::to_string(n_devices_)));
+        throw triattn::ModelLoadError(name + " has " + std::to_string(n) + " devices" +
+                                      (n == 0 ? "" : " now, it had " + std::to_string(n_devices_)));
     }
     n_devices_ = n;
-    is_used_   = false;
+    is_used_ = false;
 }
 
 void RpcLink::run() {
@@ -180,7 +188,8 @@ bool RpcLink::pass_on(const Descriptor & client, const rpc::Answer & substitute)
         // the size and the first bytes together
         size_t n = 0;
         if (done == 0) {
-            if (!receive_all(connection_, buffer_.data(), rpc::SIZE, limit) || rpc::read_u64(buffer_.data()) != substitute.size() - rpc::SIZE) {
+            if (!receive_all(connection_, buffer_.data(), rpc::SIZE, limit) ||
+                rpc::read_u64(buffer_.data()) != substitute.size() - rpc::SIZE) {
                 lose_connection();
                 break;
             }

@@ -4,59 +4,60 @@
 
 #ifndef _WIN32
 
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <sys/socket.h>
-#include <unistd.h>
+#    include <arpa/inet.h>
+#    include <fcntl.h>
+#    include <netdb.h>
+#    include <netinet/in.h>
+#    include <netinet/tcp.h>
+#    include <poll.h>
+#    include <sys/socket.h>
+#    include <unistd.h>
 
-#include <cerrno>
-#include <cstdint>
-#include <cstring>
-#include <memory>
+#    include <cerrno>
+#    include <cstdint>
+#    include <cstring>
+#    include <memory>
 
 namespace pytriattn {
 namespace {
 
 constexpr int CONNECT_MS = 5'000;
 
-#ifdef MSG_NOSIGNAL
+#    ifdef MSG_NOSIGNAL
 constexpr int NO_SIGNAL = MSG_NOSIGNAL;
-#else
+#    else
 constexpr int NO_SIGNAL = 0;
-#endif
+#    endif
 
 void set(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
 
 // Without these, a host that loses its power would be waited for without end.
 void notice_dead_peers(int fd) {
     set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-#ifdef TCP_KEEPIDLE
+#    ifdef TCP_KEEPIDLE
     set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 10);
-#endif
-#ifdef TCP_KEEPALIVE
+#    endif
+#    ifdef TCP_KEEPALIVE
     set(fd, IPPROTO_TCP, TCP_KEEPALIVE, 10);
-#endif
-#ifdef TCP_KEEPINTVL
+#    endif
+#    ifdef TCP_KEEPINTVL
     set(fd, IPPROTO_TCP, TCP_KEEPINTVL, 5);
     set(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
-#endif
-#ifdef TCP_USER_TIMEOUT
+#    endif
+#    ifdef TCP_USER_TIMEOUT
     set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 25'000);
-#endif
+#    endif
 }
 
-// All our sockets: no waiting for full packets, no inheritance by other programs, no signal when the other side has gone.
+// All our sockets: no waiting for full packets, no inheritance by other programs, no signal when the other side has
+// gone.
 Descriptor prepared(int fd) {
     if (fd >= 0) {
         fcntl(fd, F_SETFD, FD_CLOEXEC);
         set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-#ifdef SO_NOSIGPIPE
+#    ifdef SO_NOSIGPIPE
         set(fd, SOL_SOCKET, SO_NOSIGPIPE, 1);
-#endif
+#    endif
     }
     return Descriptor(fd);
 }
@@ -121,7 +122,8 @@ Descriptor connect_to(const std::string & server) {
     addrinfo * list = nullptr;
     const int status = getaddrinfo(host.c_str(), server.substr(colon + 1).c_str(), &hints, &list);
     if (status != 0) {
-        throw triattn::ModelLoadError("the host of the RPC server '" + server + "' is not known (" + gai_strerror(status) + "); give host:port");
+        throw triattn::ModelLoadError("the host of the RPC server '" + server + "' is not known (" +
+                                      gai_strerror(status) + "); give host:port");
     }
     const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owner(list, freeaddrinfo);
     Descriptor result;
@@ -130,8 +132,9 @@ Descriptor connect_to(const std::string & server) {
         error = try_address(*address, result);
     }
     if (!result) {
-        throw triattn::ModelLoadError("the RPC server '" + server + "' cannot be reached (" + std::strerror(error) +
-                                      "); start pytriattn-rpc-server there, and look whether a firewall lets the port through");
+        throw triattn::ModelLoadError(
+            "the RPC server '" + server + "' cannot be reached (" + std::strerror(error) +
+            "); start pytriattn-rpc-server there, and look whether a firewall lets the port through");
     }
     return result;
 }
@@ -139,7 +142,7 @@ Descriptor connect_to(const std::string & server) {
 std::pair<Descriptor, int> listen_on_loopback() {
     Descriptor fd = prepared(socket(AF_INET, SOCK_STREAM, 0));
     sockaddr_in address{};
-    address.sin_family      = AF_INET;
+    address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     socklen_t size = sizeof address;
     auto * any = reinterpret_cast<sockaddr *>(&address);
@@ -223,7 +226,8 @@ namespace pytriattn {
 
 void Descriptor::reset(int fd) { fd_ = fd; }
 Descriptor connect_to(const std::string & server) {
-    throw triattn::ModelLoadError("the RPC server '" + server + "' cannot be used: rpc_servers has not been written for Windows yet");
+    throw triattn::ModelLoadError("the RPC server '" + server +
+                                  "' cannot be used: rpc_servers has not been written for Windows yet");
 }
 std::pair<Descriptor, int> listen_on_loopback() { return std::pair<Descriptor, int>(); }
 Descriptor accept_from(const Descriptor &) { return Descriptor(); }

@@ -42,9 +42,7 @@ void wake(const Descriptor & writing_end);
 void drain(const Descriptor & reading_end);
 
 // Waits until something can be read (or has ended) in at least one. Tells which; the second may be an empty descriptor.
-struct Readable {
-    bool first, second;
-};
+struct Readable { bool first, second; };
 Readable wait_for(const Descriptor & first, const Descriptor & second, const Descriptor & waker);
 
 // What limits waiting: something to read in `waker`, or time (negative: any).

@@ -36,7 +36,8 @@ int layer_in_name(const char * name) {
     const std::string stem = text.substr(0, end);
     const size_t dash = stem.rfind('-');
     if (dash == std::string::npos || dash + 1 == stem.size() ||
-        !std::all_of(stem.begin() + static_cast<std::ptrdiff_t>(dash) + 1, stem.end(), [](unsigned char c) { return std::isdigit(c); })) {
+        !std::all_of(stem.begin() + static_cast<std::ptrdiff_t>(dash) + 1, stem.end(),
+                     [](unsigned char c) { return std::isdigit(c); })) {
         return -1;
     }
     return std::atoi(stem.c_str() + dash + 1);
@@ -67,12 +68,14 @@ public:
             const ggml_tensor * node = ggml_graph_node(graph_, i);
             if (node->op == GGML_OP_SET_ROWS) {
                 note_keys(node);
-            } else if (const AttentionOperands operands = attention_operands(node); caches_.count(operands.storage) > 0) {
+            } else if (const AttentionOperands operands = attention_operands(node);
+                       caches_.count(operands.storage) > 0) {
                 result.push_back(read(operands, i));
                 Cache & cache = caches_.at(operands.storage);
                 cache.weights = cache.weights.value_or(result.back().weights);
                 if (*cache.weights != result.back().weights) {
-                    throw UnsupportedModelError("layers that share the cache of layer " + std::to_string(result.back().owner) +
+                    throw UnsupportedModelError("layers that share the cache of layer " +
+                                                std::to_string(result.back().owner) +
                                                 " have other weights after RoPE; load the model with budget=None");
                 }
             }
@@ -88,28 +91,29 @@ private:
             return;
         }
         Cache & cache = found->second;
-        cache.keys  = trace_rope(node->src[0], cache.layer->head_dim_k);
+        cache.keys = trace_rope(node->src[0], cache.layer->head_dim_k);
         cache.found = true;
     }
 
     AttentionNode read(const AttentionOperands & operands, int index) {
         const Cache & cache = caches_.at(operands.storage);
         AttentionNode result;
-        result.owner     = cache.layer->il;
-        result.layer     = layer_after(index);
-        result.sliding   = cache.sliding;
+        result.owner = cache.layer->il;
+        result.layer = layer_after(index);
+        result.sliding = cache.sliding;
         result.n_head_kv = cache.layer->n_head_kv;
         result.head_dim_v = cache.layer->head_dim_v;
-        result.n_head    = static_cast<int>(operands.queries->ne[2]);
+        result.n_head = static_cast<int>(operands.queries->ne[2]);
         const RopeTrace queries = trace_rope(operands.queries, cache.layer->head_dim_k);
         if (!cache.found || !(cache.keys.op == queries.op) || cache.keys.hadamard != queries.hadamard) {
-            throw UnsupportedModelError("layer " + std::to_string(result.layer) + " rotates its queries otherwise than the keys in its cache; "
+            throw UnsupportedModelError("layer " + std::to_string(result.layer) +
+                                        " rotates its queries otherwise than the keys in its cache; "
                                         "load the model with budget=None");
         }
-        result.op       = queries.op;
-        result.weights  = queries.weights;
+        result.op = queries.op;
+        result.weights = queries.weights;
         result.hadamard = queries.hadamard;
-        result.rope     = probe(result.op, cache.layer->head_dim_k);
+        result.rope = probe(result.op, cache.layer->head_dim_k);
         return result;
     }
 
@@ -160,7 +164,8 @@ bool is_or_copies(const ggml_tensor * tensor, const ggml_tensor * storage) {
     // ggml's scheduler calls the copy BACKEND#name of the view#number
     const char * original = std::strchr(tensor->name, '#');
     const size_t length = std::strlen(storage->name);
-    return original != nullptr && std::strncmp(original + 1, storage->name, length) == 0 && (original[1 + length] == '#' || original[1 + length] == ' ');
+    return original != nullptr && std::strncmp(original + 1, storage->name, length) == 0 &&
+           (original[1 + length] == '#' || original[1 + length] == ' ');
 }
 
 std::vector<AttentionNode> probe_attention(const KvView & view) { return Walker(view).run(); }

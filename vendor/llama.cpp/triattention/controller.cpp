@@ -43,15 +43,17 @@ void check(const EvictionConfig & config) {
         throw BudgetError("interval is " + std::to_string(config.interval) + ", it must be at least 1");
     }
     if (config.window < 1) {
-        throw BudgetError("window is " + std::to_string(config.window) + ", it must be at least 1: the newest key must stay");
+        throw BudgetError("window is " + std::to_string(config.window) +
+                          ", it must be at least 1: the newest key must stay");
     }
     if (config.n_sink < 0) {
         throw BudgetError("n_sink is " + std::to_string(config.n_sink) + ", it must not be negative");
     }
     const int64_t least = static_cast<int64_t>(config.n_sink) + config.window + 1;
     if (config.budget < least) {
-        throw BudgetError("budget is " + std::to_string(config.budget) + ", but n_sink (" + std::to_string(config.n_sink) + ") + window (" +
-                          std::to_string(config.window) + ") + 1 need at least " + std::to_string(least) + "; raise the budget or lower window");
+        throw BudgetError("budget is " + std::to_string(config.budget) + ", but n_sink (" +
+                          std::to_string(config.n_sink) + ") + window (" + std::to_string(config.window) +
+                          ") + 1 need at least " + std::to_string(least) + "; raise the budget or lower window");
     }
 }
 
@@ -63,13 +65,15 @@ Controller::Controller(llama_context * ctx, const EvictionConfig & config, Stats
                           "use flash_attn=True or mode='global'");
     }
     if ((moves_rows(config_.mode) || needs_scores(config_.mode)) && view_.uses_cell_positions()) {
-        throw UnsupportedModelError("this model's attention is biased by distance (ALiBi): scores do not know the bias, and a key that is moved "
-                                    "would get another one; use mode='recent' or budget=None");
+        throw UnsupportedModelError(
+            "this model's attention is biased by distance (ALiBi): scores do not know the bias, and a key that is "
+            "moved would get another one; use mode='recent' or budget=None");
     }
-    if (config_.mode == Mode::per_head && std::any_of(view_.layers().begin(), view_.layers().end(), [&](const KvLayer & layer) {
-            return layer.n_head_kv != view_.layers()[0].n_head_kv;
-        })) {
-        throw UnsupportedModelError("mode='per_head' needs the same number of KV heads in every layer; use per_layer_head");
+    if (config_.mode == Mode::per_head &&
+        std::any_of(view_.layers().begin(), view_.layers().end(),
+                    [&](const KvLayer & layer) { return layer.n_head_kv != view_.layers()[0].n_head_kv; })) {
+        throw UnsupportedModelError(
+            "mode='per_head' needs the same number of KV heads in every layer; use per_layer_head");
     }
     if (needs_scores(config_.mode)) {
         scorer_ = std::make_unique<Scorer>(view_, std::move(stats), config_.score, graph_);
@@ -82,8 +86,9 @@ Controller::Controller(llama_context * ctx, const EvictionConfig & config, Stats
         }
     }
     if (const std::vector<std::string> missing = missing_operations(nullptr); !missing.empty()) {
-        throw ContextError("eviction needs an operation that a device lacks: " + missing[0] +
-                           "; use other cache types (type_k, type_v), fewer layers on that device (n_gpu_layers), or budget=None");
+        throw ContextError(
+            "eviction needs an operation that a device lacks: " + missing[0] +
+            "; use other cache types (type_k, type_v), fewer layers on that device (n_gpu_layers), or budget=None");
     }
 }
 
@@ -126,7 +131,8 @@ void Controller::evict(int32_t seq, int32_t n_protected) {
     }
     const size_t n_all_protected = n - others.size();
     if (n_all_protected > budget) {
-        throw BudgetError(std::to_string(n_all_protected) + " keys are protected, more than the budget of " + std::to_string(budget));
+        throw BudgetError(std::to_string(n_all_protected) + " keys are protected, more than the budget of " +
+                          std::to_string(budget));
     }
     OriginMap & origin = origins(seq);
     origin.sync(cells);
@@ -144,8 +150,9 @@ void Controller::evict(int32_t seq, int32_t n_protected) {
     {
         const Stopwatch watch(counters_.selection_s);
         const uint64_t seed = config_.seed + 0x9E3779B97F4A7C15ULL * static_cast<uint64_t>(++n_evictions_of_[seq]);
-        const Kept kept =
-            with_protected(select(config_.mode, scores, shapes_, others.size(), budget - n_all_protected, seed, n_threads_), is_protected);
+        const Kept kept = with_protected(
+            select(config_.mode, scores, shapes_, others.size(), budget - n_all_protected, seed, n_threads_),
+            is_protected);
         if (is_recording_) {
             records_.push_back({seq, position, static_cast<int32_t>(n), config_.budget, origin.evicted(kept, cells)});
         }

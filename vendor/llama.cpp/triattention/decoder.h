@@ -18,34 +18,34 @@
 namespace triattn {
 
 struct DecoderParams {
-    int64_t n_ctx     = 0;      // largest number of positions per sequence; not an allocation when there is a budget
-    int32_t n_batch   = 2048;
-    int32_t n_ubatch  = 512;
+    int64_t n_ctx = 0;  // largest number of positions per sequence; not an allocation when there is a budget
+    int32_t n_batch = 2048;
+    int32_t n_ubatch = 512;
     int32_t n_threads = 1;
     int32_t n_seq_max = 1;
-    bool    kv_unified = false; // sequences share one pool of cells, else each has its own
-    ggml_type type_k  = GGML_TYPE_F16;
-    ggml_type type_v  = GGML_TYPE_F16;
+    bool kv_unified = false;  // sequences share one pool of cells, else each has its own
+    ggml_type type_k = GGML_TYPE_F16;
+    ggml_type type_v = GGML_TYPE_F16;
     FlashAttention flash_attn = FlashAttention::automatic;
     RopeOverrides rope;
     std::optional<EvictionConfig> eviction;
-    bool    full_prefill = false;        // read a prompt in full, then prune once; else prune while reading
-    std::function<bool()> interrupted;   // polled while computing
+    bool full_prefill = false;          // read a prompt in full, then prune once; else prune while reading
+    std::function<bool()> interrupted;  // polled while computing
 };
 
 // What a sequence's cache needs, and how much of a prompt may be read at once without exceeding it.
 struct CacheSize {
-    int32_t n_cells;   // per sequence, a multiple of 256
-    int32_t chunk;     // tokens of a prompt in one step
-    int32_t n_batch;   // the largest step of any kind
+    int32_t n_cells;  // per sequence, a multiple of 256
+    int32_t chunk;    // tokens of a prompt in one step
+    int32_t n_batch;  // the largest step of any kind
     int32_t n_ubatch;
 };
 // `n_swa`: the model's sliding window, 0 if it has none.
 CacheSize cache_size(const DecoderParams & params, int32_t n_swa);
 
 struct DecoderCounters {
-    double  decoding_s = 0;
-    int64_t n_decoded  = 0;  // tokens
+    double decoding_s = 0;
+    int64_t n_decoded = 0;  // tokens
 };
 
 // Every method that computes throws DecodeError or InterruptedError; then all sequences have been cleared.
@@ -56,9 +56,9 @@ public:
     // Called with the index of a token and the logits [n_vocab] that follow it.
     using RowSink = std::function<void(size_t index, const float * logits)>;
 
-    // Appends tokens to a sequence; logits() then has the row of the last one. The first n_protected positions are never
-    // evicted. `sink`, if given, gets the logits of every token. Throws InvalidTokenError, ContextFullError, BudgetError
-    // before anything changes.
+    // Appends tokens to a sequence; logits() then has the row of the last one. The first n_protected positions are
+    // never evicted. `sink`, if given, gets the logits of every token. Throws InvalidTokenError, ContextFullError,
+    // BudgetError before anything changes.
     void read(int32_t seq, const std::vector<llama_token> & tokens, int32_t n_protected, const RowSink & sink = {});
 
     // Appends one token to each of these (different) sequences; logits() has their rows in the same order.
@@ -70,10 +70,10 @@ public:
 
     struct TokenScore {
         float logprob;
-        bool  is_best;  // no other token was likelier
+        bool is_best;  // no other token was likelier
     };
-    // Appends `tokens` to sequence 0 in the same steps. Returns how well tokens[first..] were predicted: [tokens.size() - first];
-    // `first` is at least 1. logits() then has the rows of the last step.
+    // Appends `tokens` to sequence 0 in the same steps. Returns how well tokens[first..] were predicted:
+    // [tokens.size() - first]; `first` is at least 1. logits() then has the rows of the last step.
     std::vector<TokenScore> score(const std::vector<llama_token> & tokens, size_t first);
     int32_t score_step() const;  // tokens in a whole step
 
@@ -84,9 +84,10 @@ public:
     const float * logits(int32_t row) const;
     int32_t n_rows() const { return n_rows_; }
 
-    // Cuts a sequence back to its first n positions, so that a text that begins alike need not be read again. Returns n; or 0 if that
-    // is impossible (an eviction has been there, a recurrent state or a sliding window has moved on): then it has been cleared.
-    // `keep_evicted`: an eviction before position n is no obstacle, since it took place when n tokens or fewer had been read.
+    // Cuts a sequence back to its first n positions, so that a text that begins alike need not be read again. Returns
+    // n; or 0 if that is impossible (an eviction has been there, a recurrent state or a sliding window has moved on):
+    // then it has been cleared. `keep_evicted`: an eviction before position n is no obstacle, since it took place when
+    // n tokens or fewer had been read.
     int64_t truncate(int32_t seq, int64_t n, bool keep_evicted = false);
 
     // A sequence, to be put back into a context of the same model and settings. Only for contexts of one sequence.
@@ -96,7 +97,8 @@ public:
         int32_t n_protected = 0;
     };
     Saved save();
-    // Throws DecodeError if it does not fit; then the context is empty. There are no logits until a token has been read.
+    // Throws DecodeError if it does not fit; then the context is empty. There are no logits until a token has been
+    // read.
     void load(const Saved & saved);
 
     void clear(int32_t seq);
@@ -141,8 +143,8 @@ private:
     int32_t n_vocab_ = 0;
     std::unique_ptr<KvView> view_;  // without a controller, which has one
     std::unique_ptr<Controller> controller_;
-    std::vector<int64_t> n_past_;        // [n_seq_max]
-    std::vector<int32_t> n_protected_;   // [n_seq_max]
+    std::vector<int64_t> n_past_;       // [n_seq_max]
+    std::vector<int32_t> n_protected_;  // [n_seq_max]
     int32_t n_rows_ = 0;
     DecoderCounters counters_;
 };

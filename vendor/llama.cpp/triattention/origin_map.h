@@ -1,4 +1,5 @@
-// Which token's key and value lie in which cell, per layer and KV head. After an eviction the cells' positions are labels.
+// Which token's key and value lie in which cell, per layer and KV head. After an eviction the cells' positions are
+// labels.
 #pragma once
 
 #include "compactor.h"

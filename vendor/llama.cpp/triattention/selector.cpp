@@ -15,8 +15,12 @@ namespace triattn {
 namespace {
 
 const std::pair<const char *, Mode> NAMES[] = {
-    {"per_layer_head", Mode::per_layer_head}, {"per_head", Mode::per_head}, {"per_layer", Mode::per_layer},
-    {"global", Mode::global},                 {"recent", Mode::recent},     {"random", Mode::random},
+    {"per_layer_head", Mode::per_layer_head},
+    {"per_head", Mode::per_head},
+    {"per_layer", Mode::per_layer},
+    {"global", Mode::global},
+    {"recent", Mode::recent},
+    {"random", Mode::random},
 };
 
 using Marks = std::vector<uint8_t>;
@@ -26,7 +30,8 @@ struct Moments {
     double deviation;
 };
 
-// Sums of differences from one of the values lose nothing in double precision; several sums at a time are what compilers vectorise.
+// Sums of differences from one of the values lose nothing in double precision; several sums at a time are what
+// compilers vectorise.
 Moments moments(const float * values, size_t n) {
     constexpr size_t LANES = 8;
     const double pivot = values[0];
@@ -140,13 +145,15 @@ void group_scores(const float * scores, size_t n_keys, LayerShape shape, float *
     }
 }
 
-Kept select(Mode mode, const Scores & scores, const std::vector<LayerShape> & shapes, size_t n_keys, size_t n_keep, uint64_t seed, int n_threads) {
+Kept select(Mode mode, const Scores & scores, const std::vector<LayerShape> & shapes, size_t n_keys, size_t n_keep,
+            uint64_t seed, int n_threads) {
     const auto best_of = [&](const float * values) { return best(values, n_keys, n_keep); };
     if (!needs_scores(mode)) {
         return same_everywhere(best_of(control_scores(mode, n_keys, seed).data()), shapes);
     }
     if (scores.size() != shapes.size()) {
-        throw StatsError("scores of " + std::to_string(scores.size()) + " layers, shapes of " + std::to_string(shapes.size()));
+        throw StatsError("scores of " + std::to_string(scores.size()) + " layers, shapes of " +
+                         std::to_string(shapes.size()));
     }
     for (size_t l = 0; l < shapes.size(); ++l) {
         if (scores[l].size() != shapes[l].n_head_kv * n_keys) {
@@ -168,7 +175,8 @@ Kept select(Mode mode, const Scores & scores, const std::vector<LayerShape> & sh
     if (mode == Mode::per_head) {
         for (const LayerShape & shape : shapes) {
             if (shape.n_head_kv != shapes[0].n_head_kv) {
-                throw UnsupportedModelError("mode per_head needs the same number of KV heads in every layer; use per_layer_head");
+                throw UnsupportedModelError(
+                    "mode per_head needs the same number of KV heads in every layer; use per_layer_head");
             }
         }
         std::vector<double> sum(scores[0].begin(), scores[0].end());
