@@ -3,7 +3,7 @@
 
 #include "errors.h"
 #include "rope.h"
-#include "rpc_devices.h"
+#include "rpc/devices.h"
 #include "scorer.h"
 #include "stats.h"
 

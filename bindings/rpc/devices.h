@@ -2,7 +2,7 @@
 #pragma once
 
 #include "errors.h"
-#include "rpc_link.h"
+#include "rpc/link.h"
 
 #include "ggml-backend.h"
 #include "ggml-cpp.h"

@@ -1,4 +1,4 @@
-// What the relay of rpc_link.cpp has to know of ggml's RPC protocol: which commands are answered, and by how many
+// What the relay of link.cpp has to know of ggml's RPC protocol: which commands are answered, and by how many
 // bytes. A request is |command: 1 byte|size: 8 bytes|payload|, an answer |size: 8 bytes|payload|.
 #pragma once
 

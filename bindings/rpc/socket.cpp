@@ -1,4 +1,4 @@
-#include "rpc_socket.h"
+#include "rpc/socket.h"
 
 #include "errors.h"
 

@@ -7,8 +7,8 @@
 // way.
 #pragma once
 
-#include "rpc_protocol.h"
-#include "rpc_socket.h"
+#include "rpc/protocol.h"
+#include "rpc/socket.h"
 
 #include <atomic>
 #include <cstdint>

@@ -1,4 +1,4 @@
-#include "rpc_link.h"
+#include "rpc/link.h"
 
 #include "errors.h"
 

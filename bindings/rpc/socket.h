@@ -1,4 +1,4 @@
-// The few things that the relay of rpc_link.cpp needs of sockets. POSIX; on Windows connect_to() refuses.
+// The few things that the relay of link.cpp needs of sockets. POSIX; on Windows connect_to() refuses.
 #pragma once
 
 #include <cstddef>
