@@ -26,7 +26,7 @@ private:
 };
 
 void set_loras(Context & context, const std::vector<std::pair<Lora *, float>> & loras) {
-    context.look([&](triattn::Decoder & d) {
+    context.run_with_gil([&](triattn::Decoder & d) {
         std::vector<llama_adapter_lora *> adapters;
         std::vector<float> scales;
         for (const auto & [lora, scale] : loras) {

@@ -67,17 +67,17 @@ struct Model {
 };
 
 // Marks an object as in use by one thread; contention is an error at once, not a queue and not a crash.
-class Use {
+class BusyGuard {
 public:
-    Use(std::atomic_flag & flag, const char * what) : flag_(flag) {
+    BusyGuard(std::atomic_flag & flag, const char * what) : flag_(flag) {
         if (flag_.test_and_set()) {
             throw BusyError(std::string(what) +
                             " is in use by another thread; give each thread its own, or take turns");
         }
     }
-    ~Use() { flag_.clear(); }
-    Use(const Use &) = delete;
-    Use & operator=(const Use &) = delete;
+    ~BusyGuard() { flag_.clear(); }
+    BusyGuard(const BusyGuard &) = delete;
+    BusyGuard & operator=(const BusyGuard &) = delete;
 
 private:
     std::atomic_flag & flag_;
@@ -87,8 +87,8 @@ private:
 class SignalPoll {
 public:
     bool operator()();
-    // Whether another signal has come since the one that is waiting to be raised.
-    bool again();
+    // Whether another signal has come since the one that waits to be raised.
+    bool has_another();
     // Raises the Python exception that a handler raised, if one did. Call with the GIL.
     void rethrow();
 

@@ -13,7 +13,7 @@ using triattn::Decoder;
 using TokenLogprob = std::pair<llama_token, float>;
 using Logprobs = std::pair<float, std::vector<TokenLogprob>>;  // of the chosen token, and of the best ones
 
-Logprobs logprobs_of(const Decoder & decoder, const float * logits, llama_token chosen, int n_top) {
+Logprobs find_logprobs(const Decoder & decoder, const float * logits, llama_token chosen, int n_top) {
     std::vector<llama_token> order(static_cast<size_t>(decoder.n_vocab()));
     std::iota(order.begin(), order.end(), 0);
     const auto n = static_cast<std::ptrdiff_t>(std::clamp<int>(n_top, 0, decoder.n_vocab()));
@@ -106,18 +106,18 @@ void add_context(py::module_ & m) {
                 "read",
                 [](Context & self, int seq, const array<llama_token> & tokens, int n_protected) {
                     const auto ids = to_vector(tokens);
-                    self.compute([&](Decoder & d) { d.read(seq, ids, n_protected); });
+                    self.run_without_gil([&](Decoder & d) { d.read(seq, ids, n_protected); });
                 },
                 py::arg("seq"), py::arg("tokens"), py::arg("n_protected") = 0)
             .def(
                 "read_with_logprobs",
                 [](Context & self, int seq, const array<llama_token> & tokens, int n_protected, int n_top) {
                     const auto ids = to_vector(tokens);
-                    return self.compute([&](Decoder & d) {
+                    return self.run_without_gil([&](Decoder & d) {
                         std::vector<Logprobs> result;
                         d.read(seq, ids, n_protected, [&](size_t i, const float * logits) {
                             if (i + 1 < ids.size()) {
-                                result.push_back(logprobs_of(d, logits, ids[i + 1], n_top));
+                                result.push_back(find_logprobs(d, logits, ids[i + 1], n_top));
                             }
                         });
                         return result;
@@ -127,13 +127,13 @@ void add_context(py::module_ & m) {
             .def(
                 "step",
                 [](Context & self, const std::vector<int32_t> & seqs, const std::vector<llama_token> & tokens) {
-                    self.compute([&](Decoder & d) { d.step(seqs, tokens); });
+                    self.run_without_gil([&](Decoder & d) { d.step(seqs, tokens); });
                 },
                 py::arg("seqs"), py::arg("tokens"))
             .def(
                 "sample",
                 [](Context & self, Sampler & sampler) {
-                    return self.compute([&](Decoder & d) {
+                    return self.run_without_gil([&](Decoder & d) {
                         d.logits(-1);  // throws if nothing has been read
                         return sampler.sample(d.context(), -1);
                     });
@@ -142,7 +142,7 @@ void add_context(py::module_ & m) {
             .def(
                 "step_and_sample",
                 [](Context & self, llama_token token, Sampler & sampler) {
-                    return self.compute([&](Decoder & d) {
+                    return self.run_without_gil([&](Decoder & d) {
                         d.step({0}, {token});
                         return sampler.sample(d.context(), -1);
                     });
@@ -155,7 +155,7 @@ void add_context(py::module_ & m) {
                     if (samplers.size() != seqs.size()) {
                         throw triattn::ContextError("each sequence needs a sampler");
                     }
-                    return self.compute([&](Decoder & d) {
+                    return self.run_without_gil([&](Decoder & d) {
                         d.step(seqs, tokens);
                         std::vector<llama_token> drawn;
                         for (size_t i = 0; i < samplers.size(); ++i) {
@@ -169,7 +169,7 @@ void add_context(py::module_ & m) {
                 "logprobs",
                 [](Context & self, const array<llama_token> & tokens) {
                     const auto ids = to_vector(tokens);
-                    const auto values = self.compute([&](Decoder & d) { return d.logprobs(ids); });
+                    const auto values = self.run_without_gil([&](Decoder & d) { return d.logprobs(ids); });
                     return to_array(values, {static_cast<py::ssize_t>(values.size())});
                 },
                 py::arg("tokens"))
@@ -177,7 +177,7 @@ void add_context(py::module_ & m) {
                 "score",
                 [](Context & self, const array<llama_token> & tokens, size_t first) {
                     const auto ids = to_vector(tokens);
-                    const auto scores = self.compute([&](Decoder & d) { return d.score(ids, first); });
+                    const auto scores = self.run_without_gil([&](Decoder & d) { return d.score(ids, first); });
                     std::vector<float> logprobs;
                     std::vector<uint8_t> is_best;
                     for (const auto & score : scores) {
@@ -188,40 +188,42 @@ void add_context(py::module_ & m) {
                     return py::make_tuple(to_array(std::move(logprobs), {n}), to_array(std::move(is_best), {n}));
                 },
                 py::arg("tokens"), py::arg("first"))
-            .def_property_readonly("score_step",
-                                   [](Context & self) { return self.look([](Decoder & d) { return d.score_step(); }); })
+            .def_property_readonly(
+                "score_step",
+                [](Context & self) { return self.run_with_gil([](Decoder & d) { return d.score_step(); }); })
             .def(
                 "row_logprobs",
                 [](Context & self, int row, llama_token chosen, int n_top) {
-                    return self.look([&](Decoder & d) { return logprobs_of(d, d.logits(row), chosen, n_top); });
+                    return self.run_with_gil(
+                        [&](Decoder & d) { return find_logprobs(d, d.logits(row), chosen, n_top); });
                 },
                 py::arg("row"), py::arg("chosen"), py::arg("n_top"))
             .def(
                 "logits",
                 [](Context & self, int row) {
-                    return self.look([&](Decoder & d) { return self.logits_rows().get(d, row); });
+                    return self.run_with_gil([&](Decoder & d) { return self.logits_rows().get(d, row); });
                 },
                 py::arg("row") = 0, "Logits of a row of the last step, read-only: no later step changes them.")
             .def(
                 "truncate",
                 [](Context & self, int seq, int64_t n, bool keep_evicted) {
-                    return self.look([&](Decoder & d) { return d.truncate(seq, n, keep_evicted); });
+                    return self.run_with_gil([&](Decoder & d) { return d.truncate(seq, n, keep_evicted); });
                 },
                 py::arg("seq"), py::arg("n"), py::arg("keep_evicted") = false)
             .def(
                 "has_evicted",
                 [](Context & self, int seq) {
-                    return self.look(
+                    return self.run_with_gil(
                         [&](Decoder & d) { return d.controller() != nullptr && d.controller()->has_evicted(seq); });
                 },
                 py::arg("seq") = 0)
             .def(
-                "clear", [](Context & self, int seq) { self.look([&](Decoder & d) { d.clear(seq); }); },
+                "clear", [](Context & self, int seq) { self.run_with_gil([&](Decoder & d) { d.clear(seq); }); },
                 py::arg("seq") = 0)
             .def(
                 "evict",
                 [](Context & self, int seq, int n_protected) {
-                    self.compute([&](Decoder & d) {
+                    self.run_without_gil([&](Decoder & d) {
                         if (d.controller() != nullptr) {
                             d.controller()->evict(seq, n_protected);
                         }
@@ -230,19 +232,21 @@ void add_context(py::module_ & m) {
                 py::arg("seq") = 0, py::arg("n_protected") = 0)
             .def(
                 "n_tokens",
-                [](Context & self, int seq) { return self.look([&](Decoder & d) { return d.n_tokens(seq); }); },
+                [](Context & self, int seq) { return self.run_with_gil([&](Decoder & d) { return d.n_tokens(seq); }); },
                 py::arg("seq") = 0)
             .def_property_readonly(
-                "chunk", [](Context & self) { return self.look([](Decoder & d) { return d.cache().chunk; }); })
+                "chunk", [](Context & self) { return self.run_with_gil([](Decoder & d) { return d.cache().chunk; }); })
             .def_property_readonly(
-                "n_ubatch", [](Context & self) { return self.look([](Decoder & d) { return d.cache().n_ubatch; }); })
-            .def_property_readonly("n_rows",
-                                   [](Context & self) { return self.look([](Decoder & d) { return d.n_rows(); }); })
+                "n_ubatch",
+                [](Context & self) { return self.run_with_gil([](Decoder & d) { return d.cache().n_ubatch; }); })
             .def_property_readonly(
-                "n_seq_max", [](Context & self) { return self.look([](Decoder & d) { return d.params().n_seq_max; }); })
+                "n_rows", [](Context & self) { return self.run_with_gil([](Decoder & d) { return d.n_rows(); }); })
+            .def_property_readonly(
+                "n_seq_max",
+                [](Context & self) { return self.run_with_gil([](Decoder & d) { return d.params().n_seq_max; }); })
             .def("save",
                  [](Context & self) {
-                     const Decoder::Saved saved = self.compute([](Decoder & d) { return d.save(); });
+                     const Decoder::Saved saved = self.run_without_gil([](Decoder & d) { return d.save(); });
                      const auto bytes = [](const std::vector<uint8_t> & v) {
                          return py::bytes(reinterpret_cast<const char *>(v.data()), v.size());
                      };
@@ -257,7 +261,7 @@ void add_context(py::module_ & m) {
                         return std::vector<uint8_t>(v.begin(), v.end());
                     };
                     const Decoder::Saved saved{content(cells), content(origins), n_past, n_protected};
-                    self.compute([&](Decoder & d) { d.load(saved); });
+                    self.run_without_gil([&](Decoder & d) { d.load(saved); });
                 },
                 py::arg("cells"), py::arg("origins"), py::arg("n_past"), py::arg("n_protected"))
             .def("cancel", &Context::cancel)

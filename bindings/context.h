@@ -32,13 +32,13 @@ public:
 
     // Runs `work` on the decoder without the GIL.
     template <typename F>
-    auto compute(F && work) {
-        const Use use(busy_, "this context");
-        triattn::Decoder & decoder = open();
+    auto run_without_gil(F && work) {
+        const BusyGuard guard(busy_, "this context");
+        triattn::Decoder & decoder = open_decoder();
         recent_errors();
         try {
             const py::gil_scoped_release release;
-            return model_->rpc.guard([&] { return run([&] { return work(decoder); }); });
+            return model_->rpc.guard([&] { return run_watched([&] { return work(decoder); }); });
         } catch (const triattn::InterruptedError &) {
             poll_.rethrow();
             throw;
@@ -50,14 +50,14 @@ public:
 
     // Runs `work` on the decoder with the GIL, for what is only looked up.
     template <typename F>
-    auto look(F && work) {
-        const Use use(busy_, "this context");
-        triattn::Decoder & decoder = open();
+    auto run_with_gil(F && work) {
+        const BusyGuard guard(busy_, "this context");
+        triattn::Decoder & decoder = open_decoder();
         return model_->rpc.guard([&] { return work(decoder); });
     }
 
     void close() {
-        const Use use(busy_, "this context");
+        const BusyGuard guard(busy_, "this context");
         const py::gil_scoped_release release;
         decoder_.reset();
         worker_.reset();
@@ -78,7 +78,7 @@ private:
     // With servers, waiting cannot be interrupted: so another thread waits, and this one looks for signals. The first
     // one ends the computation after its step, a second one gives up the servers.
     template <typename F>
-    auto run(F && work) -> decltype(work()) {
+    auto run_watched(F && work) -> decltype(work()) {
         if (!worker_) {
             return work();
         }
@@ -86,7 +86,7 @@ private:
         const auto watch = [this] {
             if (!has_signal_) {
                 has_signal_ = poll_();
-            } else if (poll_.again()) {
+            } else if (poll_.has_another()) {
                 model_->rpc.give_up();
             }
         };
@@ -99,7 +99,7 @@ private:
         }
     }
 
-    triattn::Decoder & open() {
+    triattn::Decoder & open_decoder() {
         if (!decoder_) {
             throw ClosedError("this context has been closed");
         }

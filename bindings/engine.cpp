@@ -29,7 +29,7 @@ array<float> score_keys(const LayerStats & layer, const array<float> & keys, int
     return to_array(scores, {layer.n_head, keys.shape(0)});
 }
 
-std::vector<uint8_t> marks(const array<bool> & values) {
+std::vector<uint8_t> to_marks(const array<bool> & values) {
     std::vector<uint8_t> result;
     for (py::ssize_t i = 0; i < values.size(); ++i) {
         result.push_back(values.data()[i] ? 1 : 0);
@@ -95,7 +95,7 @@ std::pair<std::vector<uint32_t>, std::vector<std::vector<std::vector<std::pair<u
     if (kept.ndim() != 3 || kept.size() == 0 || kept.shape(2) != slots.size()) {
         throw triattn::StatsError("kept must be [n_layers, n_head_kv, n_keys] and slots [n_keys]");
     }
-    const std::vector<uint8_t> flat = marks(kept);
+    const std::vector<uint8_t> flat = to_marks(kept);
     triattn::Kept layers;
     auto next = flat.begin();
     for (py::ssize_t l = 0; l < kept.shape(0); ++l) {

@@ -78,7 +78,7 @@ bool SignalPoll::operator()() {
     return false;
 }
 
-bool SignalPoll::again() {
+bool SignalPoll::has_another() {
     const py::gil_scoped_acquire gil;
     if (PyErr_CheckSignals() == 0) {
         return false;

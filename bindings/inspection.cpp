@@ -23,7 +23,7 @@ const triattn::KvView & view_of(const Decoder & decoder) {
 }
 
 std::map<std::string, int64_t> counters(Context & self, int seq) {
-    return self.look([&](Decoder & d) {
+    return self.run_with_gil([&](Decoder & d) {
         std::map<std::string, int64_t> r;
         r["n_tokens"] = d.n_tokens(seq);
         r["n_decoded"] = d.counters().n_decoded;
@@ -43,7 +43,7 @@ std::map<std::string, int64_t> counters(Context & self, int seq) {
 
 // Bytes of the cache by the name of the device that holds them.
 std::map<std::string, int64_t> device_bytes(Context & self) {
-    return self.look([&](Decoder & d) {
+    return self.run_with_gil([&](Decoder & d) {
         std::map<std::string, int64_t> r;
         const triattn::KvBytes bytes = d.view() ? d.view()->bytes() : triattn::KvBytes{};
         for (const auto & [device, n] : bytes.by_device) {
@@ -54,7 +54,7 @@ std::map<std::string, int64_t> device_bytes(Context & self) {
 }
 
 std::map<std::string, double> seconds(Context & self) {
-    return self.look([](Decoder & d) {
+    return self.run_with_gil([](Decoder & d) {
         const triattn::EvictionCounters e = d.controller() ? d.controller()->counters() : triattn::EvictionCounters();
         return std::map<std::string, double>{{"decoding", d.counters().decoding_s},
                                              {"scoring", e.scoring_s},
@@ -65,9 +65,9 @@ std::map<std::string, double> seconds(Context & self) {
 
 // The stored rows of one tensor of the cache as bytes: for tests that compare caches bit for bit.
 py::bytes cache_rows(Context & self, int seq, int layer, bool value) {
-    return self.look([&](Decoder & d) {
+    return self.run_with_gil([&](Decoder & d) {
         for (const triattn::KvLayer & l : view_of(d).layers()) {
-            if (l.il == layer) {
+            if (l.layer == layer) {
                 ggml_tensor * t = value ? l.v : l.k;
                 if (t == nullptr) {
                     throw triattn::ContextError("layer " + std::to_string(layer) + " stores no values of its own");
@@ -109,7 +109,7 @@ std::optional<py::typing::Dict<py::str, py::object>> operator_of(const Attention
 array<float> apply_rope(Context & self, int layer, const array<float> & vectors, const array<int32_t> & positions) {
     const std::vector<float> x = to_vector(vectors);
     const std::vector<int32_t> p = to_vector(positions);
-    return self.look([&](Decoder & d) {
+    return self.run_with_gil([&](Decoder & d) {
         const auto nodes = triattn::probe_attention(view_of(d));
         const auto node =
             std::find_if(nodes.begin(), nodes.end(), [&](const AttentionNode & n) { return n.layer == layer; });
@@ -126,7 +126,7 @@ array<float> apply_rope(Context & self, int layer, const array<float> & vectors,
 
 // Scores of the keys in the order of cells(): one [n_head, n_keys] for each layer that is evicted from.
 std::vector<array<float>> scores(Context & self, int seq) {
-    return self.look([&](Decoder & d) {
+    return self.run_with_gil([&](Decoder & d) {
         std::vector<array<float>> result;
         if (d.controller() != nullptr) {
             const py::ssize_t n = static_cast<py::ssize_t>(d.view()->cells(seq).size());
@@ -144,14 +144,14 @@ std::vector<std::string> missing_operations(Context & self, const std::string & 
     if (!device.empty() && chosen == nullptr) {
         throw triattn::ContextError("there is no device '" + device + "' on this machine");
     }
-    return self.look([&](Decoder & d) {
+    return self.run_with_gil([&](Decoder & d) {
         return d.controller() != nullptr ? d.controller()->missing_operations(chosen) : std::vector<std::string>();
     });
 }
 
 // The matrix that llama.cpp multiplies pieces of a quantised cache's keys by; None if it does not.
 std::optional<array<float>> k_rotation(Context & self) {
-    return self.look([](Decoder & d) -> std::optional<array<float>> {
+    return self.run_with_gil([](Decoder & d) -> std::optional<array<float>> {
         const int n = view_of(d).k_rotation_size();
         return n > 0 ? std::optional(to_array(d.view()->k_rotation(), {n, n})) : std::nullopt;
     });
@@ -179,7 +179,8 @@ void add_inspection(py::module_ & m, py::class_<Context> & context) {
         .def(
             "kept_positions",
             [](Context & self, int seq, int layer, int kv_head) {
-                const auto values = self.look([&](Decoder & d) { return d.kept_positions(seq, layer, kv_head); });
+                const auto values =
+                    self.run_with_gil([&](Decoder & d) { return d.kept_positions(seq, layer, kv_head); });
                 return to_array(values, {static_cast<py::ssize_t>(values.size())});
             },
             py::arg("seq"), py::arg("layer"), py::arg("kv_head"))
@@ -187,7 +188,7 @@ void add_inspection(py::module_ & m, py::class_<Context> & context) {
             "cells",
             [](Context & self, int seq) {
                 std::vector<std::pair<uint32_t, int32_t>> result;
-                self.look([&](Decoder & d) {
+                self.run_with_gil([&](Decoder & d) {
                     for (const triattn::KvCell & cell : d.view()->cells(seq)) {
                         result.emplace_back(cell.slot, cell.pos);
                     }
@@ -201,25 +202,27 @@ void add_inspection(py::module_ & m, py::class_<Context> & context) {
         .def("seconds", &seconds)
         .def_property_readonly("layers",
                                [](Context & self) {
-                                   return self.look([](Decoder & d) {
+                                   return self.run_with_gil([](Decoder & d) {
                                        std::vector<std::tuple<int, int, int, int>> result;
                                        if (d.view()) {
                                            for (const triattn::KvLayer & l : d.view()->layers()) {
-                                               result.emplace_back(l.il, l.n_head_kv, l.head_dim_k, l.head_dim_v);
+                                               result.emplace_back(l.layer, l.n_head_kv, l.head_dim_k, l.head_dim_v);
                                            }
                                        }
                                        return result;
                                    });
                                })
         .def("attention",
-             [](Context & self) { return self.look([](Decoder & d) { return triattn::probe_attention(view_of(d)); }); })
+             [](Context & self) {
+                 return self.run_with_gil([](Decoder & d) { return triattn::probe_attention(view_of(d)); });
+             })
         .def("apply_rope", &apply_rope, py::arg("layer"), py::arg("vectors"), py::arg("positions"))
         .def("scores", &scores, py::arg("seq") = 0)
         .def("missing_operations", &missing_operations, py::arg("device") = std::string())
         .def(
             "record_evictions",
             [](Context & self, bool on) {
-                self.look([&](Decoder & d) {
+                self.run_with_gil([&](Decoder & d) {
                     if (d.controller() != nullptr) {
                         d.controller()->set_recording(on);
                     }
@@ -230,7 +233,7 @@ void add_inspection(py::module_ & m, py::class_<Context> & context) {
              [](Context & self) {
                  std::vector<std::tuple<int32_t, int64_t, int32_t, int32_t, std::vector<std::vector<array<int32_t>>>>>
                      result;
-                 self.look([&](Decoder & d) {
+                 self.run_with_gil([&](Decoder & d) {
                      if (d.controller() == nullptr) {
                          return;
                      }
@@ -252,7 +255,7 @@ void add_inspection(py::module_ & m, py::class_<Context> & context) {
         .def(
             "remove",
             [](Context & self, int seq, const std::vector<int32_t> & positions) {
-                self.look([&](Decoder & d) { d.remove(seq, positions); });
+                self.run_with_gil([&](Decoder & d) { d.remove(seq, positions); });
             },
             py::arg("seq"), py::arg("positions"))
         .def_property_readonly("k_rotation", &k_rotation);

@@ -25,7 +25,7 @@ class LoadWatch {
 public:
     explicit LoadWatch(const Progress & progress) : progress_(progress) {}
 
-    static bool callback(float done, void * self) { return static_cast<LoadWatch *>(self)->go_on(done); }
+    static bool callback(float done, void * self) { return static_cast<LoadWatch *>(self)->report(done); }
 
     void rethrow() {
         poll_.rethrow();
@@ -35,7 +35,7 @@ public:
     }
 
 private:
-    bool go_on(float done) {
+    bool report(float done) {
         if (progress_ && !error_) {
             const py::gil_scoped_acquire gil;
             try {
@@ -179,14 +179,14 @@ py::typing::Dict<py::str, py::str> metadata(const Model & model) {
     return result;
 }
 
-void need_tokenizer(const Model & model) {
+void check_has_tokenizer(const Model & model) {
     if (llama_vocab_type(model.vocab()) == LLAMA_VOCAB_TYPE_NONE) {
         throw triattn::UnsupportedModelError("this model file has no tokenizer; give and take token ids");
     }
 }
 
 std::vector<llama_token> tokenize(const Model & model, const py::bytes & utf8, bool add_special, bool parse_special) {
-    need_tokenizer(model);
+    check_has_tokenizer(model);
     const std::string text = utf8;
     const py::gil_scoped_release release;
     if (text.size() > static_cast<size_t>(INT32_MAX) - 16) {
@@ -209,7 +209,7 @@ std::vector<llama_token> tokenize(const Model & model, const py::bytes & utf8, b
 }
 
 py::bytes piece(const Model & model, llama_token token, bool special) {
-    need_tokenizer(model);
+    check_has_tokenizer(model);
     if (token < 0 || token >= llama_vocab_n_tokens(model.vocab())) {
         throw triattn::InvalidTokenError("token " + std::to_string(token) + " is not in the vocabulary of " +
                                          std::to_string(llama_vocab_n_tokens(model.vocab())));
@@ -223,12 +223,12 @@ py::bytes piece(const Model & model, llama_token token, bool special) {
     return {text.data(), static_cast<size_t>(std::max(n, 0))};
 }
 
-std::string text_of(const gguf_context * file, const char * key) {
+std::string string_value(const gguf_context * file, const char * key) {
     const int64_t id = gguf_find_key(file, key);
     return id >= 0 && gguf_get_kv_type(file, id) == GGUF_TYPE_STRING ? gguf_get_val_str(file, id) : "";
 }
 
-size_t width_of(gguf_type type) {
+size_t bytes_of_type(gguf_type type) {
     switch (type) {
         case GGUF_TYPE_UINT8:
         case GGUF_TYPE_INT8:
@@ -245,7 +245,7 @@ size_t width_of(gguf_type type) {
 // The name and the architecture of a GGUF file, and a canonical description of it without its weights: every key with
 // its value, every tensor's name, type and shape. Two files with equal descriptions hold the same model, up to the
 // weights' values.
-std::tuple<py::str, py::str, py::bytes> describe(const std::filesystem::path & file) {
+std::tuple<py::str, py::str, py::bytes> describe_gguf(const std::filesystem::path & file) {
     const std::string path = native_path(file);
     std::string out, name, architecture;
     {
@@ -261,8 +261,8 @@ std::tuple<py::str, py::str, py::bytes> describe(const std::filesystem::path & f
         if (!content) {
             throw triattn::ModelLoadError("cannot read '" + path + "' as GGUF");
         }
-        name = text_of(content.get(), "general.name");
-        architecture = text_of(content.get(), "general.architecture");
+        name = string_value(content.get(), "general.name");
+        architecture = string_value(content.get(), "general.architecture");
         const auto add = [&](const void * data, size_t size) { out.append(static_cast<const char *>(data), size); };
         const auto text = [&](const char * value) { add(value, std::strlen(value) + 1); };
         for (int64_t i = 0; i < gguf_get_n_kv(content.get()); ++i) {
@@ -281,10 +281,10 @@ std::tuple<py::str, py::str, py::bytes> describe(const std::filesystem::path & f
                         text(gguf_get_arr_str(content.get(), i, j));
                     }
                 } else {
-                    add(gguf_get_arr_data(content.get(), i), n * width_of(item));
+                    add(gguf_get_arr_data(content.get(), i), n * bytes_of_type(item));
                 }
             } else {
-                add(gguf_get_val_data(content.get(), i), width_of(type));
+                add(gguf_get_val_data(content.get(), i), bytes_of_type(type));
             }
         }
         for (ggml_tensor * t = ggml_get_first_tensor(meta); t != nullptr; t = ggml_get_next_tensor(meta, t)) {
@@ -338,7 +338,7 @@ void add_model(py::module_ & m) {
             py::arg("token"))
         .def("tokenize", &tokenize, py::arg("text"), py::arg("add_special"), py::arg("parse_special"))
         .def("piece", &piece, py::arg("token"), py::arg("special"));
-    m.def("describe_gguf", &describe, py::arg("path"));
+    m.def("describe_gguf", &describe_gguf, py::arg("path"));
 }
 
 }  // namespace pytriattn

@@ -46,13 +46,13 @@ private:
     explicit RpcLink(const std::string & server);
 
     void connect();
-    void lose(const std::string & reason);
-    void lose_connection();
+    void mark_lost(const std::string & reason);
+    void mark_connection_lost();
     void run();
     void relay(const Descriptor & client);
-    bool serve_one(const Descriptor & client);
-    bool pass_on(const Descriptor & client, const rpc::Answer & substitute);
-    bool give(const Descriptor & client, const rpc::Answer & answer, uint64_t done);
+    bool handle_command(const Descriptor & client);
+    bool forward_answer(const Descriptor & client, const rpc::Answer & substitute);
+    bool send_answer(const Descriptor & client, const rpc::Answer & answer, uint64_t done);
 
     std::string server_, endpoint_;
     uint32_t n_devices_ = 0;

@@ -29,34 +29,34 @@ constexpr int NO_SIGNAL = MSG_NOSIGNAL;
 constexpr int NO_SIGNAL = 0;
 #    endif
 
-void set(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
+void set_option(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
 
 // Without these, a host that loses its power would be waited for without end.
-void notice_dead_peers(int fd) {
-    set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+void enable_keepalive(int fd) {
+    set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 #    ifdef TCP_KEEPIDLE
-    set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 10);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 10);
 #    endif
 #    ifdef TCP_KEEPALIVE
-    set(fd, IPPROTO_TCP, TCP_KEEPALIVE, 10);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPALIVE, 10);
 #    endif
 #    ifdef TCP_KEEPINTVL
-    set(fd, IPPROTO_TCP, TCP_KEEPINTVL, 5);
-    set(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 5);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
 #    endif
 #    ifdef TCP_USER_TIMEOUT
-    set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 25'000);
+    set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 25'000);
 #    endif
 }
 
 // All our sockets: no waiting for full packets, no inheritance by other programs, no signal when the other side has
 // gone.
-Descriptor prepared(int fd) {
+Descriptor prepare_socket(int fd) {
     if (fd >= 0) {
         fcntl(fd, F_SETFD, FD_CLOEXEC);
-        set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+        set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 #    ifdef SO_NOSIGPIPE
-        set(fd, SOL_SOCKET, SO_NOSIGPIPE, 1);
+        set_option(fd, SOL_SOCKET, SO_NOSIGPIPE, 1);
 #    endif
     }
     return Descriptor(fd);
@@ -76,7 +76,7 @@ bool wait_until(int fd, short events, const Limit & limit) {
 
 // One address of a server; 0 or the system's reason.
 int try_address(const addrinfo & address, Descriptor & result) {
-    Descriptor fd = prepared(socket(address.ai_family, address.ai_socktype, address.ai_protocol));
+    Descriptor fd = prepare_socket(socket(address.ai_family, address.ai_socktype, address.ai_protocol));
     if (!fd) {
         return errno;
     }
@@ -97,7 +97,7 @@ int try_address(const addrinfo & address, Descriptor & result) {
         }
     }
     fcntl(fd.get(), F_SETFL, flags);
-    notice_dead_peers(fd.get());
+    enable_keepalive(fd.get());
     result = std::move(fd);
     return 0;
 }
@@ -140,7 +140,7 @@ Descriptor connect_to(const std::string & server) {
 }
 
 std::pair<Descriptor, int> listen_on_loopback() {
-    Descriptor fd = prepared(socket(AF_INET, SOCK_STREAM, 0));
+    Descriptor fd = prepare_socket(socket(AF_INET, SOCK_STREAM, 0));
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -152,7 +152,7 @@ std::pair<Descriptor, int> listen_on_loopback() {
     return {std::move(fd), ntohs(address.sin_port)};
 }
 
-Descriptor accept_from(const Descriptor & listener) { return prepared(accept(listener.get(), nullptr, nullptr)); }
+Descriptor accept_from(const Descriptor & listener) { return prepare_socket(accept(listener.get(), nullptr, nullptr)); }
 
 std::pair<Descriptor, Descriptor> make_pipe() {
     int ends[2];

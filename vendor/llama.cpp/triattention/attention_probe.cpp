@@ -51,9 +51,9 @@ struct Cache {
     std::optional<std::vector<float>> weights;  // of the queries that have read it
 };
 
-class Walker {
+class GraphReader {
 public:
-    explicit Walker(const KvView & view) : graph_(view.build_graph()) {
+    explicit GraphReader(const KvView & view) : graph_(view.build_graph()) {
         for (const KvLayer & layer : view.layers()) {
             caches_[layer.k] = {&layer, false};
         }
@@ -67,10 +67,10 @@ public:
         for (int i = 0; i < ggml_graph_n_nodes(graph_); ++i) {
             const ggml_tensor * node = ggml_graph_node(graph_, i);
             if (node->op == GGML_OP_SET_ROWS) {
-                note_keys(node);
+                read_keys(node);
             } else if (const AttentionOperands operands = attention_operands(node);
                        caches_.count(operands.storage) > 0) {
-                result.push_back(read(operands, i));
+                result.push_back(read_attention(operands, i));
                 Cache & cache = caches_.at(operands.storage);
                 cache.weights = cache.weights.value_or(result.back().weights);
                 if (*cache.weights != result.back().weights) {
@@ -85,7 +85,7 @@ public:
 
 private:
     // llama.cpp writes new keys into the cache
-    void note_keys(const ggml_tensor * node) {
+    void read_keys(const ggml_tensor * node) {
         const auto found = caches_.find(storage_of(node));
         if (found == caches_.end()) {
             return;
@@ -95,10 +95,10 @@ private:
         cache.found = true;
     }
 
-    AttentionNode read(const AttentionOperands & operands, int index) {
+    AttentionNode read_attention(const AttentionOperands & operands, int index) {
         const Cache & cache = caches_.at(operands.storage);
         AttentionNode result;
-        result.owner = cache.layer->il;
+        result.owner = cache.layer->layer;
         result.layer = layer_after(index);
         result.sliding = cache.sliding;
         result.n_head_kv = cache.layer->n_head_kv;
@@ -168,6 +168,6 @@ bool is_or_copies(const ggml_tensor * tensor, const ggml_tensor * storage) {
            (original[1 + length] == '#' || original[1 + length] == ' ');
 }
 
-std::vector<AttentionNode> probe_attention(const KvView & view) { return Walker(view).run(); }
+std::vector<AttentionNode> probe_attention(const KvView & view) { return GraphReader(view).run(); }
 
 }  // namespace triattn

@@ -79,7 +79,7 @@ private:
             return layer != nullptr;
         }
         try {
-            add(*layer, attention_operands(node).queries);
+            add_queries(*layer, attention_operands(node).queries);
         } catch (...) {
             error_ = std::current_exception();
             return false;
@@ -95,7 +95,7 @@ private:
         return found != layers_->end() ? &*found : nullptr;
     }
 
-    void add(const KvLayer & layer, const ggml_tensor * q);
+    void add_queries(const KvLayer & layer, const ggml_tensor * q);
 
     const std::vector<KvLayer> * layers_ = nullptr;
     int32_t first_position_ = 0, n_tokens_ = 0;  // of this step
@@ -105,14 +105,15 @@ private:
     std::exception_ptr error_;
 };
 
-void Observer::add(const KvLayer & layer, const ggml_tensor * q) {
+void Observer::add_queries(const KvLayer & layer, const ggml_tensor * q) {
     const int d = static_cast<int>(q->ne[0]);
-    const RopeLayout & rope = attention_.at(layer.il).rope;
+    const RopeLayout & rope = attention_.at(layer.layer).rope;
     if (q->type != GGML_TYPE_F32 || d != layer.head_dim_k || q->ne[1] != n_tokens_ || q->ne[3] != 1) {
-        throw UnsupportedModelError("the queries of layer " + std::to_string(layer.il) + " have an unexpected shape");
+        throw UnsupportedModelError("the queries of layer " + std::to_string(layer.layer) +
+                                    " have an unexpected shape");
     }
-    auto & nodes = sums_[layer.il];
-    const size_t reader = static_cast<size_t>(readers_[layer.il]++);
+    auto & nodes = sums_[layer.layer];
+    const size_t reader = static_cast<size_t>(readers_[layer.layer]++);
     if (reader == nodes.size()) {
         Sums sums;
         sums.n_head = static_cast<int>(q->ne[2]);
@@ -123,7 +124,7 @@ void Observer::add(const KvLayer & layer, const ggml_tensor * q) {
     Sums & sums = nodes[reader];
     // undo what multiplies each dimension after RoPE; a dimension that counts for nothing has no statistics either
     std::vector<double> divisor(static_cast<size_t>(d), 1.0);
-    const std::vector<float> & weights = attention_.at(layer.il).weights;
+    const std::vector<float> & weights = attention_.at(layer.layer).weights;
     for (size_t i = 0; i < weights.size(); ++i) {
         divisor[i] = weights[i] != 0.0f ? weights[i] : std::numeric_limits<double>::infinity();
     }
@@ -152,21 +153,21 @@ void Observer::add(const KvLayer & layer, const ggml_tensor * q) {
 Stats Observer::result() const {
     Stats stats;
     for (const KvLayer & layer : *layers_) {
-        const auto found = sums_.find(layer.il);
+        const auto found = sums_.find(layer.layer);
         if (found == sums_.end()) {
-            throw UnsupportedModelError("no attention was seen over the cache of layer " + std::to_string(layer.il) +
+            throw UnsupportedModelError("no attention was seen over the cache of layer " + std::to_string(layer.layer) +
                                         "; load the model with budget=None");
         }
         const std::vector<Sums> & nodes = found->second;
         LayerStats out;
-        out.layer = layer.il;
+        out.layer = layer.layer;
         out.n_head_kv = layer.n_head_kv;
-        out.rope = attention_.at(layer.il).rope;
+        out.rope = attention_.at(layer.layer).rope;
         // all readers of one KV head side by side
         for (int kv = 0; kv < layer.n_head_kv; ++kv) {
             for (const Sums & sums : nodes) {
                 if (sums.n_head % layer.n_head_kv != 0) {
-                    throw UnsupportedModelError("the query heads of layer " + std::to_string(layer.il) +
+                    throw UnsupportedModelError("the query heads of layer " + std::to_string(layer.layer) +
                                                 " do not divide over its KV heads");
                 }
                 const int group = sums.n_head / layer.n_head_kv, d = out.rope.head_dim;

@@ -64,7 +64,7 @@ Controller::Controller(llama_context * ctx, const EvictionConfig & config, Stats
         throw BudgetError("mode moves values between cells, which needs flash attention, and this context has none; "
                           "use flash_attn=True or mode='global'");
     }
-    if ((moves_rows(config_.mode) || needs_scores(config_.mode)) && view_.uses_cell_positions()) {
+    if ((moves_rows(config_.mode) || needs_scores(config_.mode)) && view_.has_alibi()) {
         throw UnsupportedModelError(
             "this model's attention is biased by distance (ALiBi): scores do not know the bias, and a key that is "
             "moved would get another one; use mode='recent' or budget=None");
@@ -104,7 +104,7 @@ std::vector<std::string> Controller::missing_operations(ggml_backend_dev_t devic
     return missing;
 }
 
-bool Controller::due(int32_t seq) const {
+bool Controller::is_due(int32_t seq) const {
     return view_.n_used(seq) >= static_cast<uint32_t>(config_.budget + config_.interval);
 }
 

@@ -58,7 +58,7 @@ public:
     std::vector<std::string> missing_operations(ggml_backend_dev_t device);
 
     // Whether decoding has filled the sequence's cache by `interval` beyond the budget.
-    bool due(int32_t seq) const;
+    bool is_due(int32_t seq) const;
 
     // Prunes the sequence's cache to the budget, if it holds more. The first `n_protected` positions stay (at least
     // n_sink).

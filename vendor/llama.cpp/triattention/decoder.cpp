@@ -218,7 +218,7 @@ void Decoder::make_room(int32_t seq, int32_t n) {
 }
 
 void Decoder::evict_if_due(int32_t seq) {
-    if (controller_ && controller_->due(seq)) {
+    if (controller_ && controller_->is_due(seq)) {
         controller_->evict(seq, n_protected_[static_cast<size_t>(seq)]);
     }
 }
@@ -459,7 +459,7 @@ std::vector<int32_t> Decoder::kept_positions(int32_t seq, int32_t layer, int32_t
     }
     check_room(seq, 0);
     const std::vector<KvLayer> & layers = view()->layers();
-    const auto found = std::find_if(layers.begin(), layers.end(), [&](const KvLayer & l) { return l.il == layer; });
+    const auto found = std::find_if(layers.begin(), layers.end(), [&](const KvLayer & l) { return l.layer == layer; });
     if (found == layers.end()) {
         throw ContextError("layer " + std::to_string(layer) + " has no full-attention cache of its own");
     }

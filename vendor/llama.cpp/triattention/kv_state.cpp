@@ -94,7 +94,7 @@ void save_cache(Writer & out, const llama_kv_cache & cache, const llama_hparams 
     cache.state_write(out, /*all sequences*/ -1);  // of one sequence, llama.cpp leaves out what a window has slid past
 }
 
-llama_kv_cache::slot_info at(uint32_t stream, std::vector<uint32_t> slots) {
+llama_kv_cache::slot_info slot_info_at(uint32_t stream, std::vector<uint32_t> slots) {
     llama_kv_cache::slot_info info;
     info.s0 = info.s1 = stream;
     info.strm = {static_cast<llama_seq_id>(stream)};
@@ -104,7 +104,7 @@ llama_kv_cache::slot_info at(uint32_t stream, std::vector<uint32_t> slots) {
 
 // llama.cpp searches for a free cell from a place that only writing and removing move: a token that comes and goes
 // brings it there.
-void search_from(llama_kv_cache & cache, const llama_hparams & hparams, int32_t seq, uint32_t slot) {
+void set_search_start(llama_kv_cache & cache, const llama_hparams & hparams, int32_t seq, uint32_t slot) {
     llama_batch_allocr allocator(hparams.n_pos_per_embd());
     llama_ubatch token = allocator.ubatch_reserve(1, 1);
     const llama_pos pos = cache.seq_pos_max(seq) + 1;
@@ -112,7 +112,7 @@ void search_from(llama_kv_cache & cache, const llama_hparams & hparams, int32_t 
     token.pos[0] = pos;
     token.n_seq_id[0] = 1;
     token.seq_id[0] = &seq;
-    cache.apply_ubatch(at(cache.get_stream(seq), {slot}), token);
+    cache.apply_ubatch(slot_info_at(cache.get_stream(seq), {slot}), token);
     cache.seq_rm(seq, pos, -1);
 }
 
@@ -126,11 +126,11 @@ void load_cache(Reader & in, llama_kv_cache & cache, const llama_hparams & hpara
     llama_kv_cache::slot_info_vec_t layout(cache.get_n_stream());
     const uint32_t stream = cache.get_stream(seq);
     if (!slots.empty()) {
-        layout[stream] = at(stream, std::move(slots));
+        layout[stream] = slot_info_at(stream, std::move(slots));
     }
     cache.state_read_sinfo(in, seq, 0, nullptr, &layout);
     if (next != NO_SLOT && next < cache.get_size() && next_slot(cache, hparams) != next) {
-        search_from(cache, hparams, seq, next);
+        set_search_start(cache, hparams, seq, next);
     }
 }
 

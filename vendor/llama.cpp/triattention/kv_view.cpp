@@ -20,10 +20,10 @@ using GraphParams = llm_graph_params (llama_context::*)(llm_graph_result *, cons
                                                         const llama_memory_context_i *, llm_graph_type) const;
 GraphParams graph_params_member();
 template <GraphParams member>
-struct Named {
+struct PrivateMember {
     friend GraphParams graph_params_member() { return member; }
 };
-template struct Named<&llama_context::graph_params>;
+template struct PrivateMember<&llama_context::graph_params>;
 
 namespace {
 
@@ -50,7 +50,7 @@ ggml_backend_dev_t device_of(ggml_backend_buffer_type_t type) {
                              : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);  // plain host memory names none
 }
 
-void add(const ggml_tensor * tensor, size_t & sum, KvBytes & bytes) {
+void add_bytes(const ggml_tensor * tensor, size_t & sum, KvBytes & bytes) {
     sum += ggml_nbytes(tensor);
     bytes.by_device[device_of(ggml_backend_buffer_get_type(tensor->buffer))] += ggml_nbytes(tensor);
 }
@@ -65,16 +65,16 @@ std::vector<KvLayer> read_layers(const llama_kv_cache & cache, uint32_t n_layer,
     for (uint32_t id : cache.get_layer_ids()) {
         const ggml_context_ptr scratch = scratch_context(2);
         KvLayer layer;
-        layer.il = static_cast<int>(id);
-        layer.k = cache.get_k_storage(layer.il);
-        add(layer.k, k_bytes, bytes);
-        const ggml_tensor * k = cache.get_k(scratch.get(), layer.il, cache.get_size(), slot_info);
+        layer.layer = static_cast<int>(id);
+        layer.k = cache.get_k_storage(layer.layer);
+        add_bytes(layer.k, k_bytes, bytes);
+        const ggml_tensor * k = cache.get_k(scratch.get(), layer.layer, cache.get_size(), slot_info);
         layer.head_dim_k = static_cast<int>(k->ne[0]);
         layer.n_head_kv = static_cast<int>(k->ne[1]);
         if (has_v) {
-            const ggml_tensor * v = cache.get_v(scratch.get(), layer.il, cache.get_size(), slot_info);
+            const ggml_tensor * v = cache.get_v(scratch.get(), layer.layer, cache.get_size(), slot_info);
             layer.v = v->view_src;
-            add(layer.v, v_bytes, bytes);
+            add_bytes(layer.v, v_bytes, bytes);
             if (layer.n_head_kv > 0) {
                 v_transposed = v->nb[1] > v->nb[2];
                 layer.head_dim_v = static_cast<int>(v_transposed ? v->ne[2] : v->ne[0]);
@@ -84,7 +84,7 @@ std::vector<KvLayer> read_layers(const llama_kv_cache & cache, uint32_t n_layer,
             layers.push_back(layer);
         }
     }
-    std::sort(layers.begin(), layers.end(), [](const KvLayer & a, const KvLayer & b) { return a.il < b.il; });
+    std::sort(layers.begin(), layers.end(), [](const KvLayer & a, const KvLayer & b) { return a.layer < b.layer; });
     return layers;
 }
 
@@ -96,7 +96,7 @@ KvView::KvView(llama_context * ctx) : ctx_(ctx) {
 
     const llama_hparams & hparams = llama_get_model(ctx)->hparams;
     const bool has_v = !hparams.is_mla();
-    uses_cell_positions_ = hparams.use_alibi;
+    has_alibi_ = hparams.use_alibi;
     // a model with a router layer counts it among the MTP layers, but decoding uses it
     const uint32_t n_layer = hparams.router_layer < 0 ? hparams.n_layer() : hparams.n_layer_all;
     layers_ = read_layers(*kv_, n_layer, has_v, bytes_.k, bytes_.v, bytes_, v_transposed_);

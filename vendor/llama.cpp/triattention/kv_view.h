@@ -17,7 +17,7 @@ class llama_kv_cache;
 namespace triattn {
 
 struct KvLayer {
-    int il = 0;  // index in the model
+    int layer = 0;  // index in the model
     int n_head_kv = 0;
     int head_dim_k = 0;
     int head_dim_v = 0;         // 0 if V is a part of K (MLA)
@@ -50,9 +50,7 @@ public:
     uint32_t n_stream() const;
     uint32_t stream_of(int32_t seq) const;
     bool v_transposed() const { return v_transposed_; }
-    bool uses_cell_positions() const {
-        return uses_cell_positions_;
-    }  // ALiBi: attention depends on the cells' positions
+    bool has_alibi() const { return has_alibi_; }  // ALiBi: attention depends on the cells' positions
     KvBytes bytes() const { return bytes_; }
 
     // The sequence's cells, by ascending position. Throws DecodeError if a cell is shared with another sequence.
@@ -79,7 +77,7 @@ private:
     std::vector<float> k_rotation_;
     int k_rotation_size_ = 0;
     bool v_transposed_ = false;
-    bool uses_cell_positions_ = false;
+    bool has_alibi_ = false;
     KvBytes bytes_;
 };
 

@@ -64,7 +64,7 @@ std::vector<float> read_weight(const ggml_tensor * tensor) {
     return values;
 }
 
-RopeOperator take(const ggml_tensor * node, int begin, int width) {
+RopeOperator read_operator(const ggml_tensor * node, int begin, int width) {
     RopeOperator rope;
     static_assert(sizeof rope.params == GGML_MAX_OP_PARAMS, "ggml's parameters have another size");
     std::memcpy(rope.params.data(), node->op_params, sizeof rope.params);
@@ -98,24 +98,24 @@ RopeOperator take(const ggml_tensor * node, int begin, int width) {
     return rope;
 }
 
-void check_last(const char * mixed) {
+void refuse_if_followed_by(const char * mixed) {
     if (mixed != nullptr) {
         refuse(std::string("is followed by ") + mixed + ", whose effect on attention is not known here");
     }
 }
 
-// The walk back. `begin`, `width`: which of the head's dimensions `node` gives; `whole`: all of them.
-RopeTrace walk(const ggml_tensor * node, int begin, int width, bool whole) {
+// Follows a tensor back to RoPE. `begin`, `width`: which of the head's dimensions `node` gives; `whole`: all of them.
+RopeTrace trace_back(const ggml_tensor * node, int begin, int width, bool whole) {
     RopeTrace trace;
     const char * mixed = nullptr;  // what cannot stand after RoPE has been passed: fine if no RoPE comes before it
     const ggml_tensor * multiplied = nullptr;  // the node that multiplies each dimension by a weight
     const auto finish = [&](std::optional<RopeOperator> op) {
         if (op) {
-            check_last(mixed);
+            refuse_if_followed_by(mixed);
             if (multiplied != nullptr) {
                 trace.weights = read_weight(multiplied->src[1]);
                 if (!whole || trace.weights.size() != static_cast<size_t>(width)) {
-                    check_last("a product that is not with a weight for each dimension");
+                    refuse_if_followed_by("a product that is not with a weight for each dimension");
                 }
             }
         }
@@ -124,7 +124,7 @@ RopeTrace walk(const ggml_tensor * node, int begin, int width, bool whole) {
     };
     while (node != nullptr) {
         switch (node->op) {
-            case GGML_OP_ROPE:    return finish(take(node, begin, width));
+            case GGML_OP_ROPE:    return finish(read_operator(node, begin, width));
             case GGML_OP_VIEW:
             case GGML_OP_RESHAPE:
             case GGML_OP_PERMUTE:
@@ -139,8 +139,8 @@ RopeTrace walk(const ggml_tensor * node, int begin, int width, bool whole) {
                     refuse("is followed by a concatenation that cannot be seen through");
                 }
                 const int left = static_cast<int>(node->src[0]->ne[0]);
-                const RopeTrace first = walk(node->src[0], begin, left, false);
-                const RopeTrace second = walk(node->src[1], begin + left, width - left, false);
+                const RopeTrace first = trace_back(node->src[0], begin, left, false);
+                const RopeTrace second = trace_back(node->src[1], begin + left, width - left, false);
                 if ((first.op && second.op) || first.hadamard || second.hadamard) {
                     refuse("is applied to parts of a head in different ways");
                 }
@@ -175,7 +175,7 @@ RopeTrace walk(const ggml_tensor * node, int begin, int width, bool whole) {
 
 }  // namespace
 
-RopeTrace trace_rope(const ggml_tensor * vectors, int head_dim) { return walk(vectors, 0, head_dim, true); }
+RopeTrace trace_rope(const ggml_tensor * vectors, int head_dim) { return trace_back(vectors, 0, head_dim, true); }
 
 std::vector<float> run_rope(const RopeOperator & rope, const std::vector<float> & vectors, int head_dim,
                             const std::vector<int32_t> & positions) {

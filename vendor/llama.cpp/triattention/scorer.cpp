@@ -13,12 +13,12 @@ namespace {
 
 constexpr size_t TENSORS_PER_LAYER = 40;
 
-bool counts(const LayerStats & layer, int band, const ScoreOptions & options) {
+bool counts_band(const LayerStats & layer, int band, const ScoreOptions & options) {
     return options.use_unrotated || layer.rope.omega[band] != 0.0;
 }
 
 // rows [head_dim*n_head_kv, n] seen per head: [head_dim, n, n_head_kv]
-ggml_tensor * per_head(ggml_context * ctx, ggml_tensor * rows, int64_t width, int64_t n_head_kv) {
+ggml_tensor * view_per_head(ggml_context * ctx, ggml_tensor * rows, int64_t width, int64_t n_head_kv) {
     return ggml_view_3d(ctx, rows, width, rows->ne[1], n_head_kv, rows->nb[1], width * sizeof(float), 0);
 }
 
@@ -31,7 +31,7 @@ ggml_tensor * layer_scores(ggml_context * ctx, DeviceGraph & graph, const LayerS
     // one product they would be multiplied in half precision or TF32 on many GPUs, which then keep other keys than a
     // CPU does.
     const auto products = [&](ggml_tensor * rows, int64_t width, const std::vector<float> & vectors) {
-        return ggml_mul_mat(ctx, per_head(ctx, rows, width, layer.n_head_kv),
+        return ggml_mul_mat(ctx, view_per_head(ctx, rows, width, layer.n_head_kv),
                             graph.input_f32(vectors, width, 1, layer.n_head));
     };
     ggml_tensor * scores = nullptr;
@@ -48,7 +48,7 @@ ggml_tensor * layer_scores(ggml_context * ctx, DeviceGraph & graph, const LayerS
 
 // group_scores as a graph, with one number more behind each head's scores: a sum that is finite only if all of them
 // are, since a maximum passes over NaN. scores: [n, n_head/n_head_kv, n_head_kv]. Returns [n + 1, n_head_kv].
-ggml_tensor * grouped(ggml_context * ctx, ggml_tensor * scores) {
+ggml_tensor * build_grouping(ggml_context * ctx, ggml_tensor * scores) {
     const int64_t n = scores->ne[0], group = scores->ne[1], n_head_kv = scores->ne[2];
     ggml_tensor * means = ggml_mean(ctx, scores);
     // without their mean, because some devices compute a variance as E[x^2] - E[x]^2 in single precision
@@ -60,7 +60,7 @@ ggml_tensor * grouped(ggml_context * ctx, ggml_tensor * scores) {
     return ggml_concat(ctx, ggml_reshape_2d(ctx, best, n, n_head_kv), sums, 0);
 }
 
-// What `grouped` computed, without the numbers behind. Throws DecodeError if one of them is not finite.
+// What build_grouping computed, without the numbers behind. Throws DecodeError if one of them is not finite.
 std::vector<float> read_grouped(const ggml_tensor * tensor) {
     const size_t n = static_cast<size_t>(tensor->ne[0]) - 1;
     std::vector<float> rows(static_cast<size_t>(ggml_nelements(tensor)));
@@ -103,7 +103,7 @@ std::vector<std::complex<double>> offset_means(const LayerStats & layer, const S
     std::vector<std::complex<double>> means;
     for (int f = 0; f < rope.n_bands(); ++f) {
         std::complex<double> sum = 0;
-        if (counts(layer, f, options)) {
+        if (counts_band(layer, f, options)) {
             for (int32_t offset : options.offsets) {
                 sum += std::polar(1.0, rope.omega[f] * offset);
             }
@@ -137,7 +137,7 @@ std::vector<float> norm_weights(const LayerStats & layer, const ScoreOptions & o
     for (int h = 0; h < layer.n_head; ++h) {
         const float * mu = layer.centre.data() + static_cast<size_t>(h) * rope.head_dim;
         for (int f = 0; f < rope.n_bands(); ++f) {
-            if (!counts(layer, f, options)) {
+            if (!counts_band(layer, f, options)) {
                 continue;
             }
             const auto [a, b] = rope.dims(f);
@@ -166,21 +166,21 @@ Scorer::Scorer(const KvView & view, Stats stats, ScoreOptions options, DeviceGra
         const LayerStats & have = stats_.layers[i];
         const KvLayer & want = view.layers()[i];
         check(have);
-        if (have.layer != want.il || have.n_head_kv != want.n_head_kv || have.rope.head_dim != want.head_dim_k) {
+        if (have.layer != want.layer || have.n_head_kv != want.n_head_kv || have.rope.head_dim != want.head_dim_k) {
             throw StatsError("the statistics say layer " + std::to_string(have.layer) + " with " +
                              std::to_string(have.n_head_kv) + " KV heads of " + std::to_string(have.rope.head_dim) +
-                             ", the model has layer " + std::to_string(want.il) + " with " +
+                             ", the model has layer " + std::to_string(want.layer) + " with " +
                              std::to_string(want.n_head_kv) + " of " + std::to_string(want.head_dim_k));
         }
     }
-    take_rope(probe_attention(view));
+    adopt_rope(probe_attention(view));
     for (const LayerStats & layer : stats_.layers) {
         offset_means_.push_back(offset_means(layer, options_));
         norm_weights_.push_back(norm_weights(layer, options_));
     }
 }
 
-void Scorer::take_rope(const std::vector<AttentionNode> & nodes) {
+void Scorer::adopt_rope(const std::vector<AttentionNode> & nodes) {
     for (size_t i = 0; i < stats_.layers.size(); ++i) {
         LayerStats & layer = stats_.layers[i];
         const auto node = std::find_if(nodes.begin(), nodes.end(),
@@ -241,7 +241,7 @@ std::vector<Scorer::Output> Scorer::build(uint32_t stream, const std::vector<KvC
                                             synthetic_query(stats_.layers[i], position, offset_means_[i]),
                                             norm_weights_[i], keys, on_host);
         const bool is_grouped = form != Form::of_query_heads && !on_host;
-        ggml_tensor * output = is_grouped ? grouped(ctx, scores) : scores;
+        ggml_tensor * output = is_grouped ? build_grouping(ctx, scores) : scores;
         graph_.expand(output, /*output*/ true, storage);
         outputs.push_back({output, is_grouped});
     }
@@ -314,7 +314,7 @@ std::vector<float> group_scores_by_graph(const std::vector<float> & scores, size
     ggml_context * ctx = graph.begin(TENSORS_PER_LAYER);
     const int64_t n_head_kv = shape.n_head_kv;
     ggml_tensor * output =
-        grouped(ctx, graph.input_f32(scores, static_cast<int64_t>(n_keys), shape.n_head / n_head_kv, n_head_kv));
+        build_grouping(ctx, graph.input_f32(scores, static_cast<int64_t>(n_keys), shape.n_head / n_head_kv, n_head_kv));
     graph.expand(output, /*output*/ true);
     graph.run();
     return read_grouped(output);

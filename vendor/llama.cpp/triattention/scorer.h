@@ -69,7 +69,7 @@ private:
         bool is_grouped;
     };
 
-    void take_rope(const std::vector<AttentionNode> & nodes);
+    void adopt_rope(const std::vector<AttentionNode> & nodes);
     std::vector<Output> build(uint32_t stream, const std::vector<KvCell> & cells, int64_t position, Form form);
 
     const KvView & view_;

@@ -65,7 +65,7 @@ uint64_t rank(float score, size_t key) {
 }
 
 // The n_keep best of n_keys.
-Marks best(const float * scores, size_t n_keys, size_t n_keep) {
+Marks keep_best(const float * scores, size_t n_keys, size_t n_keep) {
     Marks kept(n_keys, 1);
     if (n_keep >= n_keys) {
         return kept;
@@ -147,7 +147,7 @@ void group_scores(const float * scores, size_t n_keys, LayerShape shape, float *
 
 Kept select(Mode mode, const Scores & scores, const std::vector<LayerShape> & shapes, size_t n_keys, size_t n_keep,
             uint64_t seed, int n_threads) {
-    const auto best_of = [&](const float * values) { return best(values, n_keys, n_keep); };
+    const auto best_of = [&](const float * values) { return keep_best(values, n_keys, n_keep); };
     if (!needs_scores(mode)) {
         return same_everywhere(best_of(control_scores(mode, n_keys, seed).data()), shapes);
     }
