@@ -16,6 +16,7 @@
 #include <pybind11/stl/filesystem.h>
 #include <pybind11/typing.h>
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <memory>
@@ -40,7 +41,13 @@ void add_chat(py::module_ & m);
 void add_context(py::module_ & m);
 void add_sampler(py::module_ & m);
 void add_adapters(py::module_ & m);
-void add_reference_loop(py::module_ & m);
+void add_records(py::module_ & m);
+void add_eviction_view(py::module_ & m);
+void add_settings(py::module_ & m);
+void add_rules(py::module_ & m);
+void add_attention(py::module_ & m);
+void add_testing(py::module_ & m);
+void add_reference_loop(py::module_ & testing);
 void add_rpc(py::module_ & m);
 
 struct ClosedError : triattn::Error { using triattn::Error::Error; };
@@ -111,6 +118,13 @@ array<T> to_array(std::vector<T> values, std::vector<py::ssize_t> shape) {
     auto owner = std::make_unique<std::vector<T>>(std::move(values));
     const T * data = owner->data();
     return array_over(data, std::move(shape), std::move(owner));
+}
+
+// Marks (0 or 1) as an array of truth values.
+inline array<bool> to_bool_array(const std::vector<uint8_t> & marks, std::vector<py::ssize_t> shape) {
+    array<bool> result(std::move(shape));
+    std::transform(marks.begin(), marks.end(), result.mutable_data(), [](uint8_t mark) { return mark != 0; });
+    return result;
 }
 
 template <typename T>

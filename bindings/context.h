@@ -115,7 +115,10 @@ private:
     std::unique_ptr<Worker> worker_;  // for models with devices of servers
 };
 
-// Adds what only looks into a context.
-void add_inspection(py::module_ & m, py::class_<Context> & context);
+// Adds what looks into a context.
+void add_inspection(py::class_<Context> & context);
+
+// Throws UnsupportedModelError if there is no cache that can be looked into.
+const triattn::KvView & view_of(const triattn::Decoder & decoder);
 
 }  // namespace pytriattn

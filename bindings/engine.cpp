@@ -1,5 +1,6 @@
 // Scoring, selection and the compaction plan on numpy arrays, through the code that decoding uses.
 #include "bindings.h"
+#include "repr.h"
 
 #include "compactor.h"
 #include "scorer.h"
@@ -89,9 +90,12 @@ array<bool> select(const std::string & mode, const array<float> & scores, int n_
     return result;
 }
 
-// The freed cells; and [n_layers][n_head_kv] lists of (from, to).
-std::pair<std::vector<uint32_t>, std::vector<std::vector<std::vector<std::pair<uint32_t, uint32_t>>>>> plan_compaction(
-    const array<bool> & kept, const array<uint32_t> & slots) {
+struct CompactionPlan {
+    std::vector<uint32_t> freed;  // slots
+    std::vector<std::vector<std::vector<triattn::Move>>> moves;
+};
+
+CompactionPlan plan_compaction(const array<bool> & kept, const array<uint32_t> & slots) {
     if (kept.ndim() != 3 || kept.size() == 0 || kept.shape(2) != slots.size()) {
         throw triattn::StatsError("kept must be [n_layers, n_head_kv, n_keys] and slots [n_keys]");
     }
@@ -108,24 +112,26 @@ std::pair<std::vector<uint32_t>, std::vector<std::vector<std::vector<std::pair<u
     for (py::ssize_t i = 0; i < slots.size(); ++i) {
         cells.push_back({slots.data()[i], static_cast<int32_t>(i)});
     }
-    const triattn::CompactionPlan plan = triattn::plan_compaction(layers, cells);
-    std::vector<uint32_t> freed;
+    triattn::CompactionPlan plan = triattn::plan_compaction(layers, cells);
+    CompactionPlan result;
     for (size_t i = 0; i < plan.freed.size(); ++i) {
         if (plan.freed[i]) {
-            freed.push_back(cells[i].slot);
+            result.freed.push_back(cells[i].slot);
         }
     }
-    std::vector<std::vector<std::vector<std::pair<uint32_t, uint32_t>>>> moves;
-    for (const auto & layer : plan.moves) {
-        moves.emplace_back();
-        for (const auto & head : layer) {
-            moves.back().emplace_back();
-            for (const triattn::Move & move : head) {
-                moves.back().back().emplace_back(move.from, move.to);
-            }
-        }
-    }
-    return {std::move(freed), std::move(moves)};
+    result.moves = std::move(plan.moves);
+    return result;
+}
+
+void add_compaction_plan(py::module_ & m) {
+    auto move = py::class_<triattn::Move>(m, "Move", "A head's row that is copied from one cell to another.")
+                    .def_readonly("source", &triattn::Move::from, "Slot of a cell that will be freed.")
+                    .def_readonly("target", &triattn::Move::to, "Slot of a cell that stays.");
+    add_repr(move, {"source", "target"});
+    auto plan = py::class_<CompactionPlan>(m, "CompactionPlan", "How kept keys come into a common set of cells.")
+                    .def_readonly("freed", &CompactionPlan::freed, "Slots of the cells that are given back.")
+                    .def_readonly("moves", &CompactionPlan::moves, "Copies, for each layer and KV head a list.");
+    add_repr(plan, {"freed", "moves"});
 }
 
 }  // namespace
@@ -141,6 +147,7 @@ triattn::ScoreOptions score_options(const std::vector<int32_t> & offsets, bool u
 }
 
 void add_engine(py::module_ & m) {
+    add_compaction_plan(m);
     m.attr_with_type_hint<py::typing::List<py::int_>>("DEFAULT_OFFSETS") = triattn::ScoreOptions().offsets;
     m.def(
         "synthetic_query",
@@ -151,17 +158,6 @@ void add_engine(py::module_ & m) {
                 {layer.n_head, layer.rope.head_dim});
         },
         py::arg("layer"), py::arg("position"), py::arg("offsets"));
-    m.def(
-        "rotate",
-        [](const LayerStats & layer, const array<double> & x, double position) {
-            if (x.ndim() != 1 || x.size() != layer.rope.head_dim) {
-                throw triattn::StatsError("x must have head_dim elements");
-            }
-            std::vector<double> out(static_cast<size_t>(x.size()));
-            triattn::rotate(layer.rope, x.data(), position, out.data());
-            return to_array(out, {x.size()});
-        },
-        py::arg("layer"), py::arg("x"), py::arg("position"));
     m.def("score_keys", &score_keys, py::arg("layer"), py::arg("keys"), py::arg("position"), py::arg("offsets"),
           py::arg("use_trig"), py::arg("use_norm"), py::arg("use_unrotated"), py::arg("on_host") = true);
     m.def("group_scores", &group_scores, py::arg("scores"), py::arg("n_head_kv"), py::arg("on_host") = true);

@@ -170,4 +170,18 @@ bool is_or_copies(const ggml_tensor * tensor, const ggml_tensor * storage) {
 
 std::vector<AttentionNode> probe_attention(const KvView & view) { return GraphReader(view).run(); }
 
+std::vector<uint8_t> probe_hadamard(const KvView & view) {
+    std::vector<uint8_t> result(view.layers().size(), 0);
+    if (view.k_rotation_size() == 0) {
+        return result;
+    }
+    const std::vector<AttentionNode> nodes = probe_attention(view);
+    for (size_t i = 0; i < result.size(); ++i) {
+        result[i] = std::any_of(nodes.begin(), nodes.end(), [&](const AttentionNode & node) {
+            return !node.sliding && node.owner == view.layers()[i].layer && node.hadamard;
+        });
+    }
+    return result;
+}
+
 }  // namespace triattn

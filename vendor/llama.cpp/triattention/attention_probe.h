@@ -5,6 +5,7 @@
 #include "kv_view.h"
 #include "rope_probe.h"
 
+#include <cstdint>
 #include <optional>
 #include <vector>
 
@@ -29,6 +30,9 @@ struct AttentionNode {
 // Reads them from the graph that the context itself would run, without running it; in the order of computation. Throws
 // UnsupportedModelError if a layer's queries and cached keys are not rotated alike, or by something that is not RoPE.
 std::vector<AttentionNode> probe_attention(const KvView & view);
+
+// AttentionNode::hadamard for each of the view's layers. The graph is looked at only if the cache has such a matrix.
+std::vector<uint8_t> probe_hadamard(const KvView & view);
 
 // The cached keys' storage that an operation multiplies with queries, and these queries; nulls if it is no attention
 // over a cache.

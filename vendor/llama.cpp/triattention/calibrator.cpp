@@ -1,6 +1,7 @@
 #include "calibrator.h"
 
 #include "attention_probe.h"
+#include "decoder_params.h"
 #include "errors.h"
 #include "flash_attention.h"
 #include "kv_view.h"
@@ -193,10 +194,7 @@ Stats calibrate(llama_model * model, const std::vector<llama_token> & tokens, co
         throw ContextError("n_threads is " + std::to_string(options.n_threads) + ", it must be from 1 to " +
                            std::to_string(GGML_MAX_N_THREADS));
     }
-    if (has_learned_positions(model) && options.n_ctx > llama_model_n_ctx_train(model)) {
-        throw ContextError("this model has learned positions up to " + std::to_string(llama_model_n_ctx_train(model)) +
-                           "; calibrate with no larger n_ctx");
-    }
+    check_learned_positions(options.n_ctx, llama_model_n_ctx_train(model), has_learned_positions(model));
     Observer observer;
     bool was_interrupted = false;
     const auto poll = [&] {

@@ -3,6 +3,8 @@
 
 #include "compactor.h"
 #include "device_graph.h"
+#include "eviction_config.h"
+#include "eviction_view.h"
 #include "kv_view.h"
 #include "origin_map.h"
 #include "scorer.h"
@@ -12,25 +14,13 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
 struct llama_context;
 
 namespace triattn {
-
-struct EvictionConfig {
-    Mode mode = Mode::per_layer_head;
-    int32_t budget = 0;      // keys kept per layer and KV head
-    int32_t interval = 128;  // tokens between evictions
-    int32_t window = 64;     // most recent keys, never evicted
-    int32_t n_sink = 4;      // first keys, never evicted
-    uint64_t seed = 0;       // Mode::random
-    ScoreOptions score;
-};
-
-// Throws BudgetError naming the value at fault.
-void check(const EvictionConfig & config);
 
 struct EvictionCounters {
     int64_t n_evictions = 0;       // times the cache was pruned
@@ -61,8 +51,12 @@ public:
     bool is_due(int32_t seq) const;
 
     // Prunes the sequence's cache to the budget, if it holds more. The first `n_protected` positions stay (at least
-    // n_sink).
+    // n_sink). What a chooser throws comes out of here, and BudgetError if its choice does not fit; then nothing has
+    // changed.
     void evict(int32_t seq, int32_t n_protected);
+
+    // What can be seen of a sequence's cache before an eviction. Valid until the cache changes.
+    EvictionView view_of(int32_t seq, int32_t n_protected);
 
     // Scores of the sequence's keys, in the order of view().cells(seq), for the next position; empty if the mode needs
     // none.
@@ -90,6 +84,15 @@ public:
 private:
     OriginMap & origins(int32_t seq);
 
+    const std::vector<uint8_t> & has_hadamard();
+
+    // view_of for a chooser that does not read keys.
+    EvictionView make_view(int32_t seq, int32_t n_protected);
+
+    // The keys that each head keeps.
+    Kept choose(const EvictionView & view);
+    Kept choose_by_scores(const EvictionView & view);
+
     llama_context * ctx_;
     EvictionConfig config_;
     KvView view_;
@@ -97,6 +100,7 @@ private:
     int n_threads_;
     std::unique_ptr<Scorer> scorer_;
     std::vector<LayerShape> shapes_;
+    std::optional<std::vector<uint8_t>> has_hadamard_;  // per layer, once it has been asked for
     std::map<int32_t, OriginMap> origins_;
     std::map<int32_t, int64_t> n_evictions_of_;  // per sequence: what `random` draws depend on
     std::map<int32_t, int64_t> evicted_at_;

@@ -13,11 +13,7 @@
 namespace triattn {
 namespace {
 
-constexpr int64_t CELL_PADDING = 256;  // llama.cpp rounds a context's cells up to this
 constexpr int32_t LOGITS_CHUNK = 128;
-constexpr int64_t MAX_POSITIONS = std::numeric_limits<llama_pos>::max() - CELL_PADDING;
-
-int64_t pad(int64_t n) { return (n + CELL_PADDING - 1) / CELL_PADDING * CELL_PADDING; }
 
 class Batch {
 public:
@@ -39,12 +35,9 @@ private:
     llama_batch batch_;
 };
 
-void check_learned_positions(const llama_model * model, int64_t n_ctx) {
-    const int32_t trained = llama_model_n_ctx_train(model);
-    if (has_learned_positions(model) && n_ctx > trained) {
-        throw ContextError("this model has learned positions, and only " + std::to_string(trained) +
-                           " of them; use n_ctx=" + std::to_string(trained));
-    }
+const DecoderParams & checked(const DecoderParams & params) {
+    check(params);
+    return params;
 }
 
 // llama.cpp chooses LongRoPE's frequencies by the size of the cache; they have to be those for n_ctx positions.
@@ -62,49 +55,9 @@ void check_long_rope(const llama_model * model, const DecoderParams & params, co
 
 }  // namespace
 
-CacheSize cache_size(const DecoderParams & params, int32_t n_swa) {
-    const int64_t whole = pad(params.n_ctx);
-    int64_t cells = whole, chunk = std::min<int64_t>(params.n_batch, whole), batch = chunk;
-    if (params.eviction && !params.full_prefill) {
-        // Room for a step of prefill beyond the budget: at least an interval, at most a quarter of the budget, so that
-        // small budgets are not drowned by large batches.
-        const int64_t budget = params.eviction->budget, interval = params.eviction->interval;
-        const int64_t room = std::max(interval, std::min<int64_t>(params.n_ubatch, budget / 4));
-        cells = std::min(pad(budget + room), whole);
-        // where all positions have cells, no step can overflow them
-        chunk = std::min<int64_t>({params.n_ubatch, params.n_batch, cells < whole ? cells - budget : cells});
-        batch = std::min(std::max(chunk, interval), cells);
-    }
-    batch = std::max<int64_t>(batch, params.n_seq_max);
-    const int64_t ubatch = std::min<int64_t>(params.n_ubatch, batch);
-    if (n_swa > 0) {
-        // llama.cpp never makes the sliding layers' cache larger than this one, and they need their window and a step
-        cells = std::min(std::max(cells, pad(n_swa + ubatch)), whole);
-    }
-    if (cells * params.n_seq_max > std::numeric_limits<int32_t>::max()) {
-        throw ContextError("this budget or n_ctx, times n_seq_max, needs too large a cache");
-    }
-    return {static_cast<int32_t>(cells), static_cast<int32_t>(chunk), static_cast<int32_t>(batch),
-            static_cast<int32_t>(ubatch)};
-}
-
 Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
-    : params_(params), n_past_(params.n_seq_max, 0), n_protected_(params.n_seq_max, 0) {
-    if (params_.n_ctx < 1 || params_.n_batch < 1 || params_.n_ubatch < 1 || params_.n_seq_max < 1) {
-        throw ContextError("n_ctx, n_batch, n_ubatch and n_seq_max must be at least 1");
-    }
-    if (params_.n_threads < 1 || params_.n_threads > GGML_MAX_N_THREADS) {
-        throw ContextError("n_threads is " + std::to_string(params_.n_threads) + ", it must be from 1 to " +
-                           std::to_string(GGML_MAX_N_THREADS));
-    }
-    if (params_.n_ctx > MAX_POSITIONS) {
-        throw ContextError("n_ctx is " + std::to_string(params_.n_ctx) + ", llama.cpp counts positions up to " +
-                           std::to_string(MAX_POSITIONS));
-    }
-    if (params_.eviction) {
-        check(*params_.eviction);
-    }
-    check_learned_positions(model, params_.n_ctx);
+    : params_(checked(params)), n_past_(params.n_seq_max, 0), n_protected_(params.n_seq_max, 0) {
+    check_learned_positions(params_.n_ctx, llama_model_n_ctx_train(model), has_learned_positions(model));
     cache_ = cache_size(params_, llama_model_n_swa(model));
     if (llama_model_is_hybrid(model) && cache_.n_ubatch > params_.n_seq_max) {
         // llama.cpp's graph for Kimi Linear ends the process where sequences do not divide a step
@@ -176,6 +129,7 @@ void Decoder::check_room(int32_t seq, size_t n) const {
 void Decoder::guarded(const std::function<void()> & work) {
     was_interrupted_ = false;
     n_rows_ = 0;
+    ++cache_version_;
     try {
         work();
     } catch (...) {
@@ -227,12 +181,7 @@ void Decoder::read(int32_t seq, const std::vector<llama_token> & tokens, int32_t
     check_tokens(tokens);
     check_room(seq, tokens.size());
     if (controller_) {
-        const EvictionConfig & config = controller_->config();
-        if (n_protected > 0 && static_cast<int64_t>(n_protected) + config.window + 1 > config.budget) {
-            throw BudgetError("a protected prompt of " + std::to_string(n_protected) + " tokens and a window of " +
-                              std::to_string(config.window) + " do not fit the budget of " +
-                              std::to_string(config.budget) + "; raise the budget or use protect_prompt=False");
-        }
+        check_protected_prompt(n_protected, controller_->config());
     }
     if (controller_ && n_protected > n_protected_[static_cast<size_t>(seq)] && controller_->has_evicted(seq)) {
         throw BudgetError(
@@ -291,7 +240,7 @@ int32_t Decoder::score_step() const {
     return std::min(params_.eviction ? params_.eviction->interval : EvictionConfig().interval, cache_.n_batch);
 }
 
-std::vector<Decoder::TokenScore> Decoder::score(const std::vector<llama_token> & tokens, size_t first) {
+std::vector<TokenScore> Decoder::score(const std::vector<llama_token> & tokens, size_t first) {
     check_tokens(tokens);
     check_room(0, tokens.size());
     if (first < 1 || first > tokens.size()) {
@@ -371,6 +320,7 @@ int64_t Decoder::truncate(int32_t seq, int64_t n, bool keep_evicted) {
     int64_t & past = n_past_[static_cast<size_t>(seq)];
     n = std::clamp<int64_t>(n, 0, past);
     n_rows_ = 0;
+    ++cache_version_;
     const bool was_evicted =
         controller_ && controller_->has_evicted(seq) && !(keep_evicted && n >= controller_->evicted_at(seq));
     if (n == past && !was_evicted) {
@@ -392,21 +342,21 @@ int64_t Decoder::truncate(int32_t seq, int64_t n, bool keep_evicted) {
     return n;
 }
 
-Decoder::Saved Decoder::save() {
+SavedSequence Decoder::save() {
     if (params_.n_seq_max != 1) {
         throw ContextError("a state can be saved only from a context of one sequence (n_seq_max=1)");
     }
-    Saved saved;
+    SavedSequence saved;
     saved.cells = save_sequence(ctx_.get(), 0);
     if (controller_) {
         saved.origins = controller_->save(0);
     }
-    saved.n_past = n_past_[0];
+    saved.n_tokens = n_past_[0];
     saved.n_protected = n_protected_[0];
     return saved;
 }
 
-void Decoder::load(const Saved & saved) {
+void Decoder::load(const SavedSequence & saved) {
     if (params_.n_seq_max != 1) {
         throw ContextError("a state can be loaded only into a context of one sequence (n_seq_max=1)");
     }
@@ -416,7 +366,7 @@ void Decoder::load(const Saved & saved) {
         if (controller_) {
             controller_->load(0, saved.origins);
         }
-        n_past_[0] = saved.n_past;
+        n_past_[0] = saved.n_tokens;
         n_protected_[0] = saved.n_protected;
     });
 }
@@ -427,6 +377,7 @@ void Decoder::clear(int32_t seq) {
         return;
     }
     check_room(seq, 0);
+    ++cache_version_;
     llama_memory_seq_rm(llama_get_memory(ctx_.get()), seq, -1, -1);
     n_past_[static_cast<size_t>(seq)] = 0;
     n_protected_[static_cast<size_t>(seq)] = 0;
@@ -440,6 +391,7 @@ void Decoder::clear_all() {
     std::fill(n_past_.begin(), n_past_.end(), 0);
     std::fill(n_protected_.begin(), n_protected_.end(), 0);
     n_rows_ = 0;
+    ++cache_version_;
     for (int32_t seq = 0; controller_ && seq < params_.n_seq_max; ++seq) {
         controller_->forget(seq);
     }
@@ -450,7 +402,36 @@ void Decoder::remove(int32_t seq, const std::vector<int32_t> & positions) {
     if (!view_) {
         throw ContextError("positions can be removed only from a KV cache that nothing else evicts from");
     }
+    ++cache_version_;
     view_->remove(seq, positions);
+}
+
+void Decoder::evict(int32_t seq, int32_t n_protected) {
+    check_room(seq, 0);
+    if (controller_) {
+        ++cache_version_;
+        controller_->evict(seq, n_protected);
+    }
+}
+
+EvictionView Decoder::eviction_view(int32_t seq) {
+    check_room(seq, 0);
+    if (controller_) {
+        return controller_->view_of(seq, n_protected_[static_cast<size_t>(seq)]);
+    }
+    if (!view_) {
+        throw UnsupportedModelError("this model keeps no KV cache of a kind that can be looked into");
+    }
+    if (!has_hadamard_) {
+        has_hadamard_ = probe_hadamard(*view_);
+    }
+    EvictionView::Subject subject;
+    subject.seq = seq;
+    subject.cells = view_->cells(seq);
+    subject.is_protected.assign(subject.cells.size(), 0);
+    subject.n_keep = subject.cells.size();
+    subject.has_hadamard = *has_hadamard_;
+    return EvictionView(*view_, std::move(subject));
 }
 
 std::vector<int32_t> Decoder::kept_positions(int32_t seq, int32_t layer, int32_t kv_head) {

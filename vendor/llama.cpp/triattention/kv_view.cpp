@@ -2,6 +2,7 @@
 
 #include "errors.h"
 #include "kv_parts.h"
+#include "mode.h"
 
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
@@ -12,6 +13,8 @@
 
 #include <algorithm>
 #include <string>
+#include <tuple>
+#include <utility>
 
 namespace triattn {
 
@@ -88,6 +91,26 @@ std::vector<KvLayer> read_layers(const llama_kv_cache & cache, uint32_t n_layer,
     return layers;
 }
 
+// The matrix [size, size] that a cache multiplies pieces of its rows by, and its size; empty and 0 if there is none.
+using BuildRotation = ggml_tensor * (llama_kv_cache::*)(ggml_context *) const;
+using SetRotation = void (llama_kv_cache::*)(ggml_tensor *) const;
+std::pair<std::vector<float>, int> read_rotation(const llama_kv_cache & cache, BuildRotation build, SetRotation set) {
+    const ggml_context_ptr scratch = scratch_context(2);
+    ggml_tensor * rotation = (cache.*build)(scratch.get());
+    if (rotation == nullptr) {
+        return {};
+    }
+    const ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors_from_buft(
+        scratch.get(), ggml_backend_dev_buffer_type(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU))));
+    if (!buffer) {
+        throw Error("out of memory");
+    }
+    (cache.*set)(rotation);
+    std::vector<float> values(static_cast<size_t>(ggml_nelements(rotation)));
+    ggml_backend_tensor_get(rotation, values.data(), 0, ggml_nbytes(rotation));
+    return {std::move(values), static_cast<int>(rotation->ne[0])};
+}
+
 }  // namespace
 
 KvView::KvView(llama_context * ctx) : ctx_(ctx) {
@@ -112,22 +135,12 @@ KvView::KvView(llama_context * ctx) : ctx_(ctx) {
         }
     }
     if (layers_.empty()) {
-        throw UnsupportedModelError(
-            "no layer of this model has full attention, so there is nothing to evict; load it with budget=None");
+        throw UnsupportedModelError(NOTHING_TO_EVICT);
     }
-
-    const ggml_context_ptr scratch = scratch_context(2);
-    if (ggml_tensor * rotation = kv_->build_input_k_rot(scratch.get())) {
-        const ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors_from_buft(
-            scratch.get(), ggml_backend_dev_buffer_type(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU))));
-        if (!buffer) {
-            throw Error("out of memory");
-        }
-        kv_->set_input_k_rot(rotation);
-        k_rotation_size_ = static_cast<int>(rotation->ne[0]);
-        k_rotation_.resize(ggml_nelements(rotation));
-        ggml_backend_tensor_get(rotation, k_rotation_.data(), 0, ggml_nbytes(rotation));
-    }
+    std::tie(k_rotation_, k_rotation_size_) =
+        read_rotation(*kv_, &llama_kv_cache::build_input_k_rot, &llama_kv_cache::set_input_k_rot);
+    std::tie(v_rotation_, v_rotation_size_) =
+        read_rotation(*kv_, &llama_kv_cache::build_input_v_rot, &llama_kv_cache::set_input_v_rot);
 }
 
 KvView::~KvView() = default;

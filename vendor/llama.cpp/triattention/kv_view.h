@@ -66,6 +66,10 @@ public:
     const std::vector<float> & k_rotation() const { return k_rotation_; }
     int k_rotation_size() const { return k_rotation_size_; }
 
+    // The same for values; layers that have values of their own all use it.
+    const std::vector<float> & v_rotation() const { return v_rotation_; }
+    int v_rotation_size() const { return v_rotation_size_; }
+
     // The graph of one decoding step, built and not run: what the context itself would compute, before it is split for
     // devices. Valid until the context is used.
     ggml_cgraph * build_graph() const;
@@ -74,8 +78,8 @@ private:
     llama_context * ctx_ = nullptr;
     llama_kv_cache * kv_ = nullptr;
     std::vector<KvLayer> layers_, sliding_layers_;
-    std::vector<float> k_rotation_;
-    int k_rotation_size_ = 0;
+    std::vector<float> k_rotation_, v_rotation_;
+    int k_rotation_size_ = 0, v_rotation_size_ = 0;
     bool v_transposed_ = false;
     bool has_alibi_ = false;
     KvBytes bytes_;

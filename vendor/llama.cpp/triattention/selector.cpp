@@ -14,15 +14,6 @@
 namespace triattn {
 namespace {
 
-const std::pair<const char *, Mode> NAMES[] = {
-    {"per_layer_head", Mode::per_layer_head},
-    {"per_head", Mode::per_head},
-    {"per_layer", Mode::per_layer},
-    {"global", Mode::global},
-    {"recent", Mode::recent},
-    {"random", Mode::random},
-};
-
 using Marks = std::vector<uint8_t>;
 
 struct Moments {
@@ -110,20 +101,6 @@ std::vector<float> control_scores(Mode mode, size_t n_keys, uint64_t seed) {
 
 }  // namespace
 
-Mode mode_from_name(const std::string & name) {
-    std::string known;
-    for (const auto & [text, mode] : NAMES) {
-        if (name == text) {
-            return mode;
-        }
-        known += known.empty() ? text : std::string(", ") + text;
-    }
-    throw BudgetError("mode '" + name + "' is unknown; use one of " + known);
-}
-
-bool moves_rows(Mode mode) { return mode == Mode::per_layer_head || mode == Mode::per_head || mode == Mode::per_layer; }
-bool needs_scores(Mode mode) { return moves_rows(mode) || mode == Mode::global; }
-
 void throw_not_finite() {
     throw DecodeError("the score of a cached key is not finite: the cache or the statistics hold NaN or infinity");
 }
@@ -147,6 +124,9 @@ void group_scores(const float * scores, size_t n_keys, LayerShape shape, float *
 
 Kept select(Mode mode, const Scores & scores, const std::vector<LayerShape> & shapes, size_t n_keys, size_t n_keep,
             uint64_t seed, int n_threads) {
+    if (mode == Mode::custom) {
+        throw BudgetError("mode 'custom' asks a chooser and has no choice of its own");
+    }
     const auto best_of = [&](const float * values) { return keep_best(values, n_keys, n_keep); };
     if (!needs_scores(mode)) {
         return same_everywhere(best_of(control_scores(mode, n_keys, seed).data()), shapes);

@@ -1,20 +1,12 @@
 // Chooses which keys each head keeps. Pure host code: scores in, marks out.
 #pragma once
 
+#include "mode.h"
+
 #include <cstdint>
-#include <string>
 #include <vector>
 
 namespace triattn {
-
-enum class Mode { per_layer_head, per_head, per_layer, global, recent, random };
-
-// Throws BudgetError for a name that is none of them.
-Mode mode_from_name(const std::string & name);
-
-// Whether the mode can keep different keys in different heads: then rows must move.
-bool moves_rows(Mode mode);
-bool needs_scores(Mode mode);
 
 struct LayerShape {
     int n_head;
