@@ -103,10 +103,10 @@ def _answer(chunks: Any, response: llm.Response) -> Iterator[str | StreamEvent]:
         try:
             arguments = json.loads(call["arguments"] or "{}")
         except ValueError as error:
-            raise llm.ModelError(f"the call of {call['name']} is cut off; raise max_tokens: {call['arguments']}") from error
-        response.add_tool_call(
-            llm.ToolCall(name=call["name"], arguments=arguments, tool_call_id=call["id"] or None)
-        )
+            raise llm.ModelError(
+                f"the call of {call['name']} is cut off; raise max_tokens: {call['arguments']}"
+            ) from error
+        response.add_tool_call(llm.ToolCall(name=call["name"], arguments=arguments, tool_call_id=call["id"] or None))
 
 
 def _tool(tool: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Which GGUF files `llm` knows by which names: a JSON file in llm's folder, or where PYTRIATTN_LLM_MODELS says.
 
-    {"smol": {"path": "/models/smollm2.gguf", "settings": {"budget": 1024}, "aliases": ["s"]}}
+{"smol": {"path": "/models/smollm2.gguf", "settings": {"budget": 1024}, "aliases": ["s"]}}
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Run GGUF language models on very long texts in bounded KV-cache memory: llama.cpp with TriAttention."""
+"""Run GGUF language models on very long texts in bounded KV-cache memory: llama.cpp with TriAttention.
+
+Every public name is here. What lies in the packages below may change.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,7 @@ from importlib.metadata import version
 
 from pytriattn._native import core as _core_module
 from pytriattn.async_llama import AsyncLlama
-from pytriattn.calibration import calibrate
-from pytriattn.convert_file import convert_file
+from pytriattn.conversion.files import Converted, convert_file
 from pytriattn.errors import (
     BackendError,
     BudgetError,
@@ -29,48 +31,144 @@ from pytriattn.errors import (
     TriAttnError,
     UnsupportedModelError,
 )
-from pytriattn.evictions import Eviction
-from pytriattn.gguf_info import gguf_info
-from pytriattn.kv_stats import KVStats
+from pytriattn.eviction.counters import KVStats
+from pytriattn.eviction.records import Eviction
+from pytriattn.generation.chat_types import (
+    ChatChoice,
+    ChatChunk,
+    ChatChunkChoice,
+    ChatCompletion,
+    ChatDelta,
+    ChatLogprobs,
+    ChatMessage,
+    ChatTokenLogprob,
+    TokenLogprob,
+    ToolCall,
+    ToolFunction,
+)
+from pytriattn.generation.completion import (
+    Completion,
+    CompletionChoice,
+    CompletionChunk,
+    CompletionLogprobs,
+    CompletionUsage,
+)
+from pytriattn.generation.continuations import ContinuationScore, ContinuationScorer
+from pytriattn.generation.sampling import LlamaGrammar, SamplingParams
+from pytriattn.generation.token_stream import Generation
+from pytriattn.gguf.identity import ModelIdentity
 from pytriattn.llama import Llama
-from pytriattn.model_info import ModelInfo
-from pytriattn.sampling import LlamaGrammar, SamplingParams
-from pytriattn.stats import LayerStats, TriAttentionStats
+from pytriattn.model_info.info import ModelInfo
+from pytriattn.model_info.kv_bytes import KVBytes
+from pytriattn.model_info.layers import Fact, LayerInfo, LayerKind, RopeInfo
+from pytriattn.model_info.reader import gguf_info
+from pytriattn.options.cache import CacheOptions
+from pytriattn.options.eviction import EvictionSettings
+from pytriattn.options.rope import RopeSettings
+from pytriattn.plotting.curves import expected_logits, typical_heads
+from pytriattn.plotting.figures import (
+    DEFAULT_DISTANCE,
+    plot_concentration,
+    plot_expected_logits,
+    plot_kept,
+    plot_stats,
+    save_figure,
+)
+from pytriattn.plotting.kept import KeptKeys, PlotError, kept_keys, load_kept, save_kept
+from pytriattn.preflight.findings import Finding, Status, raise_failures
+from pytriattn.preflight.run import run_preflight
+from pytriattn.preflight.settings import PreflightSettings
+from pytriattn.session.embeddings import Embedding, EmbeddingResponse, EmbeddingUsage
+from pytriattn.stats.bundled import bundled_text
+from pytriattn.stats.calibration import calibrate
+from pytriattn.stats.layer_stats import LayerStats
+from pytriattn.stats.model_stats import TriAttentionStats
 
 __all__ = [
     "AsyncLlama",
     "BackendError",
     "BudgetError",
     "BusyError",
+    "CacheOptions",
+    "ChatChoice",
+    "ChatChunk",
+    "ChatChunkChoice",
+    "ChatCompletion",
+    "ChatDelta",
     "ChatError",
+    "ChatLogprobs",
+    "ChatMessage",
+    "ChatTokenLogprob",
     "ClosedError",
+    "Completion",
+    "CompletionChoice",
+    "CompletionChunk",
+    "CompletionLogprobs",
+    "CompletionUsage",
     "ContextError",
     "ContextFullError",
     "ContextWarning",
+    "ContinuationScore",
+    "ContinuationScorer",
+    "Converted",
+    "DEFAULT_DISTANCE",
     "DecodeError",
+    "Embedding",
+    "EmbeddingResponse",
+    "EmbeddingUsage",
     "Eviction",
+    "EvictionSettings",
+    "Fact",
+    "Finding",
+    "Generation",
     "GrammarError",
     "GrammarWarning",
     "InvalidTokenError",
+    "KVBytes",
     "KVStats",
+    "KeptKeys",
+    "LayerInfo",
+    "LayerKind",
     "LayerStats",
     "Llama",
     "LlamaGrammar",
+    "ModelIdentity",
     "ModelInfo",
     "ModelLoadError",
+    "PlotError",
+    "PreflightSettings",
     "RequestCancelledError",
-    "ServerLostError",
+    "RopeInfo",
+    "RopeSettings",
     "SamplingParams",
+    "ServerLostError",
     "StateError",
     "StatsError",
+    "Status",
+    "TokenLogprob",
+    "ToolCall",
+    "ToolFunction",
     "TriAttentionStats",
     "TriAttnError",
     "UnsupportedModelError",
     "__version__",
+    "bundled_text",
     "calibrate",
     "convert_file",
+    "expected_logits",
     "gguf_info",
+    "kept_keys",
     "llama_cpp_commit",
+    "load_kept",
+    "plot_concentration",
+    "plot_expected_logits",
+    "plot_kept",
+    "plot_stats",
+    "raise_failures",
+    "run_preflight",
+    "save_figure",
+    "save_kept",
+    "typical_heads",
 ]
 
 __version__ = version("pytriattn")

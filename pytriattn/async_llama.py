@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytriattn.errors import ClosedError, RequestCancelledError
 from pytriattn.llama import Llama
 
 if TYPE_CHECKING:
@@ -18,12 +20,15 @@ __all__ = ["AsyncLlama"]
 
 T = TypeVar("T")
 _END = object()
+_CANCEL_EVERY_S = 0.02
 
 
 class AsyncLlama:
     """Runs the methods of a `Llama` on a worker thread, so that the event loop goes on.
 
-    Requests wait for each other. A task that is cancelled ends its request at once, in the midst of a long prompt as well.
+    Requests wait for each other. A task that is cancelled ends its request at once, in the midst of a long prompt as well. A
+    stream is generated whether or not its reader keeps up; a reader that leaves it early ends it with ``aclose`` or by dropping
+    it, and else the next request waits until it has been generated.
 
         async with AsyncLlama(Llama("model.gguf", budget=4096)) as llm:
             answer = await llm.create_chat_completion(messages)
@@ -38,6 +43,7 @@ class AsyncLlama:
         """Take a loaded model, which is closed by `close`."""
         self.llm = llm
         self._lock = asyncio.Lock()
+        self._left: set[threading.Event] = set()  # of streams under way: set when nobody wants the rest
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pytriattn")
 
     @classmethod
@@ -64,7 +70,9 @@ class AsyncLlama:
         return await self._request(lambda: self.llm.logprobs(*args), False)
 
     async def close(self) -> None:
-        """Wait for the request under way, then free the model."""
+        """End streams that are still being generated, wait for the request under way, then free the model."""
+        for left in list(self._left):
+            left.set()
         async with self._lock:
             await self._in_thread(self.llm.close)
         self._thread.shutdown()
@@ -86,21 +94,60 @@ class AsyncLlama:
             return await self._in_thread(work)
 
     async def _stream(self, work: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
-        async with self._lock:
-            chunks = await self._in_thread(work)
-            while True:
-                chunk: Any = await self._in_thread(lambda: next(chunks, _END))
-                if chunk is _END:
-                    return
+        chunks: asyncio.Queue[Any] = asyncio.Queue()
+        left = threading.Event()
+        producer = asyncio.create_task(self._produce(work, chunks, left))
+        try:
+            while (chunk := await chunks.get()) is not _END:
                 yield chunk
+            await producer  # raises what the request raised
+        finally:
+            left.set()
+            if not producer.done():
+                producer.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await producer
+
+    async def _produce(
+        self, work: Callable[[], Iterator[T]], chunks: asyncio.Queue[Any], left: threading.Event
+    ) -> None:
+        """Put the chunks of a request into a queue, and `_END` after them. The request ends early when `left` is set."""
+        loop = asyncio.get_running_loop()
+
+        def generate() -> None:
+            found = work()
+            for chunk in found:
+                if left.is_set():
+                    return
+                loop.call_soon_threadsafe(chunks.put_nowait, chunk)
+
+        self._left.add(left)
+        try:
+            async with self._lock:
+                await self._in_thread(generate)
+        finally:
+            self._left.discard(left)
+            chunks.put_nowait(_END)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        future = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        is_cancelled = threading.Event()
+
+        def run() -> T:
+            if is_cancelled.is_set():
+                raise RequestCancelledError("the request was cancelled before it began")
+            return work()
+
+        future = asyncio.get_running_loop().run_in_executor(self._thread, run)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            self.llm.cancel()
-            # the next request may not begin before this one has let go of the context
-            with contextlib.suppress(Exception):
-                await future
+            is_cancelled.set()
+            # the next request may not begin before this one has let go of the context; a cancellation that comes before the
+            # context computes has no effect, so it is repeated
+            while not future.done():
+                with contextlib.suppress(ClosedError):
+                    self.llm.cancel()
+                await asyncio.wait([future], timeout=_CANCEL_EVERY_S)
+            if not future.cancelled():
+                future.exception()  # seen
             raise

@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pytriattn._native import backends, core
-from pytriattn.adapters import LoraScales
-from pytriattn.batching import complete_batch
-from pytriattn.calibration import bundled_stats
-from pytriattn.chat import ChatRequest, chat
-from pytriattn.chat_types import ChatChunk, ChatCompletion
-from pytriattn.completion import Completion, CompletionChunk, complete
+from pytriattn._native import core
+from pytriattn._native.log import enable_verbose
+from pytriattn._util.cpus import usable_cpus
 from pytriattn.errors import ContextError
-from pytriattn.generation import Generation, token_limit
-from pytriattn.gguf_info import gguf_info
-from pytriattn.hub import download
-from pytriattn.log import enable_verbose, forward_llama_log
-from pytriattn.model_file import check_model_file, model_identity
-from pytriattn.preflight import PreflightSettings
-from pytriattn.rope import RopeSettings
-from pytriattn.sampling import SamplingParams
-from pytriattn.session import Session
-from pytriattn.settings import ContextSettings, EvictionSettings, cache_type, check_rpc_servers, flash_attention
-from pytriattn.stats import TriAttentionStats
-from pytriattn.threads import usable_cpus
+from pytriattn.generation.batch import complete_batch
+from pytriattn.generation.chat import ChatRequest, chat
+from pytriattn.generation.chat_types import ChatChunk, ChatCompletion
+from pytriattn.generation.completion import Completion, CompletionChunk, complete
+from pytriattn.generation.sampling import SamplingParams
+from pytriattn.generation.token_stream import Generation, token_limit
+from pytriattn.gguf.hub import download
+from pytriattn.options.cache import CacheOptions, cache_type, flash_attention
+from pytriattn.options.eviction import EvictionSettings
+from pytriattn.options.rope import RopeSettings
+from pytriattn.session.adapters import LoraScales
+from pytriattn.session.opening import DeviceOptions, open_model
+from pytriattn.session.session import Session
+from pytriattn.stats.model_stats import TriAttentionStats
 
 __all__ = ["Llama"]
 
@@ -146,91 +143,52 @@ class Llama(Session):
         verbose: bool = False,
     ) -> None:
         """See the class."""
-        super().__init__()
+        if verbose:
+            enable_verbose()
+        eviction = None
+        if budget is not None:
+            eviction = EvictionSettings(
+                budget, mode, interval, window, n_sink, (seed or 0) & 0xFFFFFFFF, scale_budget_by_attention
+            )
+        options = CacheOptions(
+            n_ctx=n_ctx,
+            eviction=eviction,
+            type_k=cache_type("type_k", type_k),
+            type_v=cache_type("type_v", type_v),
+            n_seq_max=n_seq_max,
+            n_batch=n_batch,
+            n_ubatch=n_ubatch,
+            flash_attn=flash_attention(flash_attn),
+            prefill=prefill,
+            rope=RopeSettings(
+                rope_scaling_type,
+                rope_freq_base,
+                rope_freq_scale,
+                yarn_ext_factor,
+                yarn_attn_factor,
+                yarn_beta_fast,
+                yarn_beta_slow,
+                yarn_orig_ctx,
+            ),
+        )
+        devices = DeviceOptions(
+            n_gpu_layers, split_mode, main_gpu, tensor_split, rpc_servers, use_mmap=use_mmap, use_mlock=use_mlock
+        )
+        opened = open_model(
+            model_path,
+            options,
+            devices,
+            triattn_stats,
+            n_threads=n_threads or usable_cpus(),
+            allow_untested=allow_untested,
+            progress=progress,
+        )
+        super().__init__(opened, protect_prompt=protect_prompt, reuse_evicted=reuse_evicted)
         self._seed = seed
         self._chat_template = chat_template or ""
         self._chat_templates: core.ChatTemplates | None = None
-        self._protect_prompt = protect_prompt
-        self._reuse_evicted = reuse_evicted
-        if verbose:
-            enable_verbose()
-        # everything that can be refused is refused before the model is read
-        flash = flash_attention(flash_attn)
-        servers = check_rpc_servers(rpc_servers)
-        rope = RopeSettings(
-            rope_scaling_type,
-            rope_freq_base,
-            rope_freq_scale,
-            yarn_ext_factor,
-            yarn_attn_factor,
-            yarn_beta_fast,
-            yarn_beta_slow,
-            yarn_orig_ctx,
-        )
-        types = cache_type(type_k), cache_type(type_v)
-        settings = ContextSettings(n_ctx, n_batch, n_ubatch, n_seq_max, *types, flash, prefill, rope)
-        settings.check()
-        eviction = None
-        if budget is not None:
-            eviction = EvictionSettings(budget, mode, interval, window, n_sink, (seed or 0) & 0xFFFFFFFF)
-            eviction.check(flash)
-        stats = triattn_stats
-        if stats is not None and not isinstance(stats, TriAttentionStats):
-            stats = TriAttentionStats.load(stats)
-        path = check_model_file(model_path)
-        info = gguf_info(path) if eviction is not None else None  # first: it says best what is wrong with a file
-        self._identity, self._model_path = model_identity(path), str(path)
-        if stats is not None:
-            source = "these statistics" if stats is triattn_stats else f"the statistics '{triattn_stats}'"
-            stats.check_model(self._identity, source)
-        if eviction is not None and info is not None:
-            options = settings.cache_options(eviction)
-            wanted = PreflightSettings(options, mode, window, n_sink, scale_budget_by_attention, allow_untested)
-            eviction = eviction.fitting(info, self._identity, wanted, stats)
-
-        try:
-            backends.require()
-            self._model = core.Model(
-                path,
-                n_gpu_layers,
-                split_mode=split_mode,
-                main_gpu=main_gpu,
-                tensor_split=list(tensor_split or []),
-                use_mmap=use_mmap,
-                use_mlock=use_mlock,
-                rpc_servers=servers,
-                progress=progress,
-            )
-            self._make_context(settings, n_threads or usable_cpus(), eviction, stats)
-        finally:
-            forward_llama_log()
         if lora:
             self.set_loras(lora)
-
-    def _make_context(
-        self,
-        settings: ContextSettings,
-        n_threads: int,
-        eviction: EvictionSettings | None,
-        stats: TriAttentionStats | None,
-    ) -> None:
-        """Make the context of the loaded model, after calibrating it if need be."""
-        model = self._open_model()
-        self._metadata = model.metadata
-        self._n_ctx = settings.n_ctx or model.n_ctx_train
-        self._n_threads = n_threads
-        settings = replace(settings, n_ctx=self._n_ctx)
-        if 0 < model.long_rope_threshold < self._n_ctx:
-            # llama.cpp would choose by the size of the cache, which is smaller under a budget
-            model.use_long_rope()
-        if stats is None and eviction is not None and eviction.needs_scores:
-            stats = bundled_stats(model, self._identity, n_threads)
-        self._context = settings.make_context(model, n_threads, eviction, stats)
-        self._made_with = settings.made_with(self._identity, self._context.counters()["cells_allocated"], eviction)
-        self._stats = stats
-        self._eviction = eviction
-        # with YaRN set by the user llama.cpp raises it when the context is made
-        self._n_ctx_train = model.n_ctx_train
 
     @classmethod
     def from_pretrained(
@@ -465,21 +423,11 @@ class Llama(Session):
         sampling.setdefault("seed", self._seed)
         params = SamplingParams.checked(**sampling)
         prompt = self.check_tokens(self.tokens if tokens is None else tokens)
-        sampler, limit = params.make_sampler(self._open_model(), prompt, self._n_ctx), token_limit(max_tokens)
+        sampler, limit = params.make_sampler(self, prompt), token_limit(max_tokens)
         if tokens is not None:
             self.read_prompt(prompt)
-        elif self._open_context().n_rows == 0:
+        elif not self.has_logits:
             raise ContextError("there are no logits to go on from, since a state was loaded; eval a token first")
+        else:
+            self.forget_cancellation()
         return Generation(self, sampler, limit, ignore_eos=params.ignore_eos)
-
-    # -- facts -----------------------------------------------------------------------------------------------------------------
-
-    @property
-    def triattn_stats(self) -> TriAttentionStats | None:
-        """The statistics in use."""
-        return self._stats
-
-    @property
-    def budget(self) -> int | None:
-        """Keys kept per layer and KV head; None: all."""
-        return None if self._eviction is None else self._eviction.budget

@@ -19,7 +19,7 @@ from tiny_models import make_tiny_model
 
 from pytriattn import BudgetError, UnsupportedModelError
 from pytriattn._native import core
-from pytriattn.pruner import DEFAULT_OFFSETS
+from pytriattn.eviction.steps import DEFAULT_OFFSETS
 
 MODES = ("per_layer_head", "per_head", "per_layer", "global", "recent", "random")
 TYPES = ("f16", "q8_0", "q4_0")

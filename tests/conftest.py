@@ -20,7 +20,7 @@ from tiny_models import make_tiny_model  # noqa: E402
 
 from pytriattn import Llama, TriAttentionStats, calibrate  # noqa: E402
 from pytriattn._native import backends, core  # noqa: E402
-from pytriattn.calibration import bundled_text  # noqa: E402
+from pytriattn.stats.bundled import bundled_text  # noqa: E402
 
 # As `Llama` does: where a GPU's plug-in is installed, the tests that use `core` directly run on it too.
 backends.require()

@@ -82,4 +82,6 @@ def run_python(
     """Run `code` in a fresh process that finds the distributions in `path`."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTRIATTN_BACKENDS"} | env
     environment["PYTHONPATH"] = os.pathsep.join(map(str, path))
-    return subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )

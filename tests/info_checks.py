@@ -10,7 +10,8 @@ from fetch_models import fetch
 from tiny_models import ARCHITECTURES, make_tiny_model
 
 from pytriattn._native import core
-from pytriattn.model_info import LayerInfo, LayerKind, ModelInfo, RopeInfo
+from pytriattn.model_info.info import ModelInfo
+from pytriattn.model_info.layers import LayerInfo, LayerKind, RopeInfo
 
 REAL = ("smollm2", "gemma3")
 NAMES = [*ARCHITECTURES, *(f"real-{name}" for name in REAL)]

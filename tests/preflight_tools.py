@@ -9,10 +9,11 @@ import numpy as np
 
 from pytriattn import TriAttentionStats
 from pytriattn._native import core
-from pytriattn.memory import CacheOptions
-from pytriattn.model_file import model_identity
-from pytriattn.preflight import PreflightSettings
-from pytriattn.stats import LayerStats
+from pytriattn.gguf.identity import model_identity
+from pytriattn.options.cache import CacheOptions
+from pytriattn.options.eviction import EvictionSettings
+from pytriattn.preflight.settings import PreflightSettings
+from pytriattn.stats.layer_stats import LayerStats
 
 
 def stats_of(path: pathlib.Path) -> TriAttentionStats:
@@ -24,6 +25,12 @@ def stats_of(path: pathlib.Path) -> TriAttentionStats:
     return TriAttentionStats(layers, model_identity(path), native.n_tokens, "00" * 32)
 
 
-def settings_of(budget: int | None, **options: Any) -> PreflightSettings:
-    cache = {name: options.pop(name) for name in list(options) if name in CacheOptions.__dataclass_fields__}
-    return PreflightSettings(CacheOptions(budget=budget, **cache), **options)
+def settings_of(
+    budget: int, *, allow_untested: bool = False, memory: int | None = None, **options: Any
+) -> PreflightSettings:
+    """Return settings whose `options` are fields of `EvictionSettings` or of `CacheOptions`."""
+    fields = EvictionSettings.__dataclass_fields__
+    eviction = {name: options.pop(name) for name in list(options) if name in fields}
+    return PreflightSettings(
+        CacheOptions(eviction=EvictionSettings(budget, **eviction), **options), allow_untested, memory
+    )

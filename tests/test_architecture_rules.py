@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import re
 
-from pytriattn.architecture_rules import rules_of
+from pytriattn.model_info.architecture_rules import rules_of
 
 UPSTREAM = pathlib.Path(__file__).resolve().parent.parent / "vendor" / "llama.cpp" / "upstream" / "src"
 

@@ -15,8 +15,8 @@ from fake_plugins import BASE, FakePlugin, base_descriptor, compile_library, run
 import pytriattn
 from pytriattn import BackendError
 from pytriattn._native import backends, core
-from pytriattn.backends import Backends, module_backend
-from pytriattn.descriptor import Descriptor
+from pytriattn._native.backend_modules import Backends, module_backend
+from pytriattn._native.descriptor import Descriptor
 
 Tiny = Callable[[str], pathlib.Path]
 
@@ -107,7 +107,11 @@ def variants(folder: pathlib.Path, scores: dict[str, int], *others: str) -> tupl
 
 def test_the_best_cpu_variant_is_taken(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTRIATTN_BACKENDS", raising=False)
-    scores = {"libpytriattn-ggml-cpu-x64.so": 1, "libpytriattn-ggml-cpu-haswell.so": 64, "libpytriattn-ggml-cpu-icelake.so": 0}
+    scores = {
+        "libpytriattn-ggml-cpu-x64.so": 1,
+        "libpytriattn-ggml-cpu-haswell.so": 64,
+        "libpytriattn-ggml-cpu-icelake.so": 0,
+    }
     loader, stand_in = variants(tmp_path, scores, "libpytriattn-ggml-blas.so")
     loader.load_base()
     assert stand_in.loaded == ["libpytriattn-ggml-cpu-haswell.so", "init", "libpytriattn-ggml-blas.so"]
@@ -115,7 +119,9 @@ def test_the_best_cpu_variant_is_taken(tmp_path: pathlib.Path, monkeypatch: pyte
 
 def test_no_cpu_variant_runs_here(tmp_path: pathlib.Path) -> None:
     loader, stand_in = variants(tmp_path, {"libpytriattn-ggml-cpu-a.so": 0, "libpytriattn-ggml-cpu-b.so": 0})
-    with pytest.raises(BackendError, match=r"none of the CPU modules .*cpu-a.so, .*cpu-b.so\. Build pytriattn on this machine"):
+    with pytest.raises(
+        BackendError, match=r"none of the CPU modules .*cpu-a.so, .*cpu-b.so\. Build pytriattn on this machine"
+    ):
         loader.load_base()
     assert stand_in.loaded == []
 
@@ -123,7 +129,9 @@ def test_no_cpu_variant_runs_here(tmp_path: pathlib.Path) -> None:
 def test_the_only_cpu_module_does_not_run_here(tmp_path: pathlib.Path) -> None:
     loader, _ = variants(tmp_path, {"libpytriattn-ggml-cpu.so": 0})
     loader._core = core  # there is no such file
-    with pytest.raises(BackendError, match=r"cannot be loaded: .* built for another processor. Build pytriattn on this machine"):
+    with pytest.raises(
+        BackendError, match=r"cannot be loaded: .* built for another processor. Build pytriattn on this machine"
+    ):
         loader.load_base()
 
 
@@ -227,7 +235,9 @@ def test_backends_by_choice(tmp_path: pathlib.Path) -> None:
     assert run_python(require, tmp_path, PYTRIATTN_BACKENDS=" CPU, fake ").returncode == 0
     assert plugin.traced() == ["imported", "preload"]
     done = run_python(require, tmp_path, PYTRIATTN_BACKENDS="fake,vulkan")
-    assert "PYTRIATTN_BACKENDS=fake,vulkan names vulkan; what is installed: cpu, fake" in done.stderr.replace(", rpc", "")
+    assert "PYTRIATTN_BACKENDS=fake,vulkan names vulkan; what is installed: cpu, fake" in done.stderr.replace(
+        ", rpc", ""
+    )
 
 
 def test_differences_name_both_sides() -> None:
@@ -248,14 +258,18 @@ def exported_symbols(library: pathlib.Path, begin: tuple[str, ...] = ("ggml_", "
     nm = shutil.which("nm")
     if nm is None:
         pytest.skip("needs nm")
-    listed = subprocess.run([nm, "-D", "--defined-only", str(library)], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        [nm, "-D", "--defined-only", str(library)], capture_output=True, text=True, check=True
+    ).stdout
     return sorted({line.split()[-1] for line in listed.splitlines() if line.split()[-1].startswith(begin)})
 
 
 def test_nothing_comes_from_the_working_directory(tmp_path: pathlib.Path, tiny: Tiny) -> None:
     """Libraries under every name that is looked for, which would leave a trace as soon as they were loaded."""
     trace = tmp_path / "loaded"
-    source = f'#include <stdio.h>\n__attribute__((constructor)) static void run(void) {{ fclose(fopen("{trace}", "w")); }}\n'
+    source = (
+        f'#include <stdio.h>\n__attribute__((constructor)) static void run(void) {{ fclose(fopen("{trace}", "w")); }}\n'
+    )
     library = compile_library(tmp_path, "stranger.so", source)
     names = ["ggml-base", "ggml", "ggml-cpu", "ggml-cuda", "ggml-vulkan", "ggml-rpc", "cudart", "cuda"]
     for name in names:
@@ -271,9 +285,17 @@ def test_nothing_comes_from_the_working_directory(tmp_path: pathlib.Path, tiny: 
 @pytest.mark.parametrize("mode", ["RTLD_LOCAL", "RTLD_GLOBAL"])
 def test_another_ggml_in_the_process(tmp_path: pathlib.Path, tiny: Tiny, mode: str) -> None:
     """A library with ggml's own names for itself and for all that it exports, of which everything ends the process."""
-    symbols = sorted({name for library in BASE.directory.glob("libpytriattn-ggml*.so") for name in exported_symbols(library)})
+    symbols = sorted(
+        {name for library in BASE.directory.glob("libpytriattn-ggml*.so") for name in exported_symbols(library)}
+    )
     assert {"ggml_init", "ggml_backend_load", "ggml_backend_init", "gguf_init_empty"} <= set(symbols)
-    symbols += ["llama_backend_init", "llama_model_load_from_file", "llama_init_from_model", "llama_decode", "llama_get_logits_ith"]
+    symbols += [
+        "llama_backend_init",
+        "llama_model_load_from_file",
+        "llama_init_from_model",
+        "llama_decode",
+        "llama_get_logits_ith",
+    ]
     source = "#include <stdlib.h>\n" + "".join(f"void {name}(void) {{ abort(); }}\n" for name in symbols)
     stranger = compile_library(tmp_path, "libggml-base.so.0", source, "-Wl,-soname,libggml-base.so.0", "-fno-builtin")
     code = GENERATE.format(path=str(tiny("llama")))

@@ -25,8 +25,8 @@ from pytriattn import (
     TriAttentionStats,
     TriAttnError,
     UnsupportedModelError,
-    architectures,
 )
+from pytriattn.model_info import tested_architectures as architectures
 
 
 def test_models_that_are_none(tmp_path: pathlib.Path, smollm2: pathlib.Path) -> None:
@@ -80,7 +80,7 @@ def test_settings_that_do_not_fit_together(smollm2: pathlib.Path) -> None:
         with pytest.raises(ContextError, match=message):
             Llama("nowhere.gguf", **options)
     for options, message in [
-        ({"type_k": "f8"}, "cache type 'f8' is unknown"),
+        ({"type_k": "f8"}, "type_k is 'f8', it must be one of f32"),
         ({"n_batch": 0}, "at least 1"),
         ({"n_ctx": 2**40}, "counts positions up to"),
         ({"n_ctx": 2**63 - 1, "budget": 512, "mode": "recent"}, "counts positions up to"),
@@ -168,7 +168,7 @@ def test_log_probabilities_of_tokens_that_are_none(smollm2_core: Llama) -> None:
 
 def test_nothing_to_sample_from(smollm2_core: Llama) -> None:
     generation = smollm2_core.generate([1, 2, 3])
-    smollm2_core.native_context.clear()
+    smollm2_core._open_context().clear()
     with pytest.raises(ContextError, match="logits"):
         next(generation)
 
@@ -198,7 +198,7 @@ def test_file_names_need_not_be_utf8(tiny: Callable[[str], pathlib.Path], tmp_pa
 def test_a_second_thread_does_not_end_the_first_ones_generation(smollm2: pathlib.Path) -> None:
     with Llama(smollm2, n_ctx=2048) as llm:
         generation = llm.generate([1, 2, 3], ignore_eos=True)
-        thread = threading.Thread(target=lambda: llm.native_context.logprobs([1] * 1500))
+        thread = threading.Thread(target=lambda: llm._open_context().logprobs([1] * 1500))
         thread.start()
         time.sleep(0.3)
         for call in (lambda: llm.generate([1]), lambda: llm.logprobs([1]), llm.reset):

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from pytriattn import TriAttentionStats
-from pytriattn.calibration import bundled_text
 from pytriattn.cli.calibrate import main
+from pytriattn.stats.bundled import bundled_text
 
 
 @pytest.fixture

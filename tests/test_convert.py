@@ -16,12 +16,12 @@ from tiny_builder import TinyModel
 
 from pytriattn import LayerStats, StatsError, TriAttentionStats
 from pytriattn._native import core
-from pytriattn.conversion import Imported, import_stats
-from pytriattn.convert_file import convert_file, encode_stats
-from pytriattn.formats import parse_foreign
-from pytriattn.gguf_info import gguf_info
-from pytriattn.model_file import ModelIdentity, model_identity
-from pytriattn.pruner import group_scores, score_keys, select
+from pytriattn.conversion.files import convert_file, encode_stats
+from pytriattn.conversion.formats import parse_foreign
+from pytriattn.conversion.importing import Imported, import_stats
+from pytriattn.eviction.steps import group_scores, score_keys, select
+from pytriattn.gguf.identity import ModelIdentity, model_identity
+from pytriattn.model_info.reader import gguf_info
 
 Tiny = Callable[[str], pathlib.Path]
 

@@ -12,7 +12,7 @@ from tiny_builder import TinyModel
 
 from pytriattn import TriAttentionStats
 from pytriattn.cli.convert import main
-from pytriattn.convert_file import FORMATS, convert_file
+from pytriattn.conversion.files import FORMATS, convert_file
 
 Tiny = Callable[[str], pathlib.Path]
 

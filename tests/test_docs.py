@@ -135,11 +135,14 @@ def test_commands_exist_with_their_options(page: pathlib.Path, help_of: Callable
 
 INTERNAL = {
     "Llama": {
-        *("native_model", "native_context", "chat_templates", "call_number", "protects_prompt"),
-        *("check_tokens", "check_prompt", "read_prompt", "next_logprobs"),
-        *("note_position", "note_read", "report_evictions", "abandon"),
+        *("chat_templates", "call_number", "has_logits", "n_sequences"),
+        *("check_tokens", "check_prompt", "read_prompt", "next_logprobs", "is_end", "make_sampler", "score"),
+        *("draw", "draw_each", "start_sequence", "warn_beyond_training", "abandon", "forget_cancellation"),
     },
-    "SamplingParams": {"to_native", "make_sampler", "prepare"},
+    "CacheOptions": {"check", "make_context", "describe_state"},
+    "EvictionSettings": {"check_prompt", "to_native"},
+    "RopeSettings": {"check", "to_native"},
+    "SamplingParams": {"to_native", "make_sampler", "native_seed", "prepare"},
     "LayerStats": {"to_native", "from_native"},
     "TriAttentionStats": {"to_native"},
 }

@@ -12,7 +12,7 @@ from fake_plugins import BASE, FakePlugin, compile_library, run_python
 
 import pytriattn
 from pytriattn.cli import doctor
-from pytriattn.diagnosis import available_memory, nvidia_driver
+from pytriattn.reports.diagnosis import available_memory, nvidia_driver
 
 DOCTOR = "import sys; from pytriattn.cli.doctor import main; sys.exit(main(sys.argv[1:]))"
 JSON = "import sys; from pytriattn.cli.doctor import main; sys.exit(main(['--json']))"
@@ -66,7 +66,11 @@ def test_tables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     code = doctor.main([])
     shown = capsys.readouterr().out
     assert code == (1 if "wrong:" in shown else 0)
-    for pattern in (rf"pytriattn +{re.escape(pytriattn.__version__)}", r"cpu +pytriattn \S+ +loaded, 1 device", r"CPU +cpu +\S.* GiB"):
+    for pattern in (
+        rf"pytriattn +{re.escape(pytriattn.__version__)}",
+        r"cpu +pytriattn \S+ +loaded, 1 device",
+        r"CPU +cpu +\S.* GiB",
+    ):
         assert re.search(pattern, shown), pattern
 
 
@@ -74,7 +78,12 @@ def test_a_plugin_of_another_build(tmp_path: pathlib.Path) -> None:
     FakePlugin(tmp_path, "9.9.9").describe(llama_cpp="abc123")
     found = diagnosis_of(tmp_path, code=1)
     plugin = found["backends"][-1]
-    assert (plugin["name"], plugin["version"], plugin["loaded"], plugin["descriptor_ok"]) == ("fake", "9.9.9", False, False)
+    assert (plugin["name"], plugin["version"], plugin["loaded"], plugin["descriptor_ok"]) == (
+        "fake",
+        "9.9.9",
+        False,
+        False,
+    )
     assert found["problems"] == [plugin["error"]]
     assert "its llama.cpp abc123, not" in plugin["error"]
     assert "pip install" in plugin["error"]
@@ -115,7 +124,9 @@ def test_a_wish_that_cannot_be_met() -> None:
 
 def test_the_driver_and_the_memory(tmp_path: pathlib.Path) -> None:
     version = tmp_path / "version"
-    version.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\nGCC version: 12\n")
+    version.write_text(
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\nGCC version: 12\n"
+    )
     assert nvidia_driver(version) == "580.65.06"
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:       1000 kB\nMemAvailable:    600 kB\n")

@@ -9,7 +9,7 @@ import pytest
 from conftest import TinyContext
 
 from pytriattn._native import core
-from pytriattn.kv_memory import CACHE_TYPES
+from pytriattn.options.cache import CACHE_TYPES
 
 # half-split and neighbouring bands, weights after RoPE, a latent cache with three parts, a hybrid
 KINDS = ("qwen3", "llama", "gemma3", "deepseek2-full", "qwen35")

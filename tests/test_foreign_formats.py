@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytriattn import StatsError
-from pytriattn.formats import ForeignStats, parse_foreign, read_foreign, write_fork, write_pt, write_tria
+from pytriattn.conversion.formats import ForeignStats, parse_foreign, read_foreign, write_fork, write_pt, write_tria
 
 ALL = [(layer, head) for layer in range(3) for head in range(4)]
 HEADS = random_heads(ALL, 16)
@@ -165,7 +165,7 @@ def test_code_in_a_pickle_is_not_executed(tmp_path: pathlib.Path, protocol: int,
         (b"\x80\x02}K\x01K\x02s.", "keys that are not text"),
         (b"\x80\x02X\xff\xff\xff\xff.", "damaged"),
         (b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\x0f.", "damaged"),
-        (b"\x80\x02(tQ.", "no storage of numbers"),
+        (b"\x80\x02(tQ.", "not an array of numbers"),
         (b"\x80\x02).", "no dictionaries"),
         (b"\x80\x02", "no end"),
         (b".", "empty stack"),

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pytriattn import ModelLoadError
-from pytriattn.gguf_info import gguf_info
+from pytriattn.model_info.reader import gguf_info
 
 YARN = {"rope__scaling__type": "yarn", "rope__scaling__factor": 4.0, "rope__scaling__original_context_length": 512}
 SLIDING = {"attention__sliding_window": 64, "attention__sliding_window_pattern": [True, False, True, False]}

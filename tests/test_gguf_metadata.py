@@ -12,9 +12,9 @@ import pytest
 from gguf_bytes import gguf_bytes, model_keys, text, typed, write_split
 
 from pytriattn import ModelLoadError
-from pytriattn.gguf_info import gguf_info
-from pytriattn.gguf_metadata import SkippedArray, read_metadata
-from pytriattn.gguf_types import TENSOR_TYPES, row_bytes
+from pytriattn.gguf.metadata import SkippedArray, read_metadata
+from pytriattn.gguf.types import TENSOR_TYPES, row_bytes
+from pytriattn.model_info.reader import gguf_info
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from gguf_bytes import FACTORS, gguf_bytes, model_keys, write_split
 
-from pytriattn import ModelLoadError, gguf_source
-from pytriattn.gguf_info import gguf_info
-from pytriattn.gguf_metadata import read_metadata
+from pytriattn import ModelLoadError
+from pytriattn.gguf import source as gguf_source
+from pytriattn.gguf.metadata import read_metadata
+from pytriattn.model_info.reader import gguf_info
 
 
 class RangeHandler(http.server.BaseHTTPRequestHandler):

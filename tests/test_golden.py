@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pytriattn import LayerStats
-from pytriattn.pruner import group_scores, score_keys, select
+from pytriattn.eviction.steps import group_scores, score_keys, select
 
 GOLDEN = json.loads((pathlib.Path(__file__).parent / "data" / "triattn_golden.json").read_text())
 CONFIG, INPUTS, OUTPUTS = GOLDEN["config"], GOLDEN["inputs"], GOLDEN["outputs"]

@@ -214,7 +214,9 @@ def test_embeddings_in_openais_form(smollm2_core: Llama) -> None:
     row = answer["data"][0]["embedding"]
     assert len(row) == smollm2_core.n_embd()
     np.testing.assert_allclose(row, smollm2_core.embed("Hello World"), rtol=1e-6)
-    assert answer["usage"]["prompt_tokens"] == len(smollm2_core.tokenize("Hello World")) + len(smollm2_core.tokenize("Another"))
+    assert answer["usage"]["prompt_tokens"] == len(smollm2_core.tokenize("Hello World")) + len(
+        smollm2_core.tokenize("Another")
+    )
 
 
 def test_small_facts(smollm2_core: Llama, smollm2: pathlib.Path) -> None:
@@ -223,9 +225,12 @@ def test_small_facts(smollm2_core: Llama, smollm2: pathlib.Path) -> None:
 
 
 def test_cache_types_by_number(smollm2: pathlib.Path) -> None:
-    with Llama(smollm2, n_ctx=256, type_k=8, type_v=8) as numbers, Llama(smollm2, n_ctx=256, type_k="q8_0", type_v="q8_0") as names:
+    with (
+        Llama(smollm2, n_ctx=256, type_k=8, type_v=8) as numbers,
+        Llama(smollm2, n_ctx=256, type_k="q8_0", type_v="q8_0") as names,
+    ):
         assert numbers.kv_stats()["kv_bytes"] == names.kv_stats()["kv_bytes"]
-    with pytest.raises(pytriattn.ContextError, match="cache type 12 is unknown; use one of f32"):
+    with pytest.raises(pytriattn.ContextError, match="type_k is 12, it must be one of f32"):
         Llama(smollm2, type_k=12)
 
 
@@ -281,7 +286,9 @@ def test_grammars_of_composed_schemas(smollm2_core: Llama) -> None:
             text_of(smollm2_core("JSON:", max_tokens=100, temperature=0.0, grammar=grammar, logit_bias=bias))
         )
 
-    no_spaces = {token: -100.0 for token in range(smollm2_core.n_vocab()) if not smollm2_core.detokenize([token]).strip()}
+    no_spaces = {
+        token: -100.0 for token in range(smollm2_core.n_vocab()) if not smollm2_core.detokenize([token]).strip()
+    }
     composed = value(COMPOSED, no_spaces)
     assert isinstance(composed["a"]["a"], int) and isinstance(composed["b"], int)
     assert value(EITHER, no_spaces)["unit"] in ("celsius", "fahrenheit", None)
@@ -305,6 +312,8 @@ def test_grammars_with_errors(smollm2_core: Llama, capfd: pytest.CaptureFixture[
 
 def test_a_recursive_grammar(smollm2_core: Llama) -> None:
     tree = 'leaf ::= "."\nnode ::= leaf | "(" node node ")"\nroot ::= node'
-    text = text_of(smollm2_core("Tree:", max_tokens=60, temperature=1.0, seed=4, grammar=LlamaGrammar.from_string(tree)))
+    text = text_of(
+        smollm2_core("Tree:", max_tokens=60, temperature=1.0, seed=4, grammar=LlamaGrammar.from_string(tree))
+    )
     assert set(text) <= set("().")
     assert text.count("(") >= text.count(")")

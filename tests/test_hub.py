@@ -106,7 +106,7 @@ def test_a_model_and_its_statistics(
 
 
 def test_all_parts_of_a_split_model_are_fetched(endpoint: tuple[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
-    from pytriattn.hub import download
+    from pytriattn.gguf.hub import download
 
     url, folder = endpoint
     for number in (1, 2, 3):

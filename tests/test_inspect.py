@@ -17,9 +17,13 @@ from tiny_builder import TinyModel
 from pytriattn import TriAttentionStats
 from pytriattn._native import core
 from pytriattn.cli.inspect import main
-from pytriattn.gguf_info import gguf_info
-from pytriattn.memory import LEAST_BUDGET, CacheOptions, scaled_budget_of, what_fits
-from pytriattn.preflight import PreflightSettings, Status, preflight
+from pytriattn.model_info.memory import scaled_budget_of, what_fits
+from pytriattn.model_info.reader import gguf_info
+from pytriattn.options.cache import CacheOptions
+from pytriattn.options.eviction import EvictionSettings
+from pytriattn.preflight.findings import Status
+from pytriattn.preflight.run import run_preflight
+from pytriattn.preflight.settings import PreflightSettings
 
 KEYS: dict[str, set[str]] = {
     "": {"schema", "tool", "model", "layers", "ropes", "facts", "settings", "memory", "fit"},
@@ -267,17 +271,18 @@ def test_bytes_of_real_models(
 @pytest.mark.parametrize("model", ["smollm2", "gemma3"])
 def test_what_fits_is_the_largest_that_does(model: str, request: pytest.FixtureRequest) -> None:
     info = gguf_info(request.getfixturevalue(model))
-    settings = CacheOptions(ctx=8192, type_k="q8_0", parallel=2)
+    settings = CacheOptions(n_ctx=8192, type_k="q8_0", n_seq_max=2)
 
     def takes(ctx: int, budget: int | None) -> int:
-        return info.file_bytes + replace(settings, ctx=ctx, budget=budget).kv_bytes(info).total
+        return info.file_bytes + info.cache_bytes(replace(settings, n_ctx=ctx).with_budget(budget)).total
 
-    smallest = takes(8192, LEAST_BUDGET)
+    least = EvictionSettings(1).least_budget
+    smallest = takes(8192, least)
     for memory in (smallest, takes(8192, 700), takes(8192, 5000) + 1, takes(8192, 5000) - 1):
         fit = what_fits(info, settings, memory)
         assert fit.largest_ctx is not None
         assert takes(fit.largest_ctx, None) <= memory < takes(fit.largest_ctx + 1, None)
-        fitting = [budget for budget in range(LEAST_BUDGET, 8193) if takes(8192, budget) <= memory]
+        fitting = [budget for budget in range(least, 8193) if takes(8192, budget) <= memory]
         assert fit.largest_budget == fitting[-1]
     none = what_fits(info, settings, info.file_bytes)
     assert none.largest_ctx is none.largest_budget is None
@@ -296,8 +301,8 @@ def test_a_full_cache_may_be_too_large_to_count(
     assert "more than llama.cpp can count" in inspect(capsys, *arguments, "--budget", 512)
     assert main([str(argument) for argument in arguments]) == 2
     assert "can count" in capsys.readouterr().err
-    settings = PreflightSettings(CacheOptions(ctx=10**9, parallel=4, budget=512))
-    findings = preflight(gguf_info(smollm2), settings, smollm2_stats, smollm2_stats.model)
+    settings = PreflightSettings(CacheOptions(n_ctx=10**9, n_seq_max=4, eviction=EvictionSettings(512)))
+    findings = run_preflight(gguf_info(smollm2), settings, smollm2_stats, smollm2_stats.model)
     assert [finding.name for finding in findings if finding.status is Status.FAIL] == []
 
 

@@ -58,7 +58,11 @@ class TestStandardUnit(ChatModelUnitTests):  # type: ignore[misc]
 
     @property
     def standard_chat_model_params(self) -> dict[str, Any]:
-        return {"temperature": 0, "max_tokens": 100, "stop": ["x"]}  # a model on this machine has no timeouts and retries
+        return {
+            "temperature": 0,
+            "max_tokens": 100,
+            "stop": ["x"],
+        }  # a model on this machine has no timeouts and retries
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def test_a_prompt_and_a_conversation(smollm2: pathlib.Path, user_dir: pathlib.Pa
         }
     }
     assert "pytriattn: smol (aliases: s)" in run("models").output
-    assert f"smol, s: {smollm2.resolve()} type_k=\"q8_0\"" in run("pytriattn", "models").output
+    assert f'smol, s: {smollm2.resolve()} type_k="q8_0"' in run("pytriattn", "models").output
     options = ("-o", "temperature", "0", "-o", "max_tokens", "12")
     answer = run("-m", "s", "-s", "Answer in one short sentence.", "What is the capital of France?", *options).output
     assert "Paris" in answer

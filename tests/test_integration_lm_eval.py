@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pytriattn import ContextFullError, InvalidTokenError, Llama, TriAttentionStats
-from pytriattn.scoring import ContinuationScorer
+from pytriattn.generation.continuations import ContinuationScorer
 
 pytest.importorskip("lm_eval")
 from lm_eval import simple_evaluate  # noqa: E402
@@ -95,7 +95,7 @@ def evaluate(lm: PytriattnLM, folder: pathlib.Path, *names: str) -> dict[str, An
 
 def log_softmax(llm: Llama, tokens: list[int], n_before: int) -> np.ndarray[Any, Any]:
     """Log-probabilities of the tokens after the first `n_before`, and whether each was the likeliest, from the bare logits."""
-    context = llm.native_context
+    context = llm._open_context()
     llm.reset()
     rows = []
     for token in tokens[:-1]:
@@ -151,7 +151,12 @@ def test_bad_texts_are_refused(lm: PytriattnLM) -> None:
 
 
 def test_loglikelihood(lm: PytriattnLM) -> None:
-    asked = [("The capital of France is", " Paris"), ("The capital of France is", " a green table"), ("", "Once"), ("x ", "y")]
+    asked = [
+        ("The capital of France is", " Paris"),
+        ("The capital of France is", " a green table"),
+        ("", "Once"),
+        ("x ", "y"),
+    ]
     answers = lm.loglikelihood(ask("loglikelihood", *asked), disable_tqdm=True)
     assert answers[0][0] > answers[1][0] + 5
     assert (answers[0][1], answers[1][1]) == (True, False)

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 
 from pytriattn import BusyError, Llama, TriAttentionStats, calibrate
-from pytriattn.calibration import bundled_text
+from pytriattn.stats.bundled import bundled_text
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytriattn.ContextWarning")
 

@@ -15,8 +15,8 @@ from tiny_models import make_tiny_model
 
 from pytriattn import Llama
 from pytriattn._native import core
-from pytriattn.gguf_info import gguf_info
-from pytriattn.kv_memory import CACHE_TYPES
+from pytriattn.model_info.reader import gguf_info
+from pytriattn.options.cache import CACHE_TYPES
 
 
 @pytest.fixture(scope="session")

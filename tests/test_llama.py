@@ -263,11 +263,11 @@ def test_a_budget_larger_than_the_text_changes_nothing(
         assert full.logprobs(tokens).tobytes() == small.logprobs(tokens).tobytes()
         for llm in (full, small):
             llm.generate(tokens[:600])
-        assert full.native_context.logits().tobytes() == small.native_context.logits().tobytes()
+        assert full._open_context().logits().tobytes() == small._open_context().logits().tobytes()
         for token in tokens[600:640]:
             for llm in (full, small):
-                llm.native_context.step([0], [token])
-            assert full.native_context.logits().tobytes() == small.native_context.logits().tobytes()
+                llm._open_context().step([0], [token])
+            assert full._open_context().logits().tobytes() == small._open_context().logits().tobytes()
         assert small.kv_stats()["evictions"] == 0
 
 
@@ -298,9 +298,9 @@ def test_logprobs_evict_where_decoding_does(
         llm.reset()
         values = []
         for token, following in zip(tokens[:-1], tokens[1:], strict=True):
-            llm.native_context.step([0], [token])
+            llm._open_context().step([0], [token])
             values.append(llm.next_logprobs(following, 0)[0])
-        llm.native_context.step([0], [tokens[-1]])
+        llm._open_context().step([0], [tokens[-1]])
         # rounding differs between batches of 40 and of 1, which may turn near-ties
         again = [llm.kept_positions(layer, 2).tolist() for layer in range(0, 30, 5)]
         assert all(len(set(a) & set(b)) >= 0.9 * len(a) for a, b in zip(kept, again, strict=True))

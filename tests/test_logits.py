@@ -138,14 +138,14 @@ def test_no_logits(tiny: Tiny, random_tokens: Tokens) -> None:
 
 def test_embeddings_are_not_copied(smollm2_core: Llama) -> None:
     tokens = smollm2_core.tokenize("A cat sat on the mat.")
-    (found,) = core.embed(smollm2_core.native_model, [tokens], "none", 2)
+    (found,) = core.embed(smollm2_core._open_model(), [tokens], "none", 2)
     assert found.base is not None
     assert found.flags.writeable
     before = found.copy()
     pooled = smollm2_core.embed("A cat sat on the mat.")
     assert isinstance(pooled, np.ndarray)
     assert not pooled.flags.owndata
-    core.embed(smollm2_core.native_model, [tokens[::-1]], "none", 2)
+    core.embed(smollm2_core._open_model(), [tokens[::-1]], "none", 2)
     gc.collect()
     np.testing.assert_array_equal(found, before)
     np.testing.assert_allclose(pooled, found.mean(axis=0), atol=1e-3)

@@ -14,8 +14,9 @@ from tiny_models import make_tiny_model
 
 from pytriattn import ModelLoadError
 from pytriattn._native import core
-from pytriattn.gguf_info import gguf_info
-from pytriattn.model_info import LayerKind, ModelInfo
+from pytriattn.model_info.info import ModelInfo
+from pytriattn.model_info.layers import LayerKind
+from pytriattn.model_info.reader import gguf_info
 
 
 @pytest.fixture(scope="session")

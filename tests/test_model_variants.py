@@ -13,9 +13,9 @@ from tiny_models import ARCHITECTURES
 
 from pytriattn import ModelLoadError, UnsupportedModelError
 from pytriattn._native import core
-from pytriattn.architecture_rules import rules_of
-from pytriattn.gguf_info import gguf_info
-from pytriattn.model_info import LayerKind
+from pytriattn.model_info.architecture_rules import rules_of
+from pytriattn.model_info.layers import LayerKind
+from pytriattn.model_info.reader import gguf_info
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "yarn with a factor of its own": (

@@ -14,7 +14,7 @@ from conftest import ROOT
 import pytriattn
 from pytriattn import _core
 from pytriattn._native import backends
-from pytriattn.threads import _cgroup_limit, usable_cpus
+from pytriattn._util.cpus import _cgroup_limit, usable_cpus
 
 INSTALLED = pathlib.Path(_core.__file__).resolve().parent
 
@@ -36,7 +36,13 @@ def test_licences_are_installed() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_every_ggml_library_is_ours(tmp_path: pathlib.Path) -> None:
     """Also where the working directory offers files of the names that ggml looks for."""
-    for name in ("libggml-cpu.so", "libggml-base.so", "libggml-cuda.so", "libpytriattn-ggml.so", "libpytriattn-ggml-cpu.so"):
+    for name in (
+        "libggml-cpu.so",
+        "libggml-base.so",
+        "libggml-cuda.so",
+        "libpytriattn-ggml.so",
+        "libpytriattn-ggml-cpu.so",
+    ):
         (tmp_path / name).write_bytes(b"no library")
     code = "import pytriattn; print(open('/proc/self/maps').read())"
     maps = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout

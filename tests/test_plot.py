@@ -19,16 +19,9 @@ from matplotlib.figure import Figure
 from pytriattn import Llama, TriAttentionStats
 from pytriattn._native import core
 from pytriattn.cli.plot import main
-from pytriattn.kept import KeptKeys, PlotError, kept_keys, load_kept, save_kept
-from pytriattn.plotting import (
-    expected_logits,
-    plot_concentration,
-    plot_expected_logits,
-    plot_kept,
-    plot_stats,
-    save_figure,
-    typical_heads,
-)
+from pytriattn.plotting.curves import expected_logits, typical_heads
+from pytriattn.plotting.figures import plot_concentration, plot_expected_logits, plot_kept, plot_stats, save_figure
+from pytriattn.plotting.kept import KeptKeys, PlotError, kept_keys, load_kept, save_kept
 
 N_TOKENS = 700
 

@@ -226,7 +226,7 @@ def test_an_untested_architecture_through_the_program(
 ) -> None:
     stats = stats_of(tiny("llama"))
     replace(stats, model=replace(stats.model, name="Tiny")).save(tmp_path / "s")
-    monkeypatch.setattr("pytriattn.architectures.passed_architectures", frozenset)
+    monkeypatch.setattr("pytriattn.model_info.tested_architectures.passed_architectures", frozenset)
     code, found = check(capsys, tiny("llama"), tmp_path / "s", "--budget", 128)
     assert (code, status_of(found)["architecture"]) == (1, "fail")
     code, found = check(capsys, tiny("llama"), tmp_path / "s", "--budget", 128, "--allow-untested")

@@ -22,10 +22,13 @@ from pytriattn import (
     TriAttnError,
     UnsupportedModelError,
 )
-from pytriattn.gguf_info import gguf_info
-from pytriattn.model_file import ModelIdentity
-from pytriattn.model_info import ModelInfo
-from pytriattn.preflight import Finding, PreflightSettings, Status, preflight, raise_failures
+from pytriattn.gguf.identity import ModelIdentity
+from pytriattn.model_info.info import ModelInfo
+from pytriattn.model_info.reader import gguf_info
+from pytriattn.options.cache import CacheOptions
+from pytriattn.preflight.findings import Finding, Status, raise_failures
+from pytriattn.preflight.run import run_preflight
+from pytriattn.preflight.settings import PreflightSettings
 
 
 def failures(findings: list[Finding]) -> dict[str, type[TriAttnError] | None]:
@@ -34,17 +37,18 @@ def failures(findings: list[Finding]) -> dict[str, type[TriAttnError] | None]:
 
 def refused(path: pathlib.Path, settings: PreflightSettings, stats: TriAttentionStats | None = None) -> TriAttnError:
     """Return the error with which a real load ends."""
-    cache = settings.cache
+    cache, eviction = settings.cache, settings.cache.eviction
+    assert eviction is not None
     with pytest.raises(TriAttnError) as error:
         Llama(
             path,
             triattn_stats=stats,
-            budget=cache.budget,
-            mode=settings.mode,
-            n_ctx=cache.ctx,
+            budget=eviction.budget,
+            mode=eviction.mode,
+            n_ctx=cache.n_ctx,
             type_k=cache.type_k,
             type_v=cache.type_v,
-            flash_attn="auto" if cache.flash_attn else False,
+            flash_attn=False if cache.flash_attn == "off" else "auto",
         )
     return error.value
 
@@ -54,18 +58,18 @@ def refused(path: pathlib.Path, settings: PreflightSettings, stats: TriAttention
     [
         ("bloom", settings_of(128, mode="per_layer_head"), "layers", UnsupportedModelError, "ALiBi"),
         ("bloom", settings_of(128, mode="global"), "layers", UnsupportedModelError, "ALiBi"),
-        ("gpt2", settings_of(128, mode="global", ctx=4096), "context", ContextError, "learned positions"),
+        ("gpt2", settings_of(128, mode="global", n_ctx=4096), "context", ContextError, "learned positions"),
         ("plm", settings_of(128), "flash attention", BudgetError, "flash attention|moves values"),
         ("grok", settings_of(128), "flash attention", BudgetError, "flash attention|moves values"),
         ("openelm", settings_of(128, mode="per_head"), "layers", UnsupportedModelError, "same number of KV heads"),
         (
             "llama",
-            settings_of(128, mode="recent", flash_attn=False, type_v="q8_0"),
+            settings_of(128, mode="recent", flash_attn="off", type_v="q8_0"),
             "context",
             ContextError,
             "q8_0",
         ),
-        ("llama", settings_of(128, flash_attn=False), "flash attention", BudgetError, "moves values"),
+        ("llama", settings_of(128, flash_attn="off"), "flash attention", BudgetError, "moves values"),
         ("deepseek2", settings_of(128, type_k="q8_0"), "context", ContextError, "type_k.*type_v"),
         ("llama", settings_of(20), "budget", BudgetError, "need at least 69"),
     ],
@@ -81,7 +85,7 @@ def test_what_llama_refuses_is_found_before(
 ) -> None:
     path = tiny(arch)
     stats = stats_of(path)
-    findings = preflight(gguf_info(path), settings, stats, stats.model)
+    findings = run_preflight(gguf_info(path), settings, stats, stats.model)
     assert failures(findings) == {name: error}
     with pytest.raises(error, match=words):
         raise_failures(findings)
@@ -93,8 +97,8 @@ def test_a_load_ends_as_preflight_says(tiny: Callable[[str], pathlib.Path], arch
     path = tiny(arch)
     info, stats = gguf_info(path), stats_of(path)
     for mode, cache_type in itertools.product(("per_layer_head", "per_head", "global", "recent"), ("f16", "q8_0")):
-        settings = settings_of(128, mode=mode, ctx=2048, type_k=cache_type, type_v=cache_type)
-        errors = failures(preflight(info, settings, stats, stats.model))
+        settings = settings_of(128, mode=mode, n_ctx=2048, type_k=cache_type, type_v=cache_type)
+        errors = failures(run_preflight(info, settings, stats, stats.model))
         options = {"mode": mode, "n_ctx": 2048, "type_k": cache_type, "type_v": cache_type}
         if errors:
             with pytest.raises(TriAttnError) as error:
@@ -119,7 +123,7 @@ def test_statistics_of_every_architecture_fit_their_model(tiny: Callable[[str], 
         "glm4",
     ):
         stats = stats_of(tiny(arch))
-        finding = preflight(gguf_info(tiny(arch)), settings_of(128), stats, stats.model)[0]
+        finding = run_preflight(gguf_info(tiny(arch)), settings_of(128), stats, stats.model)[0]
         assert (finding.status, finding.message.split(":")[0]) == (Status.OK, "they are of this model")
 
 
@@ -130,17 +134,17 @@ def llama_info(tmp_path_factory: pytest.TempPathFactory) -> ModelInfo:
 
 def test_an_architecture_that_has_not_been_tested(llama_info: ModelInfo) -> None:
     info = replace(llama_info, architecture="novel")
-    findings = preflight(info, settings_of(128, allow_untested=False), None, None)
+    findings = run_preflight(info, settings_of(128, allow_untested=False), None, None)
     assert failures(findings) == {"architecture": UnsupportedModelError}
     with pytest.raises(UnsupportedModelError, match="'novel'.*allow_untested"):
         raise_failures(findings)
-    findings = preflight(info, settings_of(128, allow_untested=True), None, None)
+    findings = run_preflight(info, settings_of(128, allow_untested=True), None, None)
     assert [f.status for f in findings if f.name == "architecture"] == [Status.WARN]
     raise_failures(findings)
 
 
 def test_a_model_without_full_attention(tiny: Callable[[str], pathlib.Path]) -> None:
-    findings = preflight(gguf_info(tiny("lfm2-sliding")), settings_of(128), None, None)
+    findings = run_preflight(gguf_info(tiny("lfm2-sliding")), settings_of(128), None, None)
     assert failures(findings) == {"layers": UnsupportedModelError}
 
 
@@ -160,7 +164,9 @@ def test_each_fact_of_statistics_is_compared(
     layers = sorted(
         (stats.layers[0], replace(stats.layers[1], **change), stats.layers[2]), key=lambda layer: layer.layer
     )
-    findings = preflight(gguf_info(tiny("llama")), settings_of(128), replace(stats, layers=tuple(layers)), stats.model)
+    findings = run_preflight(
+        gguf_info(tiny("llama")), settings_of(128), replace(stats, layers=tuple(layers)), stats.model
+    )
     assert failures(findings) == {"statistics": StatsError}
     assert fact in findings[0].message
 
@@ -168,23 +174,23 @@ def test_each_fact_of_statistics_is_compared(
 def test_another_file_of_the_same_shape(tiny: Callable[[str], pathlib.Path]) -> None:
     stats = stats_of(tiny("llama"))
     other = ModelIdentity("Other", "llama", "ab" * 32)
-    findings = preflight(gguf_info(tiny("llama")), settings_of(128), stats, other)
+    findings = run_preflight(gguf_info(tiny("llama")), settings_of(128), stats, other)
     assert failures(findings) == {"statistics": StatsError}
     assert "shapes and rotation agree" in findings[0].message
     # a file on a server: nobody knows
-    findings = preflight(gguf_info(tiny("llama")), settings_of(128), stats, None)
+    findings = run_preflight(gguf_info(tiny("llama")), settings_of(128), stats, None)
     assert findings[0].status is Status.WARN
 
 
 def test_without_a_budget_only_context_and_memory_are_checked(llama_info: ModelInfo) -> None:
     info = replace(llama_info, architecture="novel", has_alibi=True)
-    assert [f.name for f in preflight(info, settings_of(None), None, None)] == ["context", "memory"]
+    assert [f.name for f in run_preflight(info, PreflightSettings(CacheOptions()), None, None)] == ["context", "memory"]
 
 
 def test_a_scaled_budget_is_what_memory_is_counted_for(gemma3: pathlib.Path) -> None:
     info = gguf_info(gemma3)
-    plain = preflight(info, settings_of(1024, ctx=8192), None, None)
-    scaled = preflight(info, settings_of(1024, ctx=8192, scale_budget_by_attention=True), None, None)
+    plain = run_preflight(info, settings_of(1024, n_ctx=8192), None, None)
+    scaled = run_preflight(info, settings_of(1024, n_ctx=8192, scale_budget_by_attention=True), None, None)
     assert [f.message for f in plain if f.name == "memory"] != [f.message for f in scaled if f.name == "memory"]
     assert "raises the budget of 1,024 to 6,997" in next(f.message for f in scaled if f.name == "scaling")
     with Llama(gemma3, budget=1024, n_ctx=8192, mode="recent", scale_budget_by_attention=True) as llm:
@@ -193,7 +199,7 @@ def test_a_scaled_budget_is_what_memory_is_counted_for(gemma3: pathlib.Path) -> 
 
 def test_all_failures_are_told_at_once(llama_info: ModelInfo) -> None:
     info = replace(llama_info, has_alibi=True)
-    findings = preflight(info, settings_of(20, memory=1000), StatsError("the statistics 'x' are damaged"), None)
+    findings = run_preflight(info, settings_of(20, memory=1000), StatsError("the statistics 'x' are damaged"), None)
     assert list(failures(findings)) == ["statistics", "layers", "budget", "memory"]
     with pytest.raises(StatsError, match="damaged; .*ALiBi.*; .*too small.*; .*more than"):
         raise_failures(findings)
@@ -204,5 +210,5 @@ def test_the_first_eviction_is_where_the_check_says(tiny: Callable[[str], pathli
         with Llama(tiny("llama"), budget=128, interval=32, mode="recent", n_ctx=n_ctx) as llm:
             llm.logprobs(list(range(n_ctx)))
             assert llm.kv_stats()["evictions"] == evictions
-        findings = preflight(gguf_info(tiny("llama")), settings_of(128, interval=32, ctx=n_ctx), None, None)
+        findings = run_preflight(gguf_info(tiny("llama")), settings_of(128, interval=32, n_ctx=n_ctx), None, None)
         assert [f.status is Status.OK for f in findings if f.name == "budget"] == [bool(evictions)]

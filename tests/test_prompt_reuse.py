@@ -17,7 +17,7 @@ Tiny = Callable[[str], pathlib.Path]
 
 def next_logits(llm: Llama, tokens: Tokens) -> np.ndarray:
     llm.read_prompt(llm.check_tokens(tokens))
-    logits: np.ndarray = llm.native_context.logits(0)
+    logits: np.ndarray = llm._open_context().logits(0)
     return logits
 
 
@@ -101,7 +101,7 @@ def test_a_prompt_that_only_adds_may_go_on_after_evictions(tiny: Tiny, random_to
     with Llama(tiny(arch), **options) as llm:  # type: ignore[arg-type]
         llm.eval(random_tokens[:600])
         llm.eval(random_tokens[600:700])
-        np.testing.assert_array_equal(llm.native_context.logits(0), logits)
+        np.testing.assert_array_equal(llm._open_context().logits(0), logits)
 
 
 def test_a_cache_can_be_cut_back_to_its_last_eviction_and_no_further(tiny: Tiny, random_tokens: Tokens) -> None:

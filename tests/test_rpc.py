@@ -113,7 +113,7 @@ def test_a_state_of_the_cpu_goes_on_on_a_server_and_back(
             first.eval(tokens[150:200])
             second.eval(tokens[150:200])
             assert first.kept_positions(3, 1).tolist() == second.kept_positions(3, 1).tolist()
-            np.testing.assert_allclose(second.native_context.logits(), first.native_context.logits(), atol=1e-2)
+            np.testing.assert_allclose(second._open_context().logits(), first._open_context().logits(), atol=1e-2)
 
 
 def test_adapters_and_embeddings_on_a_server(

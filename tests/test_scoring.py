@@ -11,7 +11,7 @@ import pytest
 
 from pytriattn import LayerStats, StatsError, TriAttentionStats
 from pytriattn._native import core
-from pytriattn.pruner import DEFAULT_OFFSETS, score_keys, synthetic_query
+from pytriattn.eviction.steps import DEFAULT_OFFSETS, score_keys, synthetic_query
 
 
 def random_layer(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pytriattn import BudgetError, DecodeError, StatsError
 from pytriattn._native import core
-from pytriattn.pruner import group_scores, plan_compaction, select
+from pytriattn.eviction.steps import group_scores, plan_compaction, select
 
 SCORED = ("per_layer_head", "per_head", "per_layer", "global")
 MODES = (*SCORED, "recent", "random")

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytriattn import Llama, StatsError, TriAttentionStats, calibrate
-from pytriattn.calibration import bundled_text
-from pytriattn.model_file import ModelIdentity
-from pytriattn.sidecar import FORMAT_VERSION
+from pytriattn.gguf.identity import ModelIdentity
+from pytriattn.stats.bundled import bundled_text
+from pytriattn.stats.sidecar import FORMAT_VERSION
 
 
 @pytest.fixture(scope="module")

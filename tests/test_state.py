@@ -21,7 +21,7 @@ def run_on(llm: Llama, tokens: list[int]) -> list[np.ndarray]:
     found = []
     for token in tokens:
         llm.eval([token])
-        found.append(llm.native_context.logits())
+        found.append(llm._open_context().logits())
     return found
 
 

@@ -12,7 +12,7 @@ from architecture_checks import REFUSED, Case
 from tiny_models import make_tiny_model
 
 from pytriattn._native import core
-from pytriattn.architectures import passed_architectures
+from pytriattn.model_info.tested_architectures import passed_architectures
 
 LINES = support_table.PAGE.read_text(encoding="utf-8").splitlines()
 

@@ -6,8 +6,8 @@ import argparse
 
 import pytest
 
+from pytriattn._util.text import format_bytes, layer_ranges, printable
 from pytriattn.cli.sizes import parse_size
-from pytriattn.text import format_bytes, layer_ranges, printable
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ import bench_options
 import fetch_models
 
 from pytriattn import Llama
-from pytriattn.calibration import bundled_text
-from pytriattn.threads import usable_cpus
+from pytriattn._util.cpus import usable_cpus
+from pytriattn.stats.bundled import bundled_text
 
 
 def bench(binary: str, path: Path, n_batch: int, n_prompt: int, n: int) -> dict[str, float]:

@@ -21,7 +21,7 @@ import bench_options
 import fetch_models
 
 from pytriattn import Llama
-from pytriattn.calibration import bundled_text
+from pytriattn.stats.bundled import bundled_text
 
 
 def common(a: list[int], b: list[int]) -> int:

@@ -29,7 +29,7 @@ import fetch_models
 
 from pytriattn import ContextError
 from pytriattn._native import backends, core
-from pytriattn.threads import usable_cpus
+from pytriattn._util.cpus import usable_cpus
 
 INTERVAL = 128
 PARTS = ("scoring", "selection", "compaction")

@@ -22,8 +22,8 @@ import fetch_models
 
 from pytriattn import Llama
 from pytriattn._native import core
-from pytriattn.calibration import bundled_text
-from pytriattn.threads import usable_cpus
+from pytriattn._util.cpus import usable_cpus
+from pytriattn.stats.bundled import bundled_text
 
 
 def filler(llm: Llama, n: int) -> list[int]:
@@ -34,7 +34,7 @@ def filler(llm: Llama, n: int) -> list[int]:
 
 def seconds_for(llm: Llama, tokens: list[int]) -> float:
     """Return the seconds that feeding these tokens one by one takes, sampling left out."""
-    context = llm.native_context
+    context = llm._open_context()
     start = time.perf_counter()
     for token in tokens:
         context.step([0], [token])
@@ -105,7 +105,7 @@ def python_overhead(path: Path, n_prompt: int, n: int, rounds: int) -> dict[str,
             tokens = list(generation)
             ours.append((time.perf_counter() - start) / len(tokens))
             seconds, _ = core.reference_loop(
-                llm.native_model, prompt, n_generate=n, n_ctx=n_prompt + n + 64, n_threads=usable_cpus()
+                llm._open_model(), prompt, n_generate=n, n_ctx=n_prompt + n + 64, n_threads=usable_cpus()
             )
             theirs.append(seconds / n)
     return {

@@ -86,7 +86,7 @@ class Worker:
 def prompts(path: Path, n_tokens: int, rounds: int) -> list[list[int]]:
     """Return different prompts of `n_tokens`."""
     from pytriattn import Llama
-    from pytriattn.calibration import bundled_text
+    from pytriattn.stats.bundled import bundled_text
 
     with Llama(path, n_ctx=64) as llm:
         tokens = llm.tokenize(bundled_text(), add_bos=False)

@@ -37,11 +37,15 @@ def main() -> int:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Path(__file__).resolve().parent.parent / "build" / "cuda-13.0"
-    parser.add_argument("target", nargs="?", type=Path, default=default, help=f"folder to install below (default: {default})")
+    parser.add_argument(
+        "target", nargs="?", type=Path, default=default, help=f"folder to install below (default: {default})"
+    )
     try:
         print(make_toolkit(parser.parse_args().target.expanduser().resolve()))
     except subprocess.CalledProcessError as error:
-        print(f"pip could not install {REQUIREMENT} (exit code {error.returncode}); its message is above", file=sys.stderr)
+        print(
+            f"pip could not install {REQUIREMENT} (exit code {error.returncode}); its message is above", file=sys.stderr
+        )
         return 1
     return 0
 

@@ -19,7 +19,7 @@ import fetch_models
 
 import pytriattn
 from pytriattn import Llama
-from pytriattn.calibration import bundled_text
+from pytriattn.stats.bundled import bundled_text
 
 PROMPT = (
     "<|im_start|>user\nTell me a long story about a lighthouse keeper and a storm.<|im_end|>\n<|im_start|>assistant\n"

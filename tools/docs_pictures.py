@@ -24,8 +24,10 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from PIL import Image
 
 from pytriattn import Llama, TriAttentionStats, calibrate
-from pytriattn.calibration import bundled_text
-from pytriattn.plotting import KeptKeys, expected_logits, kept_keys, plot_concentration, plot_kept, save_figure
+from pytriattn.plotting.curves import expected_logits
+from pytriattn.plotting.figures import plot_concentration, plot_kept, save_figure
+from pytriattn.plotting.kept import KeptKeys, kept_keys
+from pytriattn.stats.bundled import bundled_text
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 BUDGET = 192

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pytriattn.calibration import DEFAULT_TOKENS, calibrate_native
+from pytriattn._native import backends, core
 from pytriattn.cli.program import EXIT_FAILED, EXIT_OK, run
 from pytriattn.errors import StatsError
-from pytriattn.stats import TriAttentionStats
+from pytriattn.gguf.identity import check_model_file, model_identity
+from pytriattn.stats.calibration import DEFAULT_TOKENS, calibrate_native
+from pytriattn.stats.model_stats import TriAttentionStats
 
 __all__ = ["main"]
 
@@ -75,9 +77,6 @@ def _summary(stats: TriAttentionStats, output: Path, seconds: float) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytriattn._native import backends, core
-    from pytriattn.model_file import check_model_file, model_identity
-
     text = "\n".join(_read(name) for name in arguments.corpus)
     path = check_model_file(arguments.model)
     output = arguments.output or path.with_suffix(".triattention")

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytriattn.cli.program import EXIT_FAILED, EXIT_OK, run
+from pytriattn.conversion.files import FORMATS, convert_file
 
 __all__ = ["main"]
 
 
 def _parser() -> argparse.ArgumentParser:
-    from pytriattn.convert_file import FORMATS
-
     parser = argparse.ArgumentParser(
         prog="pytriattn-convert",
         description="Convert query statistics between pytriattn's .triattention, the .pt files of the published code, TRIA (.bin) and "
@@ -38,8 +37,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytriattn.convert_file import convert_file
-
     converted = convert_file(
         arguments.source,
         arguments.output,

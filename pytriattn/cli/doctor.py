@@ -10,11 +10,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pytriattn._util.text import format_bytes, printable
 from pytriattn.cli.output import print_json, print_tables
 from pytriattn.cli.program import EXIT_OK, run
-from pytriattn.diagnosis import BackendFacts, Diagnosis, diagnose
-from pytriattn.json_values import SCHEMA, to_json
-from pytriattn.text import format_bytes, printable
+from pytriattn.reports.diagnosis import BackendFacts, Diagnosis, diagnose
+from pytriattn.reports.json_values import SCHEMA, to_json
 
 __all__ = ["main"]
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from pytriattn.cli.output import add_cache_options, cache_options, print_json, print_tables, read_model
 from pytriattn.cli.program import EXIT_OK, run
+from pytriattn.reports.inspection import inspect_model
 
 __all__ = ["main"]
 
@@ -25,8 +26,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytriattn.inspection import inspect_model
-
     inspection = inspect_model(read_model(arguments.model), cache_options(arguments), arguments.vram)
     if arguments.json:
         print_json(inspection.to_json())

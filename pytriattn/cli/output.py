@@ -10,9 +10,10 @@ from rich.console import Console, RenderableType
 
 from pytriattn.cli.sizes import natural, parse_size, positive
 from pytriattn.errors import ModelLoadError
-from pytriattn.kv_memory import CACHE_TYPES
-from pytriattn.memory import CacheOptions
-from pytriattn.model_info import ModelInfo
+from pytriattn.model_info.info import ModelInfo
+from pytriattn.model_info.reader import gguf_info
+from pytriattn.options.cache import CACHE_TYPES, CacheOptions
+from pytriattn.options.eviction import EvictionSettings
 
 __all__ = [
     "add_cache_options",
@@ -54,15 +55,16 @@ def add_cache_options(parser: argparse.ArgumentParser, *, needs_budget: bool) ->
     parser.add_argument("--json", action="store_true", help="print a JSON object (docs/tools.md) and no tables")
 
 
-def cache_options(arguments: argparse.Namespace) -> CacheOptions:
-    """Return what the options of `add_cache_options` say."""
+def cache_options(arguments: argparse.Namespace, **eviction: Any) -> CacheOptions:
+    """Return what the options of `add_cache_options` say; `eviction`: more fields of `EvictionSettings`."""
     return CacheOptions(
-        ctx=arguments.ctx,
-        budget=arguments.budget,
-        interval=arguments.interval,
+        n_ctx=arguments.ctx,
+        eviction=None
+        if arguments.budget is None
+        else EvictionSettings(arguments.budget, interval=arguments.interval, **eviction),
         type_k=arguments.type_k,
         type_v=arguments.type_v,
-        parallel=arguments.parallel,
+        n_seq_max=arguments.parallel,
     )
 
 
@@ -72,7 +74,6 @@ def read_model(path: str) -> ModelInfo:
     Raises:
         ModelLoadError: it is missing, damaged, or no model.
     """
-    from pytriattn.gguf_info import gguf_info
 
     info = gguf_info(path)
     if info.architecture == "triattention":  # the same container, so it is easily given in the other's place

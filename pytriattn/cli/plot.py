@@ -11,7 +11,10 @@ from pathlib import Path
 from pytriattn.cli.output import read_model
 from pytriattn.cli.program import EXIT_OK, run
 from pytriattn.cli.sizes import positive
-from pytriattn.stats import TriAttentionStats
+from pytriattn.gguf.identity import model_identity
+from pytriattn.plotting.figures import DEFAULT_DISTANCE, check_extension, plot_stats, save_figure
+from pytriattn.plotting.kept import load_kept
+from pytriattn.stats.model_stats import TriAttentionStats
 
 __all__ = ["main"]
 
@@ -51,14 +54,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytriattn.plotting import DEFAULT_DISTANCE, check_extension, load_kept, plot_stats, save_figure
-
     check_extension(arguments.output)
     stats = TriAttentionStats.load(arguments.stats)
     distance = arguments.distance or DEFAULT_DISTANCE
     if arguments.model:
-        from pytriattn.model_file import model_identity
-
         info = read_model(arguments.model)
         stats.check_model(model_identity(info.path), f"the statistics '{arguments.stats}'")
         distance = arguments.distance or info.n_ctx_train or distance

@@ -12,18 +12,23 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from pytriattn._util.text import printable
 from pytriattn.cli.output import add_cache_options, cache_options, print_json, print_tables, read_model
 from pytriattn.cli.program import EXIT_OK, run
 from pytriattn.errors import StatsError
-from pytriattn.json_values import SCHEMA, to_json
-from pytriattn.preflight import Finding, PreflightSettings, Status, effective_settings, preflight
-from pytriattn.stats import TriAttentionStats
-from pytriattn.text import printable
+from pytriattn.gguf.identity import model_identity
+from pytriattn.model_info.memory import full_cache, layer_memory
+from pytriattn.options.eviction import MODES
+from pytriattn.preflight.findings import Finding, Status
+from pytriattn.preflight.run import run_preflight
+from pytriattn.preflight.settings import PreflightSettings, effective_options
+from pytriattn.reports.inspection import memory_json, model_json
+from pytriattn.reports.json_values import SCHEMA, options_json, to_json
+from pytriattn.stats.model_stats import TriAttentionStats
 
 __all__ = ["main"]
 
 EXIT_UNFIT = 1
-_MODES = ("per_layer_head", "per_head", "per_layer", "global", "recent", "random")
 _COLOURS = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red"}
 
 
@@ -37,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("stats", metavar="STATS", help="its .triattention file")
     add_cache_options(parser, needs_budget=True)
     parser.add_argument(
-        "--mode", choices=_MODES, default="per_layer_head", help="what keeps its own set of keys (default: %(default)s)"
+        "--mode", choices=MODES, default="per_layer_head", help="what keeps its own set of keys (default: %(default)s)"
     )
     parser.add_argument(
         "--scale-budget",
@@ -59,9 +64,6 @@ def _stats_of(path: str) -> TriAttentionStats | StatsError:
 
 def _examine(arguments: argparse.Namespace) -> tuple[list[Finding], dict[str, Any]]:
     """Return the findings, and what else the JSON object has."""
-    from pytriattn.inspection import memory_json, model_json
-    from pytriattn.memory import full_cache, layer_memory
-    from pytriattn.model_file import model_identity
 
     stats = _stats_of(arguments.stats)
     facts: dict[str, Any] = {"statistics": _stats_json(arguments.stats, stats)}
@@ -70,18 +72,16 @@ def _examine(arguments: argparse.Namespace) -> tuple[list[Finding], dict[str, An
     # a model on a server has no identity: that needs more than its first bytes
     identity = model_identity(file) if file.is_file() else None
     settings = PreflightSettings(
-        cache=cache_options(arguments),
-        mode=arguments.mode,
-        scale_budget_by_attention=arguments.scale_budget,
+        cache=cache_options(arguments, mode=arguments.mode, scale_budget_by_attention=arguments.scale_budget),
         allow_untested=arguments.allow_untested,
         memory=arguments.vram,
     )
-    findings = preflight(info, settings, stats, identity)
+    findings = run_preflight(info, settings, stats, identity)
     facts["model"] = model_json(info) | {"sha256": None if identity is None else identity.sha256}
-    facts["settings"] = to_json(settings)
+    facts["settings"] = _settings_json(settings)
     facts["memory"] = None
     if not any(finding.name == "context" and finding.status is Status.FAIL for finding in findings):
-        with_budget = effective_settings(info, settings).cache
+        with_budget = effective_options(info, settings.cache)
         full = full_cache(info, with_budget)
         facts["memory"] = {
             "weights_bytes": info.file_bytes,
@@ -89,6 +89,17 @@ def _examine(arguments: argparse.Namespace) -> tuple[list[Finding], dict[str, An
             "budget": memory_json(layer_memory(info, with_budget)),
         }
     return findings, facts
+
+
+def _settings_json(settings: PreflightSettings) -> dict[str, Any]:
+    eviction = settings.cache.eviction
+    names = ("mode", "window", "n_sink", "scale_budget_by_attention")
+    return {
+        "cache": options_json(settings.cache),
+        **{name: getattr(eviction, name) for name in names},
+        "allow_untested": settings.allow_untested,
+        "memory": settings.memory,
+    }
 
 
 def _stats_json(path: str, stats: TriAttentionStats | StatsError) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from pytriattn._util.text import printable
 from pytriattn.errors import TriAttnError
-from pytriattn.text import printable
 
 __all__ = ["EXIT_ERROR", "EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_OK", "run"]
 

@@ -10,9 +10,11 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from pytriattn._native import backends, core
+from pytriattn._native.log import forward_llama_log
+from pytriattn._util.cpus import usable_cpus
 from pytriattn.cli.program import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, run
 from pytriattn.errors import ContextError
-from pytriattn.threads import usable_cpus
 
 __all__ = ["main"]
 
@@ -73,9 +75,6 @@ def _address(host: str, port: int) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pytriattn._native import backends, core
-    from pytriattn.log import forward_llama_log
-
     backends.require()
     devices = core.device_list()
     if arguments.list_devices:

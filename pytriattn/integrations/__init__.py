@@ -1,4 +1,4 @@
-"""Doors to other programs, one module each. Importing one without its package says what to install."""
+"""Integrations with other programs, one module each. Importing one without its package tells what to install."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ from typing import Any
 from tqdm import tqdm
 
 from pytriattn.errors import ChatError
+from pytriattn.generation.continuations import ContinuationScorer
 from pytriattn.integrations import required
 from pytriattn.llama import Llama
-from pytriattn.scoring import ContinuationScorer
 
 with required("lm_eval", "lm-eval"):
     from lm_eval import utils
@@ -103,7 +103,9 @@ class PytriattnLM(TemplateLM):  # type: ignore[misc]
                 continuation follows.
         """
         tokens = self.llm.tokenize(string, add_bos=False, special=True)
-        begins = self.llm.tokenize("")[:1] == [self.llm.token_bos()] if add_special_tokens is None else add_special_tokens
+        begins = (
+            self.llm.tokenize("")[:1] == [self.llm.token_bos()] if add_special_tokens is None else add_special_tokens
+        )
         if begins and tokens[:1] != [self.prefix_token_id]:
             tokens.insert(0, self.prefix_token_id)
         return tokens
@@ -229,7 +231,9 @@ class PytriattnLM(TemplateLM):  # type: ignore[misc]
         last = chat_history[-1]["content"].strip()
         end = prompt.rfind(last)
         if end < 0:
-            raise ChatError("the chat template does not write the beginning of an answer as it is; run without a gen_prefix")
+            raise ChatError(
+                "the chat template does not write the beginning of an answer as it is; run without a gen_prefix"
+            )
         return prompt[: end + len(last)]
 
     def chat_template(self, chat_template: bool | str = False) -> str:
@@ -239,7 +243,9 @@ class PytriattnLM(TemplateLM):  # type: ignore[misc]
             ValueError: a template is asked for by name.
         """
         if isinstance(chat_template, str):
-            raise ValueError(f"the chat template {chat_template!r} cannot be chosen: load the model with chat_template=...")
+            raise ValueError(
+                f"the chat template {chat_template!r} cannot be chosen: load the model with chat_template=..."
+            )
         return self.llm.metadata.get("tokenizer.chat_template", "")
 
     @property

@@ -1,0 +1,1 @@
+"""Statistics files of other programs, to ours and back."""

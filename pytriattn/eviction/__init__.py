@@ -1,0 +1,1 @@
+"""What is evicted and when, and what is told of it."""

@@ -1,0 +1,79 @@
+"""What a KV cache holds, what it has allocated, and what eviction has cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+from pytriattn._native import core
+
+__all__ = ["KVStats", "PromptCounters", "kv_stats_of"]
+
+
+@dataclass
+class PromptCounters:
+    """How much of the prompts was in the cache already."""
+
+    n_reused: int = 0
+    n_read: int = 0
+    n_rereads: int = 0
+
+    def record(self, *, n_tokens: int, n_reused: int, was_lost: bool) -> None:
+        """Record a prompt of `n_tokens`; `was_lost`: its beginning was in the cache, but an eviction had touched it."""
+        self.n_reused, self.n_read = n_reused, n_tokens - n_reused
+        self.n_rereads += int(was_lost)
+
+
+class KVStats(TypedDict):
+    """What `Llama.kv_stats` tells.
+
+    ``prompt_tokens_reused`` and ``prompt_tokens_read`` are of the last prompt; ``prompt_rereads`` counts the prompts since load
+    whose beginning had to be read again because an eviction had touched it.
+    ``tokens_seen`` and ``cells_used`` are of the text that is being read; bytes are those allocated, for all attention
+    layers together, and ``device_bytes`` says which devices hold these and the recurrent states; evictions, decoded tokens and
+    seconds are sums since load. ``tokens_evicted`` counts keys per head.
+    """
+
+    prompt_tokens_reused: int
+    prompt_tokens_read: int
+    prompt_rereads: int
+    tokens_seen: int
+    cells_used: int
+    cells_allocated: int
+    kv_bytes: int
+    k_bytes: int
+    v_bytes: int
+    recurrent_bytes: int
+    device_bytes: dict[str, int]
+    evictions: int
+    tokens_evicted: int
+    tokens_decoded: int
+    scoring_seconds: float
+    selection_seconds: float
+    compaction_seconds: float
+    decoding_seconds: float
+
+
+def kv_stats_of(context: core.Context, prompts: PromptCounters) -> KVStats:
+    """Return the figures of a context."""
+    c, seconds = context.counters(), context.seconds()
+    return KVStats(
+        prompt_tokens_reused=prompts.n_reused,
+        prompt_tokens_read=prompts.n_read,
+        prompt_rereads=prompts.n_rereads,
+        tokens_seen=c["n_tokens"],
+        cells_used=c["cells_used"],
+        cells_allocated=c["cells_allocated"],
+        kv_bytes=c["k_bytes"] + c["v_bytes"],
+        k_bytes=c["k_bytes"],
+        v_bytes=c["v_bytes"],
+        recurrent_bytes=c["recurrent_bytes"],
+        device_bytes=context.device_bytes(),
+        evictions=c["n_evictions"],
+        tokens_evicted=c["n_tokens_evicted"],
+        tokens_decoded=c["n_decoded"],
+        scoring_seconds=seconds["scoring"],
+        selection_seconds=seconds["selection"],
+        compaction_seconds=seconds["compaction"],
+        decoding_seconds=seconds["decoding"],
+    )

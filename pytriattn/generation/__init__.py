@@ -1,0 +1,1 @@
+"""From logits to tokens, texts and chats."""

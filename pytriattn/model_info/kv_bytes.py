@@ -1,0 +1,193 @@
+"""The bytes of a context's caches, before there is one: the same sums as in llama.cpp and in our engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pytriattn.errors import ContextError
+from pytriattn.gguf.types import row_bytes
+from pytriattn.model_info.layers import LayerInfo, LayerKind
+from pytriattn.options.cache import QUANTISED_TYPES, CacheOptions
+
+__all__ = ["CachedModel", "Cells", "KVBytes", "cells_of", "kv_bytes"]
+
+PADDING = 256
+"""llama.cpp rounds cells up to this."""
+LARGEST_CACHE = (1 << 31) - 1
+STATE_BYTES = 4
+"""Recurrent states are float32, whatever the types of K and V."""
+
+
+class CachedModel(Protocol):
+    """What the size of a model's caches depends on; a `ModelInfo` has it."""
+
+    @property
+    def architecture(self) -> str:
+        """``general.architecture``."""
+
+    @property
+    def n_ctx_train(self) -> int:
+        """Positions that the model was trained for."""
+
+    @property
+    def layers(self) -> Sequence[LayerInfo]:
+        """All layers, in order."""
+
+    @property
+    def cell_window(self) -> int:
+        """The window that the number of cells depends on; 0: none."""
+
+    @property
+    def widest_v(self) -> int:
+        """Values of V for a token in the widest layer."""
+
+    @property
+    def flash_attention(self) -> bool:
+        """Whether llama.cpp runs the model with flash attention."""
+
+
+@dataclass(frozen=True)
+class KVBytes:
+    """Bytes of the caches of a context, as llama.cpp allocates them.
+
+    Attributes:
+        full: K and V of layers with full attention.
+        sliding: K and V of sliding-window layers.
+        recurrent: recurrent states.
+        cells_full: cells of layers with full attention, for each sequence.
+        cells_sliding: cells of sliding-window layers, for each sequence.
+    """
+
+    full: int
+    sliding: int
+    recurrent: int
+    cells_full: int
+    cells_sliding: int
+
+    @property
+    def total(self) -> int:
+        """Return all bytes together."""
+        return self.full + self.sliding + self.recurrent
+
+
+@dataclass(frozen=True)
+class Cells:
+    """How many positions a sequence has room for.
+
+    Attributes:
+        full: in layers with full attention.
+        sliding: in sliding-window layers.
+    """
+
+    full: int
+    sliding: int
+
+
+def cells_of(options: CacheOptions, n_ctx: int, window: int) -> Cells:
+    """Return the cells that a context of `n_ctx` positions gets for each sequence.
+
+    The rule is that of ``cache_size`` in the engine (vendor/llama.cpp/triattention/decoder.cpp), and for sliding layers that of
+    llama.cpp (src/llama-kv-cache-iswa.cpp).
+
+    Args:
+        options: of the context.
+        n_ctx: its positions.
+        window: of sliding attention; 0: none.
+
+    Raises:
+        ContextError: the cache would be too large to be counted.
+    """
+    whole = _pad(n_ctx)
+    cells, chunk = whole, min(options.n_batch, whole)
+    batch = chunk
+    if options.eviction is not None and options.prefill != "full":
+        budget, interval = options.eviction.budget, options.eviction.interval
+        # a step beyond the budget has to fit: an interval at least, at most a quarter of the budget
+        room = max(interval, min(options.n_ubatch, budget // 4))
+        cells = min(_pad(budget + room), whole)
+        chunk = min(options.n_ubatch, options.n_batch, cells - budget if cells < whole else cells)
+        batch = min(max(chunk, interval), cells)
+    batch = max(batch, options.n_seq_max)
+    n_ubatch = min(options.n_ubatch, batch)
+    if window > 0:
+        cells = min(max(cells, _pad(window + n_ubatch)), whole)
+    if cells * options.n_seq_max > LARGEST_CACHE:
+        raise ContextError(
+            f"{options.n_seq_max} × {cells} cells are more than llama.cpp can count; lower n_ctx or set a budget"
+        )
+    return Cells(cells, _pad(min(cells, window + n_ubatch)))
+
+
+def kv_bytes(model: CachedModel, options: CacheOptions) -> KVBytes:
+    """Return the bytes that the caches of a context take; see `ModelInfo.kv_bytes`.
+
+    Raises:
+        ContextError: a value makes no sense, or a type does not divide a head.
+    """
+    _check_values(options)
+    n_ctx = options.n_ctx or model.n_ctx_train
+    if n_ctx < 1:
+        raise ContextError("the file does not tell how many positions the model was trained for; give n_ctx")
+    flash = options.allows_flash_attention and model.flash_attention
+    _check_types(model, options, flash)
+    cells = cells_of(options, n_ctx, model.cell_window)
+    cached = [layer for layer in model.layers if layer.has_cells]
+    # without flash attention V is transposed, and its rows have to be equally long in all layers, cached or not
+    widest = 0 if flash else model.widest_v
+
+    def of_layer(layer: LayerInfo, n_cells: int) -> int:
+        widths_k = layer.k_width, layer.index_k_width
+        widths_v = max(layer.v_width, widest), layer.index_v_width
+        row = sum(row_bytes(options.type_k, width) for width in widths_k)
+        return n_cells * (row + sum(row_bytes(options.type_v, width) for width in widths_v))
+
+    full = sum(of_layer(layer, cells.full) for layer in cached if layer.kind is not LayerKind.SLIDING)
+    sliding = sum(of_layer(layer, cells.sliding) for layer in cached if layer.kind is LayerKind.SLIDING)
+    recurrent = sum(layer.state_size for layer in model.layers) * STATE_BYTES
+    return KVBytes(
+        full=options.n_seq_max * full,
+        sliding=options.n_seq_max * sliding,
+        recurrent=options.n_seq_max * recurrent,
+        cells_full=cells.full,
+        cells_sliding=cells.sliding if sliding else 0,
+    )
+
+
+def _pad(n_cells: int) -> int:
+    return -(-n_cells // PADDING) * PADDING
+
+
+def _check_types(model: CachedModel, options: CacheOptions, flash: bool) -> None:
+    type_k, type_v = options.type_k, options.type_v
+    if type_v in QUANTISED_TYPES and not flash:
+        without = "" if model.flash_attention else f", which {model.architecture} models cannot have"
+        raise ContextError(f"type_v={type_v!r} needs flash attention{without}; use type_v='f16'")
+    for layer in model.layers:
+        if not layer.has_cells or layer.k_width == 0:
+            continue
+        if layer.head_dim_v == 0 and type_k != type_v:
+            raise ContextError(
+                f"type_k and type_v are {type_k!r} and {type_v!r}, but latent attention stores one row for both; make them equal"
+            )
+        for name, kind, head_dim in (
+            ("type_k", type_k, layer.head_dim_k),
+            ("type_v", type_v, layer.head_dim_v),
+            ("type_k", type_k, layer.index_k_width),
+        ):
+            try:
+                row_bytes(kind, head_dim)
+            except ValueError as error:
+                raise ContextError(
+                    f"{name}={kind!r} does not fit heads of {head_dim} in layer {layer.index}: {error}"
+                ) from None
+
+
+def _check_values(options: CacheOptions) -> None:
+    if options.eviction is None:
+        return
+    if options.eviction.budget < 1:
+        raise ContextError(f"budget is {options.eviction.budget}, it must be at least 1, or None")
+    if options.eviction.interval < 1:
+        raise ContextError(f"interval is {options.eviction.interval}, it must be at least 1")

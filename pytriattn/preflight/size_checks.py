@@ -1,0 +1,139 @@
+"""Checks of sizes: context, budget, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pytriattn._util.text import format_bytes
+from pytriattn.errors import BudgetError, ContextError
+from pytriattn.model_info.info import ModelInfo
+from pytriattn.model_info.memory import evictable_layers, full_cache, scaled_budget_of, what_fits
+from pytriattn.options.cache import QUANTISED_TYPES, CacheOptions
+from pytriattn.options.eviction import EvictionSettings
+from pytriattn.preflight.findings import Finding, failure, ok, warning
+
+__all__ = ["check_budget", "check_context", "check_memory", "check_scaling"]
+
+
+def check_context(info: ModelInfo, options: CacheOptions) -> Iterator[Finding]:
+    """Check that a cache of this size and these types can be made."""
+    name = "context"
+    try:
+        ctx = info.positions(options)
+        info.cache_bytes(options)
+    except ContextError as error:
+        yield failure(name, str(error), ContextError)
+        return
+    trained = info.n_ctx_train
+    if info.has_learned_positions and ctx > trained:
+        message = f"the model has learned positions, and only {trained:,} of them; use at most that many, not {ctx:,}"
+        yield failure(name, message, ContextError)
+    elif 0 < trained < ctx:
+        message = (
+            f"{ctx:,} positions are more than the {trained:,} that the model was trained for; what it predicts there may be poor, "
+            "unless its context is stretched (rope_freq_scale, YaRN)"
+        )
+        yield warning(name, message)
+    else:
+        yield ok(name, f"{ctx:,} positions; the model was trained for {trained:,}")
+
+
+def check_budget(eviction: EvictionSettings, ctx: int) -> Iterator[Finding]:
+    """Check that the budget has room for sinks, window and a key to choose, and that a text of `ctx` tokens can exceed it."""
+    name = "budget"
+    budget, least = eviction.budget, eviction.least_budget
+    if budget < least:
+        message = (
+            f"a budget of {budget:,} is too small: n_sink ({eviction.n_sink}) + window ({eviction.window}) + 1 need at least "
+            f"{least:,}"
+        )
+        yield failure(name, message, BudgetError)
+    elif budget + eviction.interval > ctx:
+        # the first eviction comes at budget + interval keys
+        message = (
+            f"a budget of {budget:,} does nothing: no text of at most {ctx:,} positions has the {budget + eviction.interval:,} keys of a "
+            "first eviction; lower the budget or raise the context"
+        )
+        yield warning(name, message)
+    else:
+        yield ok(name, f"{budget:,} keys per layer and KV head, {budget / ctx:.1%} of {ctx:,} positions")
+
+
+def check_scaling(info: ModelInfo, eviction: EvictionSettings, ctx: int) -> Iterator[Finding]:
+    """Tell what ``scale_budget_by_attention`` does, or would do, in a text of `ctx` tokens."""
+    n_attention, budget = len(evictable_layers(info)), eviction.budget
+    if not 0 < n_attention < info.n_layer or not eviction.least_budget <= budget < ctx:
+        return
+    scaled = scaled_budget_of(info, budget, ctx)
+    kept = f"{n_attention} of {info.n_layer} layers have full attention"
+    if eviction.scale_budget_by_attention:
+        yield ok("scaling", f"{kept}, so scale_budget_by_attention raises the budget of {budget:,} to {scaled:,}")
+    else:
+        yield ok(
+            "scaling",
+            f"{kept}, and only these remember what lies far back; scale_budget_by_attention=True would keep {scaled:,} keys, "
+            f"not {budget:,}",
+        )
+
+
+def check_memory(info: ModelInfo, options: CacheOptions, memory: int | None) -> Iterator[Finding]:
+    """Check that caches and weights fit into `memory` bytes; None: only tell what they take."""
+    name, eviction = "memory", options.eviction
+    rows, taken = full_cache(info, options), info.cache_bytes(options).total
+    full = math.inf if rows is None else sum(row.bytes for row in rows)
+    if eviction is None or rows is None:
+        caches = f"caches take {format_bytes(taken)}"
+    elif taken < full:
+        caches = f"caches take {format_bytes(taken)}, {taken / full:.1%} of the {format_bytes(full)} without a budget"
+    else:
+        caches = f"caches take {format_bytes(taken)}, as without a budget"
+    needed = taken + info.file_bytes
+    total = f"{caches}; with {format_bytes(info.file_bytes)} of weights {format_bytes(needed)}"
+    if not info.is_exact:
+        yield warning(
+            name, "what follows is a guess: what cache llama.cpp makes for this architecture is not known here"
+        )
+    if memory is None:
+        yield ok(name, total)
+    elif needed <= memory:
+        yield ok(name, f"{total}, of {format_bytes(memory)}; buffers for computation come on top")
+    else:
+        yield failure(name, f"{total}, more than the {format_bytes(memory)} that there are", ContextError)
+        yield from _advice(info, options, memory, needed)
+        return
+    if eviction is not None and taken >= full and eviction.budget + eviction.interval <= info.positions(options):
+        yield warning("advice", "this budget saves no memory: what it allocates is as large as the full cache")
+
+
+def _advice(info: ModelInfo, options: CacheOptions, memory: int, needed: int) -> Iterator[Finding]:
+    """Say what would save how much, in numbers for this very model: what saves without a budget may not save with one."""
+    name, eviction = "advice", options.eviction
+    if info.file_bytes >= memory:
+        yield warning(
+            name,
+            "the weights alone do not fit; take a smaller model, a smaller quantisation of it, or keep layers in host memory",
+        )
+        return
+
+    def total_with(changed: CacheOptions) -> str:
+        return f"{format_bytes(info.cache_bytes(changed).total + info.file_bytes)} in all"
+
+    fit = what_fits(info, options, memory)
+    if fit.largest_budget is not None:
+        yield warning(name, f"the largest budget that fits is {fit.largest_budget:,}")
+    if eviction is not None and eviction.budget // 2 >= eviction.least_budget:
+        half = eviction.budget // 2
+        yield warning(name, f"half the budget ({half:,}): {total_with(options.with_budget(half))}")
+    if options.type_k not in QUANTISED_TYPES or options.type_v not in QUANTISED_TYPES:
+        with contextlib.suppress(ContextError):  # a head of this model may be no whole number of blocks
+            quantised = replace(options, type_k="q8_0", type_v="q8_0")
+            yield warning(name, f"type_k and type_v q8_0: {total_with(quantised)}")
+    ctx = info.positions(options)
+    halved = info.cache_bytes(replace(options, n_ctx=max(1, ctx // 2))).total + info.file_bytes
+    if halved == needed:
+        yield warning(name, "a smaller context saves nothing: under a budget n_ctx allocates nothing")
+    else:
+        yield warning(name, f"half the context ({ctx // 2:,} positions): {format_bytes(halved)} in all")

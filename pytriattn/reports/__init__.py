@@ -1,0 +1,1 @@
+"""What the command-line programs tell: models, machines, values as JSON."""

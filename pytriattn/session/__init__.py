@@ -1,0 +1,1 @@
+"""A loaded model with a context, and the text that its cache holds."""

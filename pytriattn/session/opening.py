@@ -1,0 +1,129 @@
+"""Opening a model: from a file and settings to a model with a context, with everything refused early that can be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from pytriattn._native import backends, core
+from pytriattn._native.log import forward_llama_log
+from pytriattn._native.rpc_servers import check_rpc_servers
+from pytriattn.gguf.identity import ModelIdentity, check_model_file, model_identity
+from pytriattn.model_info.reader import gguf_info
+from pytriattn.options.cache import CacheOptions
+from pytriattn.preflight.findings import raise_failures
+from pytriattn.preflight.run import run_preflight
+from pytriattn.preflight.settings import PreflightSettings, effective_options
+from pytriattn.stats.bundled import bundled_stats
+from pytriattn.stats.model_stats import TriAttentionStats
+
+__all__ = ["DeviceOptions", "OpenedModel", "open_model"]
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Where a model is loaded to; see `Llama`.
+
+    Raises:
+        ContextError: an RPC server is not ``host:port``, or is named twice.
+    """
+
+    n_gpu_layers: int = -1
+    split_mode: int = 1
+    main_gpu: int = 0
+    tensor_split: Sequence[float] | None = None
+    rpc_servers: Sequence[str] | None = None
+    use_mmap: bool = True
+    use_mlock: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the servers' addresses."""
+        check_rpc_servers(self.rpc_servers)
+
+    def load(self, path: Path, progress: Callable[[float], object] | None) -> core.Model:
+        """Load a model file.
+
+        Raises:
+            ModelLoadError: it cannot be loaded, or an RPC server cannot be used.
+            BackendError: a backend's plug-in that is installed cannot be used.
+        """
+        backends.require()
+        return core.Model(
+            path,
+            self.n_gpu_layers,
+            split_mode=self.split_mode,
+            main_gpu=self.main_gpu,
+            tensor_split=list(self.tensor_split or []),
+            use_mmap=self.use_mmap,
+            use_mlock=self.use_mlock,
+            rpc_servers=check_rpc_servers(self.rpc_servers),
+            progress=progress,
+        )
+
+
+class OpenedModel(NamedTuple):
+    """A loaded model with its context.
+
+    Attributes:
+        model: the model.
+        context: made with `options`.
+        identity: which model file it is.
+        path: of the file.
+        options: as they took effect: ``n_ctx`` is never 0, and the budget is the scaled one.
+        stats: those in use; None where keys are not scored.
+        n_threads: CPU threads.
+    """
+
+    model: core.Model
+    context: core.Context
+    identity: ModelIdentity
+    path: str
+    options: CacheOptions
+    stats: TriAttentionStats | None
+    n_threads: int
+
+
+def open_model(
+    model_path: str | os.PathLike[str],
+    options: CacheOptions,
+    devices: DeviceOptions,
+    triattn_stats: str | os.PathLike[str] | TriAttentionStats | None,
+    *,
+    n_threads: int,
+    allow_untested: bool,
+    progress: Callable[[float], object] | None,
+) -> OpenedModel:
+    """Check the settings, load a model, calibrate it if need be, and make its context.
+
+    Raises:
+        The errors of `Llama`. What the file's header tells is checked before the weights are read.
+    """
+    options.check()
+    stats = triattn_stats
+    if stats is not None and not isinstance(stats, TriAttentionStats):
+        stats = TriAttentionStats.load(stats)
+    path = check_model_file(model_path)
+    # read before the identity: its messages are the most exact about a damaged file
+    info = gguf_info(path) if options.eviction is not None else None
+    identity = model_identity(path)
+    if stats is not None:
+        source = "these statistics" if stats is triattn_stats else f"the statistics '{triattn_stats}'"
+        stats.check_model(identity, source)
+    if info is not None:
+        raise_failures(run_preflight(info, PreflightSettings(options, allow_untested), stats, identity))
+        options = effective_options(info, options)
+    try:
+        model = devices.load(path, progress)
+        options = replace(options, n_ctx=options.n_ctx or model.n_ctx_train)
+        if 0 < model.long_rope_threshold < options.n_ctx:
+            # llama.cpp would choose by the size of the cache, which is smaller under a budget
+            model.use_long_rope()
+        if stats is None and options.eviction is not None and options.eviction.needs_scores:
+            stats = bundled_stats(model, identity, n_threads)
+        context = options.make_context(model, n_threads, None if stats is None else stats.to_native())
+    finally:
+        forward_llama_log()
+    return OpenedModel(model, context, identity, str(path), options, stats, n_threads)

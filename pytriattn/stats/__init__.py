@@ -1,0 +1,1 @@
+"""The statistics of a model's own queries: measuring, keeping and reading them."""

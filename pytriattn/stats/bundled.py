@@ -1,0 +1,57 @@
+"""Statistics on the text that ships with the package, kept in the user's cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from importlib import resources
+from pathlib import Path
+
+import platformdirs
+
+from pytriattn._native import core
+from pytriattn._native.log import logger
+from pytriattn.errors import StatsError
+from pytriattn.gguf.identity import ModelIdentity
+from pytriattn.stats.calibration import calibrate_native
+from pytriattn.stats.model_stats import TriAttentionStats
+
+__all__ = ["BUNDLED_TOKENS", "bundled_stats", "bundled_text", "cache_folder"]
+
+BUNDLED_TOKENS = 128
+
+
+def bundled_text() -> str:
+    """Return the calibration text that ships with the package."""
+    return (resources.files("pytriattn") / "data" / "calibration.txt").read_text(encoding="utf-8")
+
+
+def cache_folder() -> Path:
+    """Return where statistics of the bundled text are kept: ``PYTRIATTN_CACHE_DIR`` or the user's cache folder."""
+    override = os.environ.get("PYTRIATTN_CACHE_DIR")
+    return Path(override) if override else Path(platformdirs.user_cache_dir("pytriattn"))
+
+
+def bundled_stats(model: core.Model, identity: ModelIdentity, n_threads: int | None) -> TriAttentionStats:
+    """Return statistics of a loaded model on the bundled text, from the user's cache folder if they are there."""
+    text = bundled_text()
+    text_id = hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
+    path = cache_folder() / f"{identity.sha256[:32]}-{text_id}-{BUNDLED_TOKENS}.triattention"
+    try:
+        if path.is_file():
+            stats = TriAttentionStats.load(path)
+            stats.check_model(identity, f"the statistics '{path}'")
+            return stats
+    except (StatsError, OSError) as error:  # a folder that may not be entered raises an OSError
+        logger.warning("%s; measuring them again", error)
+    stats = calibrate_native(
+        model, identity, text, n_tokens=BUNDLED_TOKENS, n_ctx=BUNDLED_TOKENS, n_threads=n_threads, progress=None
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stats.save(path)
+    except OSError as error:
+        logger.warning(
+            "the statistics could not be kept in '%s' (%s); they will be measured again at the next load", path, error
+        )
+    return stats

@@ -1,0 +1,153 @@
+"""Measuring a model's query statistics on a text."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from pytriattn._native import backends, core
+from pytriattn._native.log import forward_llama_log
+from pytriattn._native.rpc_servers import check_rpc_servers
+from pytriattn._util.cpus import usable_cpus
+from pytriattn.errors import StatsError
+from pytriattn.gguf.identity import ModelIdentity, check_model_file, model_identity
+from pytriattn.stats.layer_stats import LayerStats
+from pytriattn.stats.model_stats import TriAttentionStats
+
+
+class CalibratableModel(Protocol):
+    """A loaded model, such as a `Llama`."""
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model this is."""
+
+    def _open_model(self) -> core.Model: ...
+
+
+__all__ = ["DEFAULT_TOKENS", "calibrate", "calibrate_native"]
+
+DEFAULT_TOKENS = 4096
+MIN_TOKENS = 32
+
+
+_CHARS_PER_TOKEN = 64  # more than any tokenizer needs on text; only a first guess
+
+Progress = Callable[[int, int], None]
+
+
+def _first_tokens(model: core.Model, text: str, n_tokens: int) -> list[int]:
+    """Return the first `n_tokens` tokens of `text` without tokenizing all of a huge one."""
+    length = n_tokens * _CHARS_PER_TOKEN
+    while True:
+        tokens = model.tokenize(text[:length].encode("utf-8", errors="surrogateescape"), True, False)
+        if len(tokens) >= n_tokens or length >= len(text):
+            return tokens[:n_tokens]
+        length *= 4
+
+
+def calibrate_native(
+    model: core.Model,
+    identity: ModelIdentity,
+    text: str,
+    *,
+    n_tokens: int,
+    n_ctx: int,
+    n_threads: int | None,
+    progress: Progress | None,
+) -> TriAttentionStats:
+    """Measure the statistics of a loaded model; see `calibrate`."""
+    if n_tokens < MIN_TOKENS:
+        raise StatsError(f"{n_tokens} tokens are too few to calibrate on; use at least {MIN_TOKENS}")
+    if n_ctx < MIN_TOKENS:
+        raise StatsError(f"a context of {n_ctx} tokens is too small to calibrate with; use at least {MIN_TOKENS}")
+    if not model.has_vocab:
+        raise StatsError("this model file has no tokenizer, so it cannot read a text")
+    tokens = _first_tokens(model, text, n_tokens)
+    if len(tokens) < MIN_TOKENS:
+        raise StatsError(f"the text has {len(tokens)} tokens; at least {MIN_TOKENS} are needed, some thousand are good")
+    if 0 < model.n_ctx_train < n_ctx:
+        n_ctx = model.n_ctx_train
+    try:
+        native = core.calibrate(
+            model,
+            tokens,
+            n_ctx=min(n_ctx, len(tokens)),
+            n_ubatch=512,
+            n_threads=n_threads or usable_cpus(),
+            progress=progress,
+        )
+    finally:
+        forward_llama_log()
+    return TriAttentionStats(
+        layers=tuple(LayerStats.from_native(layer) for layer in native.layers),
+        model=identity,
+        n_tokens=native.n_tokens,
+        corpus_sha256=hashlib.sha256(text.encode("utf-8")).hexdigest(),
+    )
+
+
+def calibrate(
+    model: CalibratableModel | str | os.PathLike[str],
+    text_or_path: str | os.PathLike[str],
+    *,
+    n_tokens: int = DEFAULT_TOKENS,
+    n_ctx: int = 2048,
+    n_gpu_layers: int = -1,
+    n_threads: int | None = None,
+    rpc_servers: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> TriAttentionStats:
+    """Measure the centre and the mean magnitude of a model's queries on a text.
+
+    Args:
+        model: a loaded `Llama`, or the path of a GGUF file.
+        text_or_path: the text itself, or a ``pathlib.Path`` (or a string that names an existing file) to read it from.
+        n_tokens: how many tokens of the text to read; fewer if it is shorter.
+        n_ctx: the text is read in pieces of this many tokens.
+        n_gpu_layers: layers on the GPU when `model` is a path; -1: all.
+        n_threads: CPU threads; None: all that this process may use.
+        rpc_servers: as in `Llama`, when `model` is a path.
+        progress: called with (tokens read, tokens in all) after each step.
+
+    Raises:
+        ModelLoadError: the model cannot be loaded.
+        StatsError: the text is too short, or not UTF-8.
+        UnsupportedModelError: the model's queries cannot be observed.
+        BackendError: a backend's plug-in that is installed cannot be used.
+    """
+    text = _text_of(text_or_path)
+    if isinstance(model, (str, os.PathLike)):
+        path = check_model_file(model)
+        backends.require()
+        native = core.Model(path, n_gpu_layers, rpc_servers=check_rpc_servers(rpc_servers))
+        identity = model_identity(path)
+    else:
+        native, identity = model._open_model(), model.identity
+    return calibrate_native(
+        native, identity, text, n_tokens=n_tokens, n_ctx=n_ctx, n_threads=n_threads, progress=progress
+    )
+
+
+def _text_of(text_or_path: str | os.PathLike[str]) -> str:
+    if isinstance(text_or_path, str) and not _names_a_file(text_or_path):
+        return text_or_path
+    path = Path(text_or_path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise StatsError(f"the text '{path}' cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise StatsError(f"the text '{path}' is not UTF-8: {error}") from error
+
+
+def _names_a_file(text: str) -> bool:
+    if len(text) > 4096 or "\n" in text or "\0" in text:
+        return False
+    try:
+        return Path(text).is_file()
+    except OSError:
+        return False
