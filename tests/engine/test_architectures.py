@@ -76,7 +76,7 @@ def test_others_are_refused_with_the_reason(tiny_folder: pathlib.Path, arch: str
     with pytest.raises(UnsupportedModelError, match=REFUSED[arch]):
         core.calibrate(model, checks.TOKENS[:64], n_ctx=64, n_ubatch=64, n_threads=1)
     # without a budget it works
-    context = core.Context(model=model, n_ctx=256, n_threads=1)
+    context = core.Context(model, core.DecoderParams(n_ctx=256, n_threads=1))
     context.read(0, checks.TOKENS[:50], 0)
     assert np.isfinite(context.logits()).all()
 
@@ -147,7 +147,7 @@ def test_statistics_are_of_queries_before_rope(tiny_folder: pathlib.Path, case: 
     np.testing.assert_allclose(own.centre, unrotated.centre, atol=2e-4 * size)
     np.testing.assert_allclose(own.magnitude, unrotated.magnitude, atol=2e-4 * unrotated.magnitude.max())
     if own.n_rot:  # and they would be others with RoPE left in
-        rotated = [core.rotate(own, head.astype(np.float64), 100.0) for head in own.centre]
+        rotated = [core.testing.rotate(own, head.astype(np.float64), 100.0) for head in own.centre]
         assert np.abs(rotated - unrotated.centre).max() > 0.05 * size
 
 
@@ -187,6 +187,6 @@ def test_overrides_are_followed(
     for options in ({}, {"rope": overrides(**rope)}):
         context = tiny.context("per_layer_head", use_norm=False, **options)
         context.read(0, checks.TOKENS[:100], 0)
-        scores.append(context.scores()[0])
+        scores.append(core.testing.scores(context)[0])
     changed = rope.get("scaling") != "none"
     assert (np.corrcoef(scores[0].ravel(), scores[1].ravel())[0, 1] < 0.999) == changed

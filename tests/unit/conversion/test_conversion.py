@@ -154,10 +154,12 @@ def test_an_eviction_keeps_the_same_keys(
     for used in (stats, TriAttentionStats.load(tmp_path / "back.triattention")):
         model = core.Model(str(path))
         eviction = core.EvictionConfig(mode="per_layer_head", budget=96, interval=32, window=16, seed=0)
-        context = core.Context(model=model, eviction=eviction, stats=used.to_native(), n_ctx=4096, n_threads=2)
+        context = core.Context(model, core.DecoderParams(eviction=eviction, n_ctx=4096, n_threads=2), used.to_native())
         context.read(0, random_tokens[:300], 0)
-        kept.append([context.kept_positions(0, i, h).tolist() for i, n, *_ in context.layers for h in range(n)])
-        assert context.counters()["n_evictions"] >= 2
+        kept.append(
+            [context.kept_positions(0, of.layer, h).tolist() for of in context.layers for h in range(of.n_head_kv)]
+        )
+        assert context.counters().n_evictions >= 2
     assert kept[0] == kept[1]
 
 

@@ -37,12 +37,12 @@ def test_bytes_are_what_the_engine_allocates(tiny_folder: pathlib.Path, name: st
                 make_context(path, values)
             continue
         counters = make_context(path, values).counters()
-        total = counters["k_bytes"] + counters["v_bytes"]
-        assert expected.full == total - counters["sliding_bytes"], values
-        assert expected.sliding == counters["sliding_bytes"], values
-        assert expected.recurrent == counters["recurrent_bytes"], values
-        assert expected.cells_full * values.get("parallel", 1) == counters["cells_allocated"], values
-        assert expected.total == total + counters["recurrent_bytes"]
+        total = counters.k_bytes + counters.v_bytes
+        assert expected.full == total - counters.sliding_bytes, values
+        assert expected.sliding == counters.sliding_bytes, values
+        assert expected.recurrent == counters.recurrent_bytes, values
+        assert expected.cells_full * values.get("parallel", 1) == counters.cells_allocated, values
+        assert expected.total == total + counters.recurrent_bytes
         n_compared += 1
     assert n_compared >= len(SETTINGS) - (3 if not info.flash_attention else 0)
 
@@ -53,8 +53,8 @@ def test_bytes_of_each_pair_of_types(tiny_folder: pathlib.Path, type_k: str, typ
     path = path_of("mimo2", tiny_folder)
     values = {"ctx": 4096, "budget": 200, "type_k": type_k, "type_v": type_v}
     expected, counters = gguf_info(path).kv_bytes(**values), make_context(path, values).counters()
-    assert expected.total == counters["k_bytes"] + counters["v_bytes"]
-    assert expected.sliding == counters["sliding_bytes"]
+    assert expected.total == counters.k_bytes + counters.v_bytes
+    assert expected.sliding == counters.sliding_bytes
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "llama4", "qwen35", "smallthinker"])
@@ -71,8 +71,8 @@ def test_bytes_of_each_pair_of_types(tiny_folder: pathlib.Path, type_k: str, typ
 def test_the_rule_of_cells_is_the_engines(tiny_folder: pathlib.Path, name: str, **values: Any) -> None:
     path = path_of(name, tiny_folder)
     expected, counters = gguf_info(path).kv_bytes(**values), make_context(path, values).counters()
-    assert expected.cells_full * values["parallel"] == counters["cells_allocated"]
-    assert expected.total == counters["k_bytes"] + counters["v_bytes"] + counters["recurrent_bytes"]
+    assert expected.cells_full * values["parallel"] == counters.cells_allocated
+    assert expected.total == counters.k_bytes + counters.v_bytes + counters.recurrent_bytes
 
 
 @pytest.mark.slow

@@ -84,7 +84,9 @@ def test_the_expected_logit_is_what_rope_makes_of_the_centre(
     native, centre = layer.to_native(), layer.centre[2].astype(np.float64)
     key = np.random.default_rng(1).normal(size=layer.head_dim) if own_key else centre / np.linalg.norm(centre)
     distances = [0, 1, 7, 1000, 50_000]
-    expected = [core.rotate(native, centre, 300.0 + d) @ core.rotate(native, key, 300.0) for d in distances]
+    expected = [
+        core.testing.rotate(native, centre, 300.0 + d) @ core.testing.rotate(native, key, 300.0) for d in distances
+    ]
     found = expected_logits(layer, 2, distances, key if own_key else None)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
@@ -96,8 +98,8 @@ def test_a_scale_and_unrotated_dimensions_count(smollm2_stats: TriAttentionStats
     layer = replace(layer, n_rot=24, scale=1.2, omega=omega)
     key = np.random.default_rng(2).normal(size=layer.head_dim)
     expected = [
-        core.rotate(layer.to_native(), layer.centre[0].astype(np.float64), float(d))
-        @ core.rotate(layer.to_native(), key, 0.0)
+        core.testing.rotate(layer.to_native(), layer.centre[0].astype(np.float64), float(d))
+        @ core.testing.rotate(layer.to_native(), key, 0.0)
         for d in (0, 5, 99)
     ]
     np.testing.assert_allclose(expected_logits(layer, 0, [0, 5, 99], key), expected, rtol=1e-6)
