@@ -26,7 +26,7 @@ private:
 };
 
 void set_loras(Context & context, const std::vector<std::pair<Lora *, float>> & loras) {
-    context.look([&](triattn::Decoder & d) {
+    context.run_with_gil([&](triattn::Decoder & d) {
         std::vector<llama_adapter_lora *> adapters;
         std::vector<float> scales;
         for (const auto & [lora, scale] : loras) {
@@ -42,13 +42,15 @@ void set_loras(Context & context, const std::vector<std::pair<Lora *, float>> & 
 enum llama_pooling_type pooling_of(const std::string & name) {
     if (name == "mean") return LLAMA_POOLING_TYPE_MEAN;
     if (name == "last") return LLAMA_POOLING_TYPE_LAST;
-    if (name == "cls")  return LLAMA_POOLING_TYPE_CLS;
+    if (name == "cls") return LLAMA_POOLING_TYPE_CLS;
     if (name == "none") return LLAMA_POOLING_TYPE_NONE;
     throw triattn::ContextError("pooling is '" + name + "', it must be 'mean', 'last', 'cls' or 'none'");
 }
 
-// Embeddings of texts, one after the other, in a context of their own: [1, n_embd] each, or [n_tokens, n_embd] without pooling.
-std::vector<array<float>> embed(const Model & model, const std::vector<std::vector<llama_token>> & texts, const std::string & pooling, int n_threads) {
+// Embeddings of texts, one after the other, in a context of their own: [1, n_embd] each, or [n_tokens, n_embd] without
+// pooling.
+std::vector<array<float>> embed(const Model & model, const std::vector<std::vector<llama_token>> & texts,
+                                const std::string & pooling, int n_threads) {
     size_t longest = 1;
     for (const auto & text : texts) {
         longest = std::max(longest, text.size());
@@ -64,10 +66,10 @@ std::vector<array<float>> embed(const Model & model, const std::vector<std::vect
         // a text has to be in one step for its embeddings to be pooled
         params.n_ctx = params.n_batch = params.n_ubatch = static_cast<uint32_t>(longest);
         params.n_threads = params.n_threads_batch = n_threads;
-        params.embeddings   = true;
+        params.embeddings = true;
         params.pooling_type = kind;
-        params.no_perf      = true;
-        params.abort_callback      = [](void * p) { return (*static_cast<SignalPoll *>(p))(); };
+        params.no_perf = true;
+        params.abort_callback = [](void * p) { return (*static_cast<SignalPoll *>(p))(); };
         params.abort_callback_data = &poll;
         const llama_context_ptr ctx(llama_init_from_model(model.model.get(), params));
         if (!ctx) {
@@ -85,7 +87,8 @@ std::vector<array<float>> embed(const Model & model, const std::vector<std::vect
             }
             rows.emplace_back();
             for (int32_t i = 0; i < (kind == LLAMA_POOLING_TYPE_NONE ? n : 1); ++i) {
-                const float * values = kind == LLAMA_POOLING_TYPE_NONE ? llama_get_embeddings_ith(ctx.get(), i) : llama_get_embeddings_seq(ctx.get(), 0);
+                const float * values = kind == LLAMA_POOLING_TYPE_NONE ? llama_get_embeddings_ith(ctx.get(), i)
+                                                                       : llama_get_embeddings_seq(ctx.get(), 0);
                 if (values == nullptr) {
                     throw triattn::DecodeError("llama.cpp gave no embeddings");
                 }
@@ -108,11 +111,14 @@ std::vector<array<float>> embed(const Model & model, const std::vector<std::vect
 }  // namespace
 
 void add_adapters(py::module_ & m) {
-    py::class_<Lora>(m, "Lora").def(py::init<std::shared_ptr<Model>, const std::filesystem::path &>(), py::arg("model"), py::arg("path"));
+    py::class_<Lora>(m, "Lora").def(py::init<std::shared_ptr<Model>, const std::filesystem::path &>(), py::arg("model"),
+                                    py::arg("path"));
     m.def("set_loras", &set_loras, py::arg("context"), py::arg("loras"));
-    m.def("embed", [](const Model & model, const std::vector<std::vector<llama_token>> & texts, const std::string & pooling, int n_threads) {
-        return model.rpc.guard([&] { return embed(model, texts, pooling, n_threads); });
-    }, py::arg("model"), py::arg("texts"), py::arg("pooling"), py::arg("n_threads"));
+    m.def(
+        "embed",
+        [](const Model & model, const std::vector<std::vector<llama_token>> & texts, const std::string & pooling,
+           int n_threads) { return model.rpc.guard([&] { return embed(model, texts, pooling, n_threads); }); },
+        py::arg("model"), py::arg("texts"), py::arg("pooling"), py::arg("n_threads"));
 }
 
 }  // namespace pytriattn

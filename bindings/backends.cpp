@@ -27,7 +27,8 @@ public:
             throw BackendError("'" + path.string() + "' is not an absolute path; backends are never searched for");
         }
 #ifdef _WIN32
-        handle_ = LoadLibraryExW(path.wstring().c_str(), nullptr, LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR | LOAD_LIBRARY_SEARCH_DEFAULT_DIRS);
+        handle_ = LoadLibraryExW(path.wstring().c_str(), nullptr,
+                                 LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR | LOAD_LIBRARY_SEARCH_DEFAULT_DIRS);
         if (handle_ == nullptr) {
             throw BackendError("'" + path.string() + "' cannot be loaded: error " + std::to_string(GetLastError()));
         }
@@ -35,7 +36,8 @@ public:
         handle_ = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | own_symbols_first());
         if (handle_ == nullptr) {
             const char * reason = dlerror();
-            throw BackendError("'" + path.string() + "' cannot be loaded: " + (reason == nullptr ? "no reason given" : reason));
+            throw BackendError("'" + path.string() +
+                               "' cannot be loaded: " + (reason == nullptr ? "no reason given" : reason));
         }
 #endif
     }
@@ -133,8 +135,12 @@ std::vector<Device> device_list() {
     std::vector<Device> result;
     for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
         ggml_backend_dev_t device = ggml_backend_dev_get(i);
-        Device entry{ggml_backend_dev_name(device), ggml_backend_dev_description(device), type_name(ggml_backend_dev_type(device)),
-                     ggml_backend_reg_name(ggml_backend_dev_backend_reg(device)), 0, 0};
+        Device entry{ggml_backend_dev_name(device),
+                     ggml_backend_dev_description(device),
+                     type_name(ggml_backend_dev_type(device)),
+                     ggml_backend_reg_name(ggml_backend_dev_backend_reg(device)),
+                     0,
+                     0};
         ggml_backend_dev_memory(device, &entry.free, &entry.total);
         result.push_back(std::move(entry));
     }
@@ -158,7 +164,8 @@ std::vector<std::pair<std::string, std::string>> backend_features(const std::str
         throw BackendError("no backend of the name '" + name + "' is loaded");
     }
     std::vector<std::pair<std::string, std::string>> result;
-    const auto features = reinterpret_cast<ggml_backend_get_features_t>(ggml_backend_reg_get_proc_address(backend, "ggml_backend_get_features"));
+    const auto features = reinterpret_cast<ggml_backend_get_features_t>(
+        ggml_backend_reg_get_proc_address(backend, "ggml_backend_get_features"));
     if (features != nullptr) {
         for (const ggml_backend_feature * feature = features(backend); feature->name != nullptr; ++feature) {
             result.emplace_back(feature->name, feature->value);

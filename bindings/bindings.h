@@ -3,7 +3,7 @@
 
 #include "errors.h"
 #include "rope.h"
-#include "rpc_devices.h"
+#include "rpc/devices.h"
 #include "scorer.h"
 #include "stats.h"
 
@@ -16,6 +16,7 @@
 #include <pybind11/stl/filesystem.h>
 #include <pybind11/typing.h>
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <memory>
@@ -40,14 +41,20 @@ void add_chat(py::module_ & m);
 void add_context(py::module_ & m);
 void add_sampler(py::module_ & m);
 void add_adapters(py::module_ & m);
-void add_reference_loop(py::module_ & m);
+void add_records(py::module_ & m);
+void add_eviction_view(py::module_ & m);
+void add_settings(py::module_ & m);
+void add_rules(py::module_ & m);
+void add_attention(py::module_ & m);
+void add_testing(py::module_ & m);
+void add_reference_loop(py::module_ & testing);
 void add_rpc(py::module_ & m);
 
 struct ClosedError : triattn::Error { using triattn::Error::Error; };
 struct BackendError : triattn::Error { using triattn::Error::Error; };
-struct BusyError   : triattn::Error { using triattn::Error::Error; };
+struct BusyError : triattn::Error { using triattn::Error::Error; };
 struct GrammarError : triattn::Error { using triattn::Error::Error; };
-struct ChatError   : triattn::Error { using triattn::Error::Error; };
+struct ChatError : triattn::Error { using triattn::Error::Error; };
 
 // ": <what llama.cpp logged as errors since the last call>", or an empty string.
 std::string recent_errors();
@@ -55,7 +62,8 @@ std::string recent_errors();
 // A path as llama.cpp takes it: the system's own bytes, also where they are not UTF-8.
 inline std::string native_path(const std::filesystem::path & path) { return path.u8string(); }
 
-triattn::ScoreOptions score_options(const std::vector<int32_t> & offsets, bool use_trig, bool use_norm, bool use_unrotated);
+triattn::ScoreOptions score_options(const std::vector<int32_t> & offsets, bool use_trig, bool use_norm,
+                                    bool use_unrotated);
 
 // A loaded model. Shared by contexts, so that it outlives them.
 struct Model {
@@ -66,16 +74,17 @@ struct Model {
 };
 
 // Marks an object as in use by one thread; contention is an error at once, not a queue and not a crash.
-class Use {
+class BusyGuard {
 public:
-    Use(std::atomic_flag & flag, const char * what) : flag_(flag) {
+    BusyGuard(std::atomic_flag & flag, const char * what) : flag_(flag) {
         if (flag_.test_and_set()) {
-            throw BusyError(std::string(what) + " is in use by another thread; give each thread its own, or take turns");
+            throw BusyError(std::string(what) +
+                            " is in use by another thread; give each thread its own, or take turns");
         }
     }
-    ~Use() { flag_.clear(); }
-    Use(const Use &) = delete;
-    Use & operator=(const Use &) = delete;
+    ~BusyGuard() { flag_.clear(); }
+    BusyGuard(const BusyGuard &) = delete;
+    BusyGuard & operator=(const BusyGuard &) = delete;
 
 private:
     std::atomic_flag & flag_;
@@ -85,8 +94,8 @@ private:
 class SignalPoll {
 public:
     bool operator()();
-    // Whether another signal has come since the one that is waiting to be raised.
-    bool again();
+    // Whether another signal has come since the one that waits to be raised.
+    bool has_another();
     // Raises the Python exception that a handler raised, if one did. Call with the GIL.
     void rethrow();
 
@@ -109,6 +118,13 @@ array<T> to_array(std::vector<T> values, std::vector<py::ssize_t> shape) {
     auto owner = std::make_unique<std::vector<T>>(std::move(values));
     const T * data = owner->data();
     return array_over(data, std::move(shape), std::move(owner));
+}
+
+// Marks (0 or 1) as an array of truth values.
+inline array<bool> to_bool_array(const std::vector<uint8_t> & marks, std::vector<py::ssize_t> shape) {
+    array<bool> result(std::move(shape));
+    std::transform(marks.begin(), marks.end(), result.mutable_data(), [](uint8_t mark) { return mark != 0; });
+    return result;
 }
 
 template <typename T>

@@ -1,5 +1,5 @@
-// The model's chat template and the parser of its answers, from llama.cpp's common. Messages, tools and answers are JSON texts in
-// OpenAI's form: what is in them is common's to check.
+// The model's chat template and the parser of its answers, from llama.cpp's common. Messages, tools and answers are
+// JSON texts in OpenAI's form: what is in them is common's to check.
 #include "bindings.h"
 
 #include "chat.h"
@@ -22,12 +22,14 @@ struct ChatPrompt {
 class ChatTemplates {
 public:
     ChatTemplates(std::shared_ptr<Model> model, const std::string & source) : model_(std::move(model)) {
-        guarded("the chat template cannot be used", [&] { templates_ = common_chat_templates_init(model_->model.get(), source); });
+        guarded("the chat template cannot be used",
+                [&] { templates_ = common_chat_templates_init(model_->model.get(), source); });
     }
 
-    ChatPrompt apply(const std::string & messages, const std::string & tools, const std::string & tool_choice, const std::string & json_schema,
-                     const std::string & grammar, bool parallel_tool_calls, bool enable_thinking, const std::string & reasoning_format,
-                     bool add_generation_prompt, const std::map<std::string, std::string> & template_values) const {
+    ChatPrompt apply(const std::string & messages, const std::string & tools, const std::string & tool_choice,
+                     const std::string & json_schema, const std::string & grammar, bool parallel_tool_calls,
+                     bool enable_thinking, const std::string & reasoning_format, bool add_generation_prompt,
+                     const std::map<std::string, std::string> & template_values) const {
         ChatPrompt result;
         guarded("the chat template cannot take these messages", [&] {
             common_chat_templates_inputs inputs;
@@ -35,18 +37,19 @@ public:
             if (!tools.empty()) {
                 inputs.tools = common_chat_tools_parse_oaicompat(common_json::parse(tools));
             }
-            inputs.tool_choice           = common_chat_tool_choice_parse_oaicompat(tool_choice);
-            inputs.json_schema           = json_schema;
-            inputs.grammar               = grammar;
-            inputs.parallel_tool_calls   = parallel_tool_calls;
-            inputs.enable_thinking       = enable_thinking;
-            inputs.reasoning_format      = common_reasoning_format_from_name(reasoning_format);
+            inputs.tool_choice = common_chat_tool_choice_parse_oaicompat(tool_choice);
+            inputs.json_schema = json_schema;
+            inputs.grammar = grammar;
+            inputs.parallel_tool_calls = parallel_tool_calls;
+            inputs.enable_thinking = enable_thinking;
+            inputs.reasoning_format = common_reasoning_format_from_name(reasoning_format);
             inputs.add_generation_prompt = add_generation_prompt;
-            inputs.chat_template_kwargs  = template_values;
+            inputs.chat_template_kwargs = template_values;
             result.params = common_chat_templates_apply(templates_.get(), inputs);
             result.parser = common_chat_parser_params(result.params);
             result.parser.reasoning_format = inputs.reasoning_format;
-            result.parser.parse_tool_calls = !inputs.tools.empty() && inputs.tool_choice != COMMON_CHAT_TOOL_CHOICE_NONE;
+            result.parser.parse_tool_calls =
+                !inputs.tools.empty() && inputs.tool_choice != COMMON_CHAT_TOOL_CHOICE_NONE;
             if (!result.params.parser.empty()) {
                 result.parser.parser.load(result.params.parser);
             }
@@ -111,7 +114,7 @@ private:
             call["index"] = static_cast<int64_t>(diff.tool_call_index);
             common_json function = common_json::object();
             if (!diff.tool_call_delta.name.empty()) {
-                call["id"]   = diff.tool_call_delta.id;
+                call["id"] = diff.tool_call_delta.id;
                 call["type"] = "function";
                 function["name"] = diff.tool_call_delta.name;
             }
@@ -136,21 +139,24 @@ void add_chat(py::module_ & m) {
         .def_property_readonly("grammar", [](const ChatPrompt & p) { return p.params.grammar; })
         .def_property_readonly("grammar_lazy", [](const ChatPrompt & p) { return p.params.grammar_lazy; })
         .def_property_readonly("generation_prompt", [](const ChatPrompt & p) { return p.params.generation_prompt; })
-        .def_property_readonly("triggers", [](const ChatPrompt & p) {
-            std::vector<std::tuple<int, std::string, llama_token>> result;
-            for (const common_grammar_trigger & trigger : p.params.grammar_triggers) {
-                result.emplace_back(static_cast<int>(trigger.type), trigger.value, trigger.token);
-            }
-            return result;
-        })
+        .def_property_readonly("triggers",
+                               [](const ChatPrompt & p) {
+                                   std::vector<std::tuple<int, std::string, llama_token>> result;
+                                   for (const common_grammar_trigger & trigger : p.params.grammar_triggers) {
+                                       result.emplace_back(static_cast<int>(trigger.type), trigger.value,
+                                                           trigger.token);
+                                   }
+                                   return result;
+                               })
         .def_property_readonly("preserved_tokens", [](const ChatPrompt & p) { return p.params.preserved_tokens; })
         .def_property_readonly("stops", [](const ChatPrompt & p) { return p.params.additional_stops; })
         .def("answer", [](const ChatPrompt & p) { return std::make_unique<Answer>(p); });
     py::class_<ChatTemplates>(m, "ChatTemplates")
         .def(py::init<std::shared_ptr<Model>, const std::string &>(), py::arg("model"), py::arg("source") = "")
-        .def("apply", &ChatTemplates::apply, py::kw_only(), py::arg("messages"), py::arg("tools"), py::arg("tool_choice"), py::arg("json_schema"),
-             py::arg("grammar"), py::arg("parallel_tool_calls"), py::arg("enable_thinking"), py::arg("reasoning_format"),
-             py::arg("add_generation_prompt"), py::arg("template_values"));
+        .def("apply", &ChatTemplates::apply, py::kw_only(), py::arg("messages"), py::arg("tools"),
+             py::arg("tool_choice"), py::arg("json_schema"), py::arg("grammar"), py::arg("parallel_tool_calls"),
+             py::arg("enable_thinking"), py::arg("reasoning_format"), py::arg("add_generation_prompt"),
+             py::arg("template_values"));
 }
 
 }  // namespace pytriattn

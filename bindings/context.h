@@ -1,4 +1,5 @@
-// A decoder as Python holds it: every method that computes releases the GIL, polls for signals and refuses a second thread.
+// A decoder as Python holds it: every method that computes releases the GIL, polls for signals and refuses a second
+// thread.
 #pragma once
 
 #include "bindings.h"
@@ -15,7 +16,8 @@ namespace pytriattn {
 
 class Context {
 public:
-    Context(std::shared_ptr<Model> model, triattn::DecoderParams params, triattn::Stats stats) : model_(std::move(model)) {
+    Context(std::shared_ptr<Model> model, triattn::DecoderParams params, triattn::Stats stats)
+        : model_(std::move(model)) {
         recent_errors();
         if (model_->rpc.empty()) {
             params.interrupted = [this] { return is_cancelled_ || poll_(); };
@@ -24,18 +26,19 @@ public:
             params.interrupted = [this] { return is_cancelled_ || has_signal_ || model_->rpc.lost(); };
         }
         const py::gil_scoped_release release;
-        decoder_ = model_->rpc.guard([&] { return std::make_unique<triattn::Decoder>(model_->model.get(), params, std::move(stats)); });
+        decoder_ = model_->rpc.guard(
+            [&] { return std::make_unique<triattn::Decoder>(model_->model.get(), params, std::move(stats)); });
     }
 
     // Runs `work` on the decoder without the GIL.
     template <typename F>
-    auto compute(F && work) {
-        const Use use(busy_, "this context");
-        triattn::Decoder & decoder = open();
+    auto run_without_gil(F && work) {
+        const BusyGuard guard(busy_, "this context");
+        triattn::Decoder & decoder = open_decoder();
         recent_errors();
         try {
             const py::gil_scoped_release release;
-            return model_->rpc.guard([&] { return run([&] { return work(decoder); }); });
+            return model_->rpc.guard([&] { return run_watched([&] { return work(decoder); }); });
         } catch (const triattn::InterruptedError &) {
             poll_.rethrow();
             throw;
@@ -47,14 +50,14 @@ public:
 
     // Runs `work` on the decoder with the GIL, for what is only looked up.
     template <typename F>
-    auto look(F && work) {
-        const Use use(busy_, "this context");
-        triattn::Decoder & decoder = open();
+    auto run_with_gil(F && work) {
+        const BusyGuard guard(busy_, "this context");
+        triattn::Decoder & decoder = open_decoder();
         return model_->rpc.guard([&] { return work(decoder); });
     }
 
     void close() {
-        const Use use(busy_, "this context");
+        const BusyGuard guard(busy_, "this context");
         const py::gil_scoped_release release;
         decoder_.reset();
         worker_.reset();
@@ -72,10 +75,10 @@ public:
     LogitsRows & logits_rows() { return logits_rows_; }
 
 private:
-    // With servers, waiting cannot be interrupted: so another thread waits, and this one looks for signals. The first one ends the
-    // computation after its step, a second one gives up the servers.
+    // With servers, waiting cannot be interrupted: so another thread waits, and this one looks for signals. The first
+    // one ends the computation after its step, a second one gives up the servers.
     template <typename F>
-    auto run(F && work) -> decltype(work()) {
+    auto run_watched(F && work) -> decltype(work()) {
         if (!worker_) {
             return work();
         }
@@ -83,7 +86,7 @@ private:
         const auto watch = [this] {
             if (!has_signal_) {
                 has_signal_ = poll_();
-            } else if (poll_.again()) {
+            } else if (poll_.has_another()) {
                 model_->rpc.give_up();
             }
         };
@@ -96,7 +99,7 @@ private:
         }
     }
 
-    triattn::Decoder & open() {
+    triattn::Decoder & open_decoder() {
         if (!decoder_) {
             throw ClosedError("this context has been closed");
         }
@@ -112,7 +115,10 @@ private:
     std::unique_ptr<Worker> worker_;  // for models with devices of servers
 };
 
-// Adds what only looks into a context.
-void add_inspection(py::module_ & m, py::class_<Context> & context);
+// Adds what looks into a context.
+void add_inspection(py::class_<Context> & context);
+
+// Throws UnsupportedModelError if there is no cache that can be looked into.
+const triattn::KvView & view_of(const triattn::Decoder & decoder);
 
 }  // namespace pytriattn

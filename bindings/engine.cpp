@@ -1,5 +1,6 @@
 // Scoring, selection and the compaction plan on numpy arrays, through the code that decoding uses.
 #include "bindings.h"
+#include "repr.h"
 
 #include "compactor.h"
 #include "scorer.h"
@@ -12,10 +13,12 @@ namespace {
 
 using triattn::LayerStats;
 
-array<float> score_keys(const LayerStats & layer, const array<float> & keys, int64_t position, const std::vector<int32_t> & offsets, bool use_trig,
-                        bool use_norm, bool use_unrotated, bool on_host) {
+array<float> score_keys(const LayerStats & layer, const array<float> & keys, int64_t position,
+                        const std::vector<int32_t> & offsets, bool use_trig, bool use_norm, bool use_unrotated,
+                        bool on_host) {
     if (keys.ndim() != 3 || keys.shape(1) != layer.n_head_kv || keys.shape(2) != layer.rope.head_dim) {
-        throw triattn::StatsError("keys must have the shape [n_keys, " + std::to_string(layer.n_head_kv) + ", " + std::to_string(layer.rope.head_dim) + "]");
+        throw triattn::StatsError("keys must have the shape [n_keys, " + std::to_string(layer.n_head_kv) + ", " +
+                                  std::to_string(layer.rope.head_dim) + "]");
     }
     const auto options = score_options(offsets, use_trig, use_norm, use_unrotated);
     const std::vector<float> values = to_vector(keys);
@@ -27,7 +30,7 @@ array<float> score_keys(const LayerStats & layer, const array<float> & keys, int
     return to_array(scores, {layer.n_head, keys.shape(0)});
 }
 
-std::vector<uint8_t> marks(const array<bool> & values) {
+std::vector<uint8_t> to_marks(const array<bool> & values) {
     std::vector<uint8_t> result;
     for (py::ssize_t i = 0; i < values.size(); ++i) {
         result.push_back(values.data()[i] ? 1 : 0);
@@ -38,7 +41,8 @@ std::vector<uint8_t> marks(const array<bool> & values) {
 // Returns the query heads of each KV head. Throws StatsError.
 triattn::LayerShape layer_shape(py::ssize_t n_head, int n_head_kv) {
     if (n_head_kv < 1 || n_head < 1 || n_head % n_head_kv != 0) {
-        throw triattn::StatsError("scores are those of " + std::to_string(n_head) + " heads, which is no positive multiple of n_head_kv " + std::to_string(n_head_kv));
+        throw triattn::StatsError("scores are those of " + std::to_string(n_head) +
+                                  " heads, which is no positive multiple of n_head_kv " + std::to_string(n_head_kv));
     }
     return {static_cast<int>(n_head), n_head_kv};
 }
@@ -58,7 +62,8 @@ array<float> group_scores(const array<float> & scores, int n_head_kv, bool on_ho
     return to_array(result, {n_head_kv, scores.shape(1)});
 }
 
-array<bool> select(const std::string & mode, const array<float> & scores, int n_head_kv, int64_t n_keep, uint64_t seed) {
+array<bool> select(const std::string & mode, const array<float> & scores, int n_head_kv, int64_t n_keep,
+                   uint64_t seed) {
     if (scores.ndim() != 3) {
         throw triattn::StatsError("scores must be [n_layers, n_head, n_keys]");
     }
@@ -73,7 +78,8 @@ array<bool> select(const std::string & mode, const array<float> & scores, int n_
         triattn::group_scores(scores.data(l), n_keys, shape, grouped.back().data());
     }
     const std::vector<triattn::LayerShape> shapes(static_cast<size_t>(scores.shape(0)), shape);
-    const triattn::Kept kept = triattn::select(triattn::mode_from_name(mode), grouped, shapes, n_keys, static_cast<size_t>(n_keep), seed);
+    const triattn::Kept kept =
+        triattn::select(triattn::mode_from_name(mode), grouped, shapes, n_keys, static_cast<size_t>(n_keep), seed);
     array<bool> result({scores.shape(0), static_cast<py::ssize_t>(n_head_kv), scores.shape(2)});
     bool * out = result.mutable_data();
     for (const auto & layer : kept) {
@@ -84,12 +90,16 @@ array<bool> select(const std::string & mode, const array<float> & scores, int n_
     return result;
 }
 
-// The freed cells; and [n_layers][n_head_kv] lists of (from, to).
-std::pair<std::vector<uint32_t>, std::vector<std::vector<std::vector<std::pair<uint32_t, uint32_t>>>>> plan_compaction(const array<bool> & kept, const array<uint32_t> & slots) {
+struct CompactionPlan {
+    std::vector<uint32_t> freed;  // slots
+    std::vector<std::vector<std::vector<triattn::Move>>> moves;
+};
+
+CompactionPlan plan_compaction(const array<bool> & kept, const array<uint32_t> & slots) {
     if (kept.ndim() != 3 || kept.size() == 0 || kept.shape(2) != slots.size()) {
         throw triattn::StatsError("kept must be [n_layers, n_head_kv, n_keys] and slots [n_keys]");
     }
-    const std::vector<uint8_t> flat = marks(kept);
+    const std::vector<uint8_t> flat = to_marks(kept);
     triattn::Kept layers;
     auto next = flat.begin();
     for (py::ssize_t l = 0; l < kept.shape(0); ++l) {
@@ -102,54 +112,57 @@ std::pair<std::vector<uint32_t>, std::vector<std::vector<std::vector<std::pair<u
     for (py::ssize_t i = 0; i < slots.size(); ++i) {
         cells.push_back({slots.data()[i], static_cast<int32_t>(i)});
     }
-    const triattn::CompactionPlan plan = triattn::plan_compaction(layers, cells);
-    std::vector<uint32_t> freed;
+    triattn::CompactionPlan plan = triattn::plan_compaction(layers, cells);
+    CompactionPlan result;
     for (size_t i = 0; i < plan.freed.size(); ++i) {
         if (plan.freed[i]) {
-            freed.push_back(cells[i].slot);
+            result.freed.push_back(cells[i].slot);
         }
     }
-    std::vector<std::vector<std::vector<std::pair<uint32_t, uint32_t>>>> moves;
-    for (const auto & layer : plan.moves) {
-        moves.emplace_back();
-        for (const auto & head : layer) {
-            moves.back().emplace_back();
-            for (const triattn::Move & move : head) {
-                moves.back().back().emplace_back(move.from, move.to);
-            }
-        }
-    }
-    return {std::move(freed), std::move(moves)};
+    result.moves = std::move(plan.moves);
+    return result;
+}
+
+void add_compaction_plan(py::module_ & m) {
+    auto move = py::class_<triattn::Move>(m, "Move", "A head's row that is copied from one cell to another.")
+                    .def_readonly("source", &triattn::Move::from, "Slot of a cell that will be freed.")
+                    .def_readonly("target", &triattn::Move::to, "Slot of a cell that stays.");
+    add_repr(move, {"source", "target"});
+    auto plan = py::class_<CompactionPlan>(m, "CompactionPlan", "How kept keys come into a common set of cells.")
+                    .def_readonly("freed", &CompactionPlan::freed, "Slots of the cells that are given back.")
+                    .def_readonly("moves", &CompactionPlan::moves, "Copies, for each layer and KV head a list.");
+    add_repr(plan, {"freed", "moves"});
 }
 
 }  // namespace
 
-triattn::ScoreOptions score_options(const std::vector<int32_t> & offsets, bool use_trig, bool use_norm, bool use_unrotated) {
+triattn::ScoreOptions score_options(const std::vector<int32_t> & offsets, bool use_trig, bool use_norm,
+                                    bool use_unrotated) {
     triattn::ScoreOptions options;
-    options.offsets       = offsets;
-    options.use_trig      = use_trig;
-    options.use_norm      = use_norm;
+    options.offsets = offsets;
+    options.use_trig = use_trig;
+    options.use_norm = use_norm;
     options.use_unrotated = use_unrotated;
     return options;
 }
 
 void add_engine(py::module_ & m) {
+    add_compaction_plan(m);
     m.attr_with_type_hint<py::typing::List<py::int_>>("DEFAULT_OFFSETS") = triattn::ScoreOptions().offsets;
-    m.def("synthetic_query", [](const LayerStats & layer, int64_t position, const std::vector<int32_t> & offsets) {
-        return to_array(triattn::synthetic_query(layer, position, triattn::offset_means(layer, score_options(offsets, true, true, true))), {layer.n_head, layer.rope.head_dim});
-    }, py::arg("layer"), py::arg("position"), py::arg("offsets"));
-    m.def("rotate", [](const LayerStats & layer, const array<double> & x, double position) {
-        if (x.ndim() != 1 || x.size() != layer.rope.head_dim) {
-            throw triattn::StatsError("x must have head_dim elements");
-        }
-        std::vector<double> out(static_cast<size_t>(x.size()));
-        triattn::rotate(layer.rope, x.data(), position, out.data());
-        return to_array(out, {x.size()});
-    }, py::arg("layer"), py::arg("x"), py::arg("position"));
-    m.def("score_keys", &score_keys, py::arg("layer"), py::arg("keys"), py::arg("position"), py::arg("offsets"), py::arg("use_trig"),
-          py::arg("use_norm"), py::arg("use_unrotated"), py::arg("on_host") = true);
+    m.def(
+        "synthetic_query",
+        [](const LayerStats & layer, int64_t position, const std::vector<int32_t> & offsets) {
+            return to_array(
+                triattn::synthetic_query(layer, position,
+                                         triattn::offset_means(layer, score_options(offsets, true, true, true))),
+                {layer.n_head, layer.rope.head_dim});
+        },
+        py::arg("layer"), py::arg("position"), py::arg("offsets"));
+    m.def("score_keys", &score_keys, py::arg("layer"), py::arg("keys"), py::arg("position"), py::arg("offsets"),
+          py::arg("use_trig"), py::arg("use_norm"), py::arg("use_unrotated"), py::arg("on_host") = true);
     m.def("group_scores", &group_scores, py::arg("scores"), py::arg("n_head_kv"), py::arg("on_host") = true);
-    m.def("select", &select, py::arg("mode"), py::arg("scores"), py::arg("n_head_kv"), py::arg("n_keep"), py::arg("seed"));
+    m.def("select", &select, py::arg("mode"), py::arg("scores"), py::arg("n_head_kv"), py::arg("n_keep"),
+          py::arg("seed"));
     m.def("plan_compaction", &plan_compaction, py::arg("kept"), py::arg("slots"));
 }
 

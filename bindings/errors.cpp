@@ -9,7 +9,8 @@ namespace {
 void raise(const char * type, const std::string & message) {
     const py::object cls = py::module_::import("pytriattn.errors").attr(type);
     // llama.cpp's part may be cut within a character
-    const auto text = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "replace"));
+    const auto text = py::reinterpret_steal<py::object>(
+        PyUnicode_DecodeUTF8(message.data(), static_cast<Py_ssize_t>(message.size()), "replace"));
     PyErr_SetObject(cls.ptr(), text.ptr());
 }
 
@@ -18,22 +19,39 @@ void translate(std::exception_ptr pointer) {
         if (pointer) {
             std::rethrow_exception(pointer);
         }
-    } catch (const triattn::ModelLoadError & e)        { raise("ModelLoadError", e.what() + recent_errors()); }
-    catch (const triattn::ContextError & e)            { raise("ContextError", e.what() + recent_errors()); }
-    catch (const triattn::DecodeError & e)             { raise("DecodeError", e.what() + recent_errors()); }
-    catch (const triattn::UnsupportedModelError & e)   { raise("UnsupportedModelError", e.what()); }
-    catch (const triattn::BudgetError & e)             { raise("BudgetError", e.what()); }
-    catch (const triattn::StatsError & e)              { raise("StatsError", e.what()); }
-    catch (const triattn::ContextFullError & e)        { raise("ContextFullError", e.what()); }
-    catch (const triattn::InvalidTokenError & e)       { raise("InvalidTokenError", e.what()); }
-    catch (const ServerLostError & e)                  { raise("ServerLostError", e.what()); }
-    catch (const ClosedError & e)                      { raise("ClosedError", e.what()); }
-    catch (const GrammarError & e)                     { raise("GrammarError", e.what()); }
-    catch (const ChatError & e)                        { raise("ChatError", e.what()); }
-    catch (const triattn::InterruptedError & e)        { raise("RequestCancelledError", e.what()); }
-    catch (const BackendError & e)                     { raise("BackendError", e.what() + recent_errors()); }
-    catch (const BusyError & e)                        { raise("BusyError", e.what()); }
-    catch (const triattn::Error & e)                   { raise("TriAttnError", e.what() + recent_errors()); }
+    } catch (const triattn::ModelLoadError & e) {
+        raise("ModelLoadError", e.what() + recent_errors());
+    } catch (const triattn::ContextError & e) {
+        raise("ContextError", e.what() + recent_errors());
+    } catch (const triattn::DecodeError & e) {
+        raise("DecodeError", e.what() + recent_errors());
+    } catch (const triattn::UnsupportedModelError & e) {
+        raise("UnsupportedModelError", e.what());
+    } catch (const triattn::BudgetError & e) {
+        raise("BudgetError", e.what());
+    } catch (const triattn::StatsError & e) {
+        raise("StatsError", e.what());
+    } catch (const triattn::ContextFullError & e) {
+        raise("ContextFullError", e.what());
+    } catch (const triattn::InvalidTokenError & e) {
+        raise("InvalidTokenError", e.what());
+    } catch (const ServerLostError & e) {
+        raise("ServerLostError", e.what());
+    } catch (const ClosedError & e) {
+        raise("ClosedError", e.what());
+    } catch (const GrammarError & e) {
+        raise("GrammarError", e.what());
+    } catch (const ChatError & e) {
+        raise("ChatError", e.what());
+    } catch (const triattn::InterruptedError & e) {
+        raise("RequestCancelledError", e.what());
+    } catch (const BackendError & e) {
+        raise("BackendError", e.what() + recent_errors());
+    } catch (const BusyError & e) {
+        raise("BusyError", e.what());
+    } catch (const triattn::Error & e) {
+        raise("TriAttnError", e.what() + recent_errors());
+    }
 }
 
 }  // namespace
@@ -45,7 +63,9 @@ bool SignalPoll::operator()() {
         return true;
     }
     // Taking the GIL for every graph node would cost more than the nodes.
-    const int64_t now = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+    const int64_t now =
+        std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+            .count();
     if (now - last_ns_ < 50'000'000) {
         return false;
     }
@@ -58,7 +78,7 @@ bool SignalPoll::operator()() {
     return false;
 }
 
-bool SignalPoll::again() {
+bool SignalPoll::has_another() {
     const py::gil_scoped_acquire gil;
     if (PyErr_CheckSignals() == 0) {
         return false;

@@ -68,14 +68,17 @@ void add_log(py::module_ & m) {
     llama_log_set([](ggml_log_level level, const char * text, void *) { lines().add(level, text); }, nullptr);
     common_log_set_verbosity_thold(-1);  // common's own logger prints; ours is the one above
     // bytes: llama.cpp cuts long values anywhere, also within a character
-    m.def("take_log", [] {
-        std::vector<std::pair<int, py::bytes>> result;
-        for (const auto & [level, text] : lines().take()) {
-            result.emplace_back(level, py::bytes(text));
-        }
-        return result;
-    },
-          "Log lines of llama.cpp since the last call: a list of (level, text); level 1 debug, 2 info, 3 warning, 4 error.");
+    m.def(
+        "take_log",
+        [] {
+            std::vector<std::pair<int, py::bytes>> result;
+            for (const auto & [level, text] : lines().take()) {
+                result.emplace_back(level, py::bytes(text));
+            }
+            return result;
+        },
+        "Log lines of llama.cpp since the last call: a list of (level, text); "
+        "level 1 debug, 2 info, 3 warning, 4 error.");
 }
 
 }  // namespace pytriattn

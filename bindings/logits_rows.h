@@ -7,9 +7,9 @@
 
 namespace pytriattn {
 
-// llama.cpp overwrites its own buffer with every step and frees it with the context, so an array over that could not be trusted. A row
-// that is asked for is taken out of it once, into memory that is shared with all arrays of the row; a later step reuses that
-// memory if no array is left, and else takes new one.
+// llama.cpp overwrites its own buffer with every step and frees it with the context, so an array over that could not be
+// trusted. A row that is asked for is taken out of it once, into memory that is shared with all arrays of the row; a
+// later step reuses that memory if no array is left, and else takes new one.
 class LogitsRows {
 public:
     // Float32 [n_vocab], read-only, of a row as Decoder::logits counts them. Call with the GIL.

@@ -25,7 +25,7 @@ class LoadWatch {
 public:
     explicit LoadWatch(const Progress & progress) : progress_(progress) {}
 
-    static bool callback(float done, void * self) { return static_cast<LoadWatch *>(self)->go_on(done); }
+    static bool callback(float done, void * self) { return static_cast<LoadWatch *>(self)->report(done); }
 
     void rethrow() {
         poll_.rethrow();
@@ -35,7 +35,7 @@ public:
     }
 
 private:
-    bool go_on(float done) {
+    bool report(float done) {
         if (progress_ && !error_) {
             const py::gil_scoped_acquire gil;
             try {
@@ -84,12 +84,15 @@ std::vector<ggml_backend_dev_t> devices_with(const RpcDevices & rpc) {
 
 void check_devices(const std::vector<ggml_backend_dev_t> & devices, const std::vector<float> & tensor_split) {
     if (devices.size() > llama_max_devices()) {
-        throw triattn::ModelLoadError("the RPC servers and this machine have " + std::to_string(devices.size()) + " devices together, llama.cpp takes " +
-                                      std::to_string(llama_max_devices()) + "; name fewer servers");
+        throw triattn::ModelLoadError("the RPC servers and this machine have " + std::to_string(devices.size()) +
+                                      " devices together, llama.cpp takes " + std::to_string(llama_max_devices()) +
+                                      "; name fewer servers");
     }
     if (tensor_split.size() > devices.size()) {
-        throw triattn::ModelLoadError("tensor_split has " + std::to_string(tensor_split.size()) + " numbers, but the RPC servers and this machine have " +
-                                      std::to_string(devices.size()) + " devices (in this order: servers as given, local GPUs)");
+        throw triattn::ModelLoadError("tensor_split has " + std::to_string(tensor_split.size()) +
+                                      " numbers, but the RPC servers and this machine have " +
+                                      std::to_string(devices.size()) +
+                                      " devices (in this order: servers as given, local GPUs)");
     }
 }
 
@@ -102,12 +105,14 @@ std::string lost_while_loading(const RpcDevices & rpc) {
     return {};
 }
 
-ModelPtr load(const std::filesystem::path & file, int n_gpu_layers, int split_mode, int main_gpu, const std::vector<float> & tensor_split, bool use_mmap,
-              bool use_mlock, const std::vector<std::string> & rpc_servers, const Progress & progress) {
+ModelPtr load(const std::filesystem::path & file, int n_gpu_layers, int split_mode, int main_gpu,
+              const std::vector<float> & tensor_split, bool use_mmap, bool use_mlock,
+              const std::vector<std::string> & rpc_servers, const Progress & progress) {
     const std::string path = native_path(file);
     if (tensor_split.size() > llama_max_devices()) {
-        throw triattn::ModelLoadError("tensor_split has " + std::to_string(tensor_split.size()) + " numbers, more than the " +
-                                      std::to_string(llama_max_devices()) + " devices that llama.cpp knows");
+        throw triattn::ModelLoadError("tensor_split has " + std::to_string(tensor_split.size()) +
+                                      " numbers, more than the " + std::to_string(llama_max_devices()) +
+                                      " devices that llama.cpp knows");
     }
     std::vector<float> split = tensor_split;
     split.resize(llama_max_devices(), 0.0f);
@@ -125,12 +130,12 @@ ModelPtr load(const std::filesystem::path & file, int n_gpu_layers, int split_mo
         }
         devices.push_back(nullptr);
         llama_model_params params = llama_model_default_params();
-        params.devices      = rpc_servers.empty() ? nullptr : devices.data();
+        params.devices = rpc_servers.empty() ? nullptr : devices.data();
         params.n_gpu_layers = n_gpu_layers;
-        params.split_mode   = static_cast<llama_split_mode>(split_mode);
-        params.main_gpu     = main_gpu;
+        params.split_mode = static_cast<llama_split_mode>(split_mode);
+        params.main_gpu = main_gpu;
         params.tensor_split = tensor_split.empty() ? nullptr : split.data();
-        params.load_mode    = load_mode(use_mmap, use_mlock);
+        params.load_mode = load_mode(use_mmap, use_mlock);
         params.progress_callback = LoadWatch::callback;
         params.progress_callback_user_data = &watch;
         result->model.reset(llama_model_load_from_file(path.c_str(), params));
@@ -162,7 +167,8 @@ std::string meta_text(const Model & model, int index, bool key) {
 
 // Bytes that are not UTF-8 become U+FFFD.
 py::str lenient_text(const std::string & text) {
-    return py::reinterpret_steal<py::str>(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
+    return py::reinterpret_steal<py::str>(
+        PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace"));
 }
 
 py::typing::Dict<py::str, py::str> metadata(const Model & model) {
@@ -173,14 +179,14 @@ py::typing::Dict<py::str, py::str> metadata(const Model & model) {
     return result;
 }
 
-void need_tokenizer(const Model & model) {
+void check_has_tokenizer(const Model & model) {
     if (llama_vocab_type(model.vocab()) == LLAMA_VOCAB_TYPE_NONE) {
         throw triattn::UnsupportedModelError("this model file has no tokenizer; give and take token ids");
     }
 }
 
 std::vector<llama_token> tokenize(const Model & model, const py::bytes & utf8, bool add_special, bool parse_special) {
-    need_tokenizer(model);
+    check_has_tokenizer(model);
     const std::string text = utf8;
     const py::gil_scoped_release release;
     if (text.size() > static_cast<size_t>(INT32_MAX) - 16) {
@@ -188,10 +194,12 @@ std::vector<llama_token> tokenize(const Model & model, const py::bytes & utf8, b
     }
     const int32_t length = static_cast<int32_t>(text.size());
     std::vector<llama_token> tokens(text.size() + 8);
-    int32_t n = llama_tokenize(model.vocab(), text.data(), length, tokens.data(), static_cast<int32_t>(tokens.size()), add_special, parse_special);
+    int32_t n = llama_tokenize(model.vocab(), text.data(), length, tokens.data(), static_cast<int32_t>(tokens.size()),
+                               add_special, parse_special);
     if (n < 0) {
         tokens.resize(static_cast<size_t>(-static_cast<int64_t>(n)));
-        n = llama_tokenize(model.vocab(), text.data(), length, tokens.data(), static_cast<int32_t>(tokens.size()), add_special, parse_special);
+        n = llama_tokenize(model.vocab(), text.data(), length, tokens.data(), static_cast<int32_t>(tokens.size()),
+                           add_special, parse_special);
     }
     if (n < 0) {
         throw triattn::InvalidTokenError("this model's tokenizer could not tokenize the text");
@@ -201,7 +209,7 @@ std::vector<llama_token> tokenize(const Model & model, const py::bytes & utf8, b
 }
 
 py::bytes piece(const Model & model, llama_token token, bool special) {
-    need_tokenizer(model);
+    check_has_tokenizer(model);
     if (token < 0 || token >= llama_vocab_n_tokens(model.vocab())) {
         throw triattn::InvalidTokenError("token " + std::to_string(token) + " is not in the vocabulary of " +
                                          std::to_string(llama_vocab_n_tokens(model.vocab())));
@@ -215,37 +223,46 @@ py::bytes piece(const Model & model, llama_token token, bool special) {
     return {text.data(), static_cast<size_t>(std::max(n, 0))};
 }
 
-std::string text_of(const gguf_context * file, const char * key) {
+std::string string_value(const gguf_context * file, const char * key) {
     const int64_t id = gguf_find_key(file, key);
     return id >= 0 && gguf_get_kv_type(file, id) == GGUF_TYPE_STRING ? gguf_get_val_str(file, id) : "";
 }
 
-size_t width_of(gguf_type type) {
+size_t bytes_of_type(gguf_type type) {
     switch (type) {
-        case GGUF_TYPE_UINT8: case GGUF_TYPE_INT8: case GGUF_TYPE_BOOL:       return 1;
-        case GGUF_TYPE_UINT16: case GGUF_TYPE_INT16:                          return 2;
-        case GGUF_TYPE_UINT64: case GGUF_TYPE_INT64: case GGUF_TYPE_FLOAT64:  return 8;
-        default:                                                              return 4;
+        case GGUF_TYPE_UINT8:
+        case GGUF_TYPE_INT8:
+        case GGUF_TYPE_BOOL:    return 1;
+        case GGUF_TYPE_UINT16:
+        case GGUF_TYPE_INT16:   return 2;
+        case GGUF_TYPE_UINT64:
+        case GGUF_TYPE_INT64:
+        case GGUF_TYPE_FLOAT64: return 8;
+        default:                return 4;
     }
 }
 
-// The name and the architecture of a GGUF file, and a canonical description of it without its weights: every key with its value,
-// every tensor's name, type and shape. Two files with equal descriptions hold the same model, up to the weights' values.
-std::tuple<py::str, py::str, py::bytes> describe(const std::filesystem::path & file) {
+// The name and the architecture of a GGUF file, and a canonical description of it without its weights: every key with
+// its value, every tensor's name, type and shape. Two files with equal descriptions hold the same model, up to the
+// weights' values.
+std::tuple<py::str, py::str, py::bytes> describe_gguf(const std::filesystem::path & file) {
     const std::string path = native_path(file);
     std::string out, name, architecture;
     {
         const py::gil_scoped_release release;
         recent_errors();
-        struct Free { void operator()(gguf_context * g) const { gguf_free(g); } };
+        struct Free {
+            void operator()(gguf_context * g) const { gguf_free(g); }
+        };
         ggml_context * meta = nullptr;
-        const std::unique_ptr<gguf_context, Free> content(gguf_init_from_file(path.c_str(), {/*no_alloc*/ true, &meta}));
+        const std::unique_ptr<gguf_context, Free> content(
+            gguf_init_from_file(path.c_str(), {/*no_alloc*/ true, &meta}));
         const ggml_context_ptr owner(meta);
         if (!content) {
             throw triattn::ModelLoadError("cannot read '" + path + "' as GGUF");
         }
-        name         = text_of(content.get(), "general.name");
-        architecture = text_of(content.get(), "general.architecture");
+        name = string_value(content.get(), "general.name");
+        architecture = string_value(content.get(), "general.architecture");
         const auto add = [&](const void * data, size_t size) { out.append(static_cast<const char *>(data), size); };
         const auto text = [&](const char * value) { add(value, std::strlen(value) + 1); };
         for (int64_t i = 0; i < gguf_get_n_kv(content.get()); ++i) {
@@ -264,10 +281,10 @@ std::tuple<py::str, py::str, py::bytes> describe(const std::filesystem::path & f
                         text(gguf_get_arr_str(content.get(), i, j));
                     }
                 } else {
-                    add(gguf_get_arr_data(content.get(), i), n * width_of(item));
+                    add(gguf_get_arr_data(content.get(), i), n * bytes_of_type(item));
                 }
             } else {
-                add(gguf_get_val_data(content.get(), i), width_of(type));
+                add(gguf_get_val_data(content.get(), i), bytes_of_type(type));
             }
         }
         for (ggml_tensor * t = ggml_get_first_tensor(meta); t != nullptr; t = ggml_get_next_tensor(meta, t)) {
@@ -283,18 +300,22 @@ std::tuple<py::str, py::str, py::bytes> describe(const std::filesystem::path & f
 
 void add_model(py::module_ & m) {
     py::class_<Model, ModelPtr>(m, "Model")
-        .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers") = -1, py::kw_only(), py::arg("split_mode") = static_cast<int>(LLAMA_SPLIT_MODE_LAYER),
-             py::arg("main_gpu") = 0, py::arg_v("tensor_split", std::vector<float>(), "()"), py::arg("use_mmap") = true, py::arg("use_mlock") = false,
-             py::arg_v("rpc_servers", std::vector<std::string>(), "()"), py::arg("progress") = py::none())
+        .def(py::init(&load), py::arg("path"), py::arg("n_gpu_layers") = -1, py::kw_only(),
+             py::arg("split_mode") = static_cast<int>(LLAMA_SPLIT_MODE_LAYER), py::arg("main_gpu") = 0,
+             py::arg_v("tensor_split", std::vector<float>(), "()"), py::arg("use_mmap") = true,
+             py::arg("use_mlock") = false, py::arg_v("rpc_servers", std::vector<std::string>(), "()"),
+             py::arg("progress") = py::none())
         .def_property_readonly("metadata", &metadata)
-        .def_property_readonly("description", [](const Model & s) {
-            char text[256];
-            llama_model_desc(s.model.get(), text, sizeof text);
-            return std::string(text);
-        })
+        .def_property_readonly("description",
+                               [](const Model & s) {
+                                   char text[256];
+                                   llama_model_desc(s.model.get(), text, sizeof text);
+                                   return std::string(text);
+                               })
         .def_property_readonly("n_vocab", [](const Model & s) { return llama_vocab_n_tokens(s.vocab()); })
         .def_property_readonly("n_layer", [](const Model & s) { return llama_model_n_layer(s.model.get()); })
-        .def_property_readonly("n_layer_nextn", [](const Model & s) { return llama_model_n_layer_nextn(s.model.get()); })
+        .def_property_readonly("n_layer_nextn",
+                               [](const Model & s) { return llama_model_n_layer_nextn(s.model.get()); })
         .def_property_readonly("n_embd", [](const Model & s) { return llama_model_n_embd(s.model.get()); })
         .def_property_readonly("n_head", [](const Model & s) { return llama_model_n_head(s.model.get()); })
         .def_property_readonly("n_head_kv", [](const Model & s) { return llama_model_n_head_kv(s.model.get()); })
@@ -304,15 +325,20 @@ void add_model(py::module_ & m) {
         .def_property_readonly("eos", [](const Model & s) { return llama_vocab_eos(s.vocab()); })
         .def_property_readonly("newline", [](const Model & s) { return llama_vocab_nl(s.vocab()); })
         .def_property_readonly("add_bos", [](const Model & s) { return llama_vocab_get_add_bos(s.vocab()); })
-        .def_property_readonly("has_vocab", [](const Model & s) { return llama_vocab_type(s.vocab()) != LLAMA_VOCAB_TYPE_NONE; })
-        .def_property_readonly("has_learned_positions", [](const Model & s) { return triattn::has_learned_positions(s.model.get()); })
-        .def_property_readonly("long_rope_threshold", [](const Model & s) { return triattn::long_rope_threshold(s.model.get()); })
+        .def_property_readonly("has_vocab",
+                               [](const Model & s) { return llama_vocab_type(s.vocab()) != LLAMA_VOCAB_TYPE_NONE; })
+        .def_property_readonly("has_learned_positions",
+                               [](const Model & s) { return triattn::has_learned_positions(s.model.get()); })
+        .def_property_readonly("long_rope_threshold",
+                               [](const Model & s) { return triattn::long_rope_threshold(s.model.get()); })
         .def_property_readonly("has_long_rope", [](const Model & s) { return triattn::has_long_rope(s.model.get()); })
         .def("use_long_rope", [](Model & s) { triattn::use_long_rope(s.model.get()); })
-        .def("is_end", [](const Model & s, llama_token token) { return llama_vocab_is_eog(s.vocab(), token); }, py::arg("token"))
+        .def(
+            "is_end", [](const Model & s, llama_token token) { return llama_vocab_is_eog(s.vocab(), token); },
+            py::arg("token"))
         .def("tokenize", &tokenize, py::arg("text"), py::arg("add_special"), py::arg("parse_special"))
         .def("piece", &piece, py::arg("token"), py::arg("special"));
-    m.def("describe_gguf", &describe, py::arg("path"));
+    m.def("describe_gguf", &describe_gguf, py::arg("path"));
 }
 
 }  // namespace pytriattn

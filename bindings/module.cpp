@@ -10,11 +10,16 @@ PYBIND11_MODULE(_core, m) {
     add_model(m);
     add_rope_overrides(m);
     add_stats(m);
+    add_records(m);
+    add_eviction_view(m);
+    add_settings(m);
+    add_rules(m);
+    add_attention(m);
     add_engine(m);
     add_sampler(m);
     add_chat(m);
     add_context(m);
     add_adapters(m);
-    add_reference_loop(m);
+    add_testing(m);
     add_rpc(m);
 }

@@ -1,20 +1,28 @@
 // A greedy decoding loop over llama.cpp with nothing of ours in it: what tools/ compares our own loop with.
 #include "bindings.h"
+#include "repr.h"
 
 #include <chrono>
 
 namespace pytriattn {
 namespace {
 
-struct SamplerFree { void operator()(llama_sampler * s) const { llama_sampler_free(s); } };
+struct SamplerFree {
+    void operator()(llama_sampler * s) const { llama_sampler_free(s); }
+};
 
-std::pair<double, std::vector<llama_token>> run(const Model & model, const array<llama_token> & prompt, int n_generate, int n_ctx, int n_threads) {
+struct ReferenceRun {
+    double seconds;
+    std::vector<llama_token> tokens;
+};
+
+ReferenceRun run(const Model & model, const array<llama_token> & prompt, int n_generate, int n_ctx, int n_threads) {
     std::vector<llama_token> tokens = to_vector(prompt);
     std::vector<llama_token> generated;
     const py::gil_scoped_release release;
     llama_context_params params = llama_context_default_params();
-    params.n_ctx           = static_cast<uint32_t>(n_ctx);
-    params.n_threads       = n_threads;
+    params.n_ctx = static_cast<uint32_t>(n_ctx);
+    params.n_threads = n_threads;
     params.n_threads_batch = n_threads;
     const llama_context_ptr ctx(llama_init_from_model(model.model.get(), params));
     if (!ctx) {
@@ -42,9 +50,14 @@ std::pair<double, std::vector<llama_token>> run(const Model & model, const array
 
 }  // namespace
 
-void add_reference_loop(py::module_ & m) {
-    m.def("reference_loop", &run, py::arg("model"), py::arg("prompt"), py::kw_only(), py::arg("n_generate"), py::arg("n_ctx"), py::arg("n_threads"),
-          "Seconds for n_generate greedy steps after the prompt, and the tokens.");
+void add_reference_loop(py::module_ & testing) {
+    auto reference = py::class_<ReferenceRun>(testing, "ReferenceRun", "A run of reference_loop().")
+                         .def_readonly("seconds", &ReferenceRun::seconds, "Seconds of the steps after the prompt.")
+                         .def_readonly("tokens", &ReferenceRun::tokens, "The tokens that were drawn.");
+    add_repr(reference, {"seconds", "tokens"});
+    testing.def("reference_loop", &run, py::arg("model"), py::arg("prompt"), py::kw_only(), py::arg("n_generate"),
+                py::arg("n_ctx"), py::arg("n_threads"),
+                "Decode greedily over llama.cpp alone, n_generate tokens after the prompt.");
 }
 
 }  // namespace pytriattn

@@ -29,9 +29,10 @@ void resolve_triggers(const Model & model, common_params_sampling & settings) {
         if (trigger.type != COMMON_GRAMMAR_TRIGGER_TYPE_WORD) {
             continue;
         }
-        const std::vector<llama_token> tokens = common_tokenize(model.vocab(), trigger.value, /*add_special*/ false, /*parse_special*/ true);
+        const std::vector<llama_token> tokens =
+            common_tokenize(model.vocab(), trigger.value, /*add_special*/ false, /*parse_special*/ true);
         if (tokens.size() == 1 && settings.preserved_tokens.count(tokens[0]) > 0) {
-            trigger.type  = COMMON_GRAMMAR_TRIGGER_TYPE_TOKEN;
+            trigger.type = COMMON_GRAMMAR_TRIGGER_TYPE_TOKEN;
             trigger.token = tokens[0];
         }
     }
@@ -42,7 +43,8 @@ std::unique_ptr<Sampler> make(std::shared_ptr<Model> model, common_params_sampli
     const int32_t n_vocab = llama_vocab_n_tokens(model->vocab());
     for (const llama_logit_bias & bias : settings.logit_bias) {
         if (bias.token < 0 || bias.token >= n_vocab) {
-            throw triattn::InvalidTokenError("logit_bias: token " + std::to_string(bias.token) + " is not in the vocabulary of " + std::to_string(n_vocab));
+            throw triattn::InvalidTokenError("logit_bias: token " + std::to_string(bias.token) +
+                                             " is not in the vocabulary of " + std::to_string(n_vocab));
         }
     }
     if (settings.ignore_eos) {
@@ -118,17 +120,19 @@ llama_token Sampler::sample(llama_context * ctx, int row) {
 void Sampler::process(const std::vector<float> & logits, float * out) {
     const py::gil_scoped_acquire gil;
     const auto n = static_cast<py::ssize_t>(logits.size());
-    const py::object answer = processor_(to_array(tokens_, {static_cast<py::ssize_t>(tokens_.size())}), to_array(logits, {n}));
+    const py::object answer =
+        processor_(to_array(tokens_, {static_cast<py::ssize_t>(tokens_.size())}), to_array(logits, {n}));
     const auto values = array<float>::ensure(answer);
     if (!values || values.ndim() != 1 || values.size() != n) {
-        throw py::value_error("a logits_processor must return " + std::to_string(n) + " logits, one for each token of the vocabulary");
+        throw py::value_error("a logits_processor must return " + std::to_string(n) +
+                              " logits, one for each token of the vocabulary");
     }
     std::copy(values.data(), values.data() + n, out);
 }
 
 void Sampler::set_logits_processor(LogitsProcessor processor, std::vector<llama_token> prompt) {
     processor_ = std::move(processor);
-    tokens_    = std::move(prompt);
+    tokens_ = std::move(prompt);
 }
 
 void add_sampler(py::module_ & m) {
@@ -164,11 +168,19 @@ void add_sampler(py::module_ & m) {
         .def_readwrite("grammar_lazy", &Settings::grammar_lazy)
         .def("set_grammar", &set_grammar, py::arg("kind"), py::arg("text"))
         .def("set_order", &set_order, py::arg("names"))
-        .def("add_logit_bias", [](Settings & s, llama_token token, float bias) { s.logit_bias.push_back({token, bias}); }, py::arg("token"), py::arg("bias"))
-        .def("add_trigger", [](Settings & s, int kind, const std::string & value, llama_token token) {
-            s.grammar_triggers.push_back({static_cast<common_grammar_trigger_type>(kind), value, token});
-        }, py::arg("kind"), py::arg("value"), py::arg("token"))
-        .def("preserve_token", [](Settings & s, llama_token token) { s.preserved_tokens.insert(token); }, py::arg("token"));
+        .def(
+            "add_logit_bias",
+            [](Settings & s, llama_token token, float bias) { s.logit_bias.push_back({token, bias}); },
+            py::arg("token"), py::arg("bias"))
+        .def(
+            "add_trigger",
+            [](Settings & s, int kind, const std::string & value, llama_token token) {
+                s.grammar_triggers.push_back({static_cast<common_grammar_trigger_type>(kind), value, token});
+            },
+            py::arg("kind"), py::arg("value"), py::arg("token"))
+        .def(
+            "preserve_token", [](Settings & s, llama_token token) { s.preserved_tokens.insert(token); },
+            py::arg("token"));
     py::class_<Sampler>(m, "Sampler")
         .def(py::init(&make), py::arg("model"), py::arg("settings"))
         .def("accept", &Sampler::accept, py::arg("token"))

@@ -11,13 +11,13 @@ class Sampler {
 public:
     Sampler(std::shared_ptr<Model> model, common_params_sampling settings);
 
-    // Draws from the logits of a row of the context's last batch (negative: from the end) and remembers the token. May be called
-    // without the GIL.
+    // Draws from the logits of a row of the context's last batch (negative: from the end) and remembers the token. May
+    // be called without the GIL.
     llama_token sample(llama_context * ctx, int row);
 
     using LogitsProcessor = py::typing::Callable<array<float>(array<llama_token>, array<float>)>;
-    // `processor(tokens, logits)` is called before each token is drawn and returns the logits to draw from; `tokens` begin
-    // with `prompt`.
+    // `processor(tokens, logits)` is called before each token is drawn and returns the logits to draw from; `tokens`
+    // begin with `prompt`.
     void set_logits_processor(LogitsProcessor processor, std::vector<llama_token> prompt);
 
     // Makes the sampler aware of a token that was not drawn by it (the prompt), for penalties.

@@ -25,7 +25,8 @@ public:
     Worker(const Worker &) = delete;
     Worker & operator=(const Worker &) = delete;
 
-    // Runs `job` and returns when it has ended, with its exception if it threw one. Meanwhile calls `watch` every few hundredths of a second.
+    // Runs `job` and returns when it has ended, with its exception if it threw one. Meanwhile calls `watch` every few
+    // hundredths of a second.
     void run(std::function<void()> job, const std::function<void()> & watch) {
         std::unique_lock<std::mutex> lock(mutex_);
         job_ = std::move(job);

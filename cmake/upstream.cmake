@@ -19,7 +19,7 @@ else()
 endif()
 
 set(GGML_RPC ON CACHE BOOL "" FORCE)        # devices of other machines
-set(GGML_RPC_RDMA OFF CACHE BOOL "" FORCE)  # would link libibverbs wherever it is found; connections are TCP here (bindings/rpc_link.h)
+set(GGML_RPC_RDMA OFF CACHE BOOL "" FORCE)  # would link libibverbs wherever it is found; connections are TCP here (bindings/rpc/link.h)
 
 include(cmake/ggml.cmake)
 add_subdirectory(${LLAMA_CPP_DIR} ${CMAKE_BINARY_DIR}/llama.cpp EXCLUDE_FROM_ALL)

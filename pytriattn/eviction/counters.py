@@ -56,24 +56,24 @@ class KVStats(TypedDict):
 
 def kv_stats_of(context: core.Context, prompts: PromptCounters) -> KVStats:
     """Return the figures of a context."""
-    c, seconds = context.counters(), context.seconds()
+    counters, seconds = context.counters(), context.seconds()
     return KVStats(
         prompt_tokens_reused=prompts.n_reused,
         prompt_tokens_read=prompts.n_read,
         prompt_rereads=prompts.n_rereads,
-        tokens_seen=c["n_tokens"],
-        cells_used=c["cells_used"],
-        cells_allocated=c["cells_allocated"],
-        kv_bytes=c["k_bytes"] + c["v_bytes"],
-        k_bytes=c["k_bytes"],
-        v_bytes=c["v_bytes"],
-        recurrent_bytes=c["recurrent_bytes"],
+        tokens_seen=counters.n_tokens,
+        cells_used=counters.cells_used,
+        cells_allocated=counters.cells_allocated,
+        kv_bytes=counters.k_bytes + counters.v_bytes,
+        k_bytes=counters.k_bytes,
+        v_bytes=counters.v_bytes,
+        recurrent_bytes=counters.recurrent_bytes,
         device_bytes=context.device_bytes(),
-        evictions=c["n_evictions"],
-        tokens_evicted=c["n_tokens_evicted"],
-        tokens_decoded=c["n_decoded"],
-        scoring_seconds=seconds["scoring"],
-        selection_seconds=seconds["selection"],
-        compaction_seconds=seconds["compaction"],
-        decoding_seconds=seconds["decoding"],
+        evictions=counters.n_evictions,
+        tokens_evicted=counters.n_tokens_evicted,
+        tokens_decoded=counters.n_decoded,
+        scoring_seconds=seconds.scoring,
+        selection_seconds=seconds.selection,
+        compaction_seconds=seconds.compaction,
+        decoding_seconds=seconds.decoding,
     )

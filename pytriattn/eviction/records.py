@@ -38,11 +38,11 @@ class EvictionReporter:
     def __init__(self, callback: Callable[[Eviction], object], context: core.Context) -> None:
         """Note evictions of a context from now on."""
         self._callback = callback
-        self._layers = [layer for layer, *_ in context.layers]
+        self._layers = [layer.layer for layer in context.layers]
         context.record_evictions(True)
 
     def report(self, context: core.Context) -> None:
         """Call back with what has happened since the last time."""
-        for sequence, position, n_before, n_after, layers in context.take_evictions():
-            evicted = dict(zip(self._layers, layers, strict=True))
-            self._callback(Eviction(sequence, position, n_before, n_after, evicted))
+        for record in context.take_evictions():
+            evicted = dict(zip(self._layers, record.evicted, strict=True))
+            self._callback(Eviction(record.seq, record.position, record.n_before, record.n_after, evicted))

@@ -150,7 +150,9 @@ def plan_compaction(kept: npt.ArrayLike, slots: npt.ArrayLike | None = None) -> 
     """
     array = np.asarray(kept, dtype=np.bool_)
     cells = np.arange(array.shape[-1], dtype=np.uint32) if slots is None else np.asarray(slots, dtype=np.uint32)
-    return CompactionPlan(*core.plan_compaction(array, cells))
+    plan = core.plan_compaction(array, cells)
+    moves = [[[(move.source, move.target) for move in head] for head in layer] for layer in plan.moves]
+    return CompactionPlan(plan.freed, moves)
 
 
 def _unprotected_mask(protected: npt.ArrayLike | None, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:

@@ -105,8 +105,7 @@ class CacheOptions:
             ContextError: a cache of this size or these types cannot be made.
             UnsupportedModelError: nothing can be evicted from this model's cache.
         """
-        return core.Context(
-            model=model,
+        params = core.DecoderParams(
             n_ctx=self.n_ctx,
             n_batch=self.n_batch,
             n_ubatch=self.n_ubatch,
@@ -118,8 +117,8 @@ class CacheOptions:
             rope=self.rope.to_native(),
             eviction=None if self.eviction is None else self.eviction.to_native(),
             full_prefill=self.prefill == "full",
-            stats=None if self.eviction is None else stats,
         )
+        return core.Context(model, params, None if self.eviction is None else stats)
 
     def describe_state(self, model_sha256: str, n_cells: int) -> dict[str, Any]:
         """Return all that has to be the same where a saved state is loaded."""

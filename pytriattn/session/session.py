@@ -66,7 +66,7 @@ class Session(LoadedModel):
         self._n_ctx = opened.options.n_ctx
         self._n_ctx_train = opened.model.n_ctx_train
         self._eviction = opened.options.eviction
-        n_cells = opened.context.counters()["cells_allocated"]
+        n_cells = opened.context.counters().cells_allocated
         self._made_with = opened.options.describe_state(opened.identity.sha256, n_cells)
         self._protect_prompt = protect_prompt
         self._reuse_evicted = reuse_evicted
@@ -119,7 +119,8 @@ class Session(LoadedModel):
                 context.read(0, tokens[n_kept:], n_protected)
                 found: list[tuple[float, list[tuple[int, float]]]] = []
             else:
-                found = context.read_with_logprobs(0, tokens, n_protected, n_top_logprobs)
+                rows = context.read_with_logprobs(0, tokens, n_protected, n_top_logprobs)
+                found = [_as_pairs(row) for row in rows]
             self._tokens, self._n_protected = tokens.tolist(), n_protected
         self._report_evictions()
         return found
@@ -187,7 +188,7 @@ class Session(LoadedModel):
         """
         if self._eviction is None:
             return None
-        return self._eviction.budget + self._eviction.interval - self._open_context().counters()["cells_used"]
+        return self._eviction.budget + self._eviction.interval - self._open_context().counters().cells_used
 
     def eval_logits(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         """Read tokens after those that have been read, evicting exactly where decoding would; return the logits after each.
@@ -229,12 +230,12 @@ class Session(LoadedModel):
         self._check_fits(len(self._tokens) + len(array), protected=False)
         self.forget_cancellation()
         with self._forgetting_on_failure():
-            logprobs, is_best = context.score(array, first)
+            scores = context.score(array, first)
             self._call += 1
             self._n_in_steps = 0
             self._tokens += array.tolist()
         self._report_evictions()
-        return ScoredTokens(logprobs, is_best.astype(np.bool_), 0)
+        return ScoredTokens(scores.logprobs, scores.is_best, 0)
 
     def truncate(self, n: int) -> int:
         """Forget what has been read after the first `n` tokens; return how many are left: `n` or none.
@@ -298,7 +299,7 @@ class Session(LoadedModel):
         context = self._open_context()
         saved.check({**self._made_with, "llama.cpp": core.LLAMA_CPP_COMMIT}, source)
         self.reset()
-        context.load(saved.cells, saved.origins, saved.n_past, saved.n_protected)
+        context.load(saved.to_native())
         self._tokens, self._n_protected = saved.tokens.tolist(), saved.n_protected
 
     @property
@@ -359,7 +360,7 @@ class Session(LoadedModel):
 
     def next_logprobs(self, token: int, n_top: int) -> tuple[float, list[tuple[int, float]]]:
         """Return the log-probability of `token` as the next one, and the `n_top` likeliest tokens with theirs."""
-        return self._open_context().row_logprobs(-1, token, n_top)
+        return _as_pairs(self._open_context().row_logprobs(-1, token, n_top))
 
     def logprobs(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         """Return the natural-log probability of each token after the first, given those before it.
@@ -399,9 +400,9 @@ class Session(LoadedModel):
         read = np.asarray(self._tokens[: self._n_in_steps], dtype=np.int32)
         common = _n_common(read[: first - 1], tokens)
         if first == len(tokens) - 1 == len(read) - 1 and context.n_rows > 1 and _n_common(read[:-1], tokens) == first:
-            logprob, [(best, _)] = context.row_logprobs(-2, int(tokens[-1]), 1)
+            row = context.row_logprobs(-2, int(tokens[-1]), 1)
             return ScoredTokens(
-                np.array([logprob], dtype=np.float32), np.array([best == tokens[-1]], dtype=np.bool_), len(tokens)
+                np.array([row.logprob], dtype=np.float32), np.array([row.top[0].token == tokens[-1]]), len(tokens)
             )
         self.forget_cancellation()
         # other steps would be other matrix products, whose rounding differs
@@ -412,10 +413,10 @@ class Session(LoadedModel):
         else:
             self._call += 1
         with self._forgetting_on_failure():
-            logprobs, is_best = context.score(tokens[n_kept:], first - n_kept)
+            scores = context.score(tokens[n_kept:], first - n_kept)
             self._tokens, self._n_in_steps, self._n_protected = tokens.tolist(), len(tokens), 0
         self._report_evictions()
-        return ScoredTokens(logprobs, is_best.astype(np.bool_), n_kept)
+        return ScoredTokens(scores.logprobs, scores.is_best, n_kept)
 
     def warn_beyond_training(self, n_tokens: int) -> None:
         """Warn, the first time, of a text of `n_tokens` that goes beyond what the model was trained for."""
@@ -462,12 +463,12 @@ class Session(LoadedModel):
     @property
     def attention_layers(self) -> list[int]:
         """Indices of the layers with full attention, those that are evicted from."""
-        return [layer for layer, *_ in self._open_context().layers]
+        return [layer.layer for layer in self._open_context().layers]
 
     @property
     def attention_heads(self) -> list[tuple[int, int]]:
         """The (layer, KV head) pairs that are evicted from, in order."""
-        return [(layer, head) for layer, n_head_kv, *_ in self._open_context().layers for head in range(n_head_kv)]
+        return [(layer.layer, head) for layer in self._open_context().layers for head in range(layer.n_head_kv)]
 
     def reset(self) -> None:
         """Forget what has been read."""
@@ -573,6 +574,10 @@ class Session(LoadedModel):
         if self._context is None:
             raise ClosedError("this Llama has been closed")
         return self._context
+
+
+def _as_pairs(found: core.TokenLogprobs) -> tuple[float, list[tuple[int, float]]]:
+    return found.logprob, [(best.token, best.logprob) for best in found.top]
 
 
 def _n_common(read: npt.NDArray[np.int32], tokens: npt.NDArray[np.int32]) -> int:

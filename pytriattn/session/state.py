@@ -43,6 +43,12 @@ class SavedState:
     n_past: int
     n_protected: int
 
+    def to_native(self) -> core.SavedSequence:
+        """Return what the engine puts back into a context."""
+        return core.SavedSequence(
+            cells=self.cells, origins=self.origins, n_tokens=self.n_past, n_protected=self.n_protected
+        )
+
     def to_bytes(self) -> bytes:
         """Return the state as bytes, with a checksum."""
         parts = (self.tokens.astype("<i4").tobytes(), self.cells, self.origins)
@@ -120,12 +126,12 @@ def read_state(state: bytes | str | os.PathLike[str]) -> tuple[SavedState, str]:
 
 def context_state(context: core.Context, tokens: list[int], made_with: dict[str, Any]) -> SavedState:
     """Return the state of a context that has read `tokens`."""
-    cells, origins, n_past, n_protected = context.save()
+    saved = context.save()
     return SavedState(
         {**made_with, "llama.cpp": core.LLAMA_CPP_COMMIT},
         np.array(tokens, dtype=np.int32),
-        cells,
-        origins,
-        n_past,
-        n_protected,
+        saved.cells,
+        saved.origins,
+        saved.n_tokens,
+        saved.n_protected,
     )

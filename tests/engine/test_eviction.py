@@ -35,10 +35,14 @@ from support.tiny_context import Tiny, TinyContext, Tokens
 def test_cache_types(tiny: Tiny, random_tokens: Tokens, arch: str, types: tuple[str, str]) -> None:
     context = TinyContext(tiny(arch), budget=96, type_k=types[0], type_v=types[1]).context
     context.read(0, random_tokens[:120], 0)
-    before, slot_of = snapshot(context, types), {pos: slot for slot, pos in context.cells()}
+    before, slot_of = snapshot(context, types), {cell.position: cell.slot for cell in core.testing.cells(context)}
     context.evict()
     assert misplaced_rows(context, types, before, slot_of) == 0
-    heads = [context.kept_positions(0, layer, head).tolist() for layer, n, *_ in context.layers for head in range(n)]
+    heads = [
+        context.kept_positions(0, layer.layer, head).tolist()
+        for layer in context.layers
+        for head in range(layer.n_head_kv)
+    ]
     assert len({tuple(head) for head in heads}) > 1  # heads really keep different keys
 
 
@@ -54,10 +58,10 @@ def test_kept_sets_hardly_depend_on_the_cache_type(
         context.evict()
         kept.append(
             {
-                (layer, head, p)
-                for layer, n, *_ in context.layers
-                for head in range(n)
-                for p in context.kept_positions(0, layer, head)
+                (layer.layer, head, p)
+                for layer in context.layers
+                for head in range(layer.n_head_kv)
+                for p in context.kept_positions(0, layer.layer, head)
             }
         )
     assert len(kept[0] & kept[1]) / len(kept[0]) >= agreement
@@ -70,14 +74,14 @@ def test_origin_map_survives_many_evictions(tiny: Tiny, random_tokens: Tokens) -
     rows: dict[tuple[int, int, int, int], bytes] = {}
     for i, token in enumerate(random_tokens[:400]):
         evicting.step([0], [int(token)])
-        newest = dict((pos, slot) for slot, pos in evicting.cells())[i]
+        newest = {cell.position: cell.slot for cell in core.testing.cells(evicting)}[i]
         # a new row is never moved in the step that makes it: it is within the window
         for (layer, value, head), table in snapshot(evicting, ("f16", "f16")).items():
             rows[layer, value, head, i] = table[newest].tobytes()
-    assert evicting.counters()["n_evictions"] == 9
+    assert evicting.counters().n_evictions == 9
     after = snapshot(evicting, ("f16", "f16"))
-    cells = [slot for slot, _ in evicting.cells()]
-    for layer, n_head_kv, *_ in evicting.layers:
+    cells = [cell.slot for cell in core.testing.cells(evicting)]
+    for layer, n_head_kv in ((layer.layer, layer.n_head_kv) for layer in evicting.layers):
         for head in range(n_head_kv):
             kept = evicting.kept_positions(0, layer, head)
             assert len(set(kept.tolist())) == len(kept) == len(cells)
@@ -92,10 +96,10 @@ def test_sinks_window_and_protected_prompt_stay(tiny: Tiny, random_tokens: Token
     context.read(0, random_tokens[:40], 40)
     for token in random_tokens[40:300]:
         context.step([0], [int(token)])
-    assert context.counters()["n_evictions"] >= 5
-    for layer, n_head_kv, *_ in context.layers:
-        for head in range(n_head_kv):
-            kept = set(context.kept_positions(0, layer, head).tolist())
+    assert context.counters().n_evictions >= 5
+    for layer in context.layers:
+        for head in range(layer.n_head_kv):
+            kept = set(context.kept_positions(0, layer.layer, head).tolist())
             assert set(range(40)) <= kept
             assert set(range(284, 300)) <= kept
 
@@ -121,7 +125,7 @@ def test_an_eviction_is_due_when_the_interval_is_full(tiny: Tiny, random_tokens:
     lengths = []
     for token in random_tokens[6:46]:
         context.step([0], [int(token)])
-        lengths.append(context.counters()["cells_used"])
+        lengths.append(context.counters().cells_used)
     assert lengths == [*range(7, 32), *range(24, 32), *range(24, 31)]
 
 
@@ -137,7 +141,7 @@ def test_sequences_have_budgets_of_their_own(tiny: Tiny, random_tokens: Tokens, 
         for token in text[150:]:
             context.step([0], [int(token)])
         alone.append(
-            (context.logits(0), [context.kept_positions(0, layer, 0).tolist() for layer, *_ in context.layers])
+            (context.logits(0), [context.kept_positions(0, layer.layer, 0).tolist() for layer in context.layers])
         )
     together = TinyContext(tiny(arch), budget=96, n_seq_max=2, kv_unified=kv_unified).context
     for seq, text in enumerate(texts):
@@ -145,7 +149,7 @@ def test_sequences_have_budgets_of_their_own(tiny: Tiny, random_tokens: Tokens, 
     for pair in zip(texts[0][150:], texts[1][150:], strict=True):
         together.step([0, 1], [int(token) for token in pair])
     for seq, (logits, kept) in enumerate(alone):
-        found = [together.kept_positions(seq, layer, 0).tolist() for layer, *_ in together.layers]
+        found = [together.kept_positions(seq, layer.layer, 0).tolist() for layer in together.layers]
         if kv_unified:
             # flash attention on the CPU sums in float16, in the order of the cells, which are others here: near-ties may fall otherwise
             assert all(len(set(a) & set(b)) >= 0.95 * len(a) for a, b in zip(found, kept, strict=True))
@@ -175,9 +179,9 @@ def test_repeated_runs_are_identical(tiny: Tiny, random_tokens: Tokens) -> None:
         runs = []
         for _ in range(2):
             context.clear()
-            before = context.counters()["n_evictions"]
+            before = context.counters().n_evictions
             context.read(0, random_tokens[:500], 0)
-            assert context.counters()["n_evictions"] - before >= 2
+            assert context.counters().n_evictions - before >= 2
             runs.append((context.kept_positions(0, 1, 1).tolist(), context.logits(0).tolist()))
         assert runs[0] == runs[1]
 
@@ -207,7 +211,7 @@ def test_sliding_windows_larger_than_the_budget(
     for token in random_tokens[:40]:
         context.step([0], [int(token)])
     assert np.isfinite(context.logits(0)).all()
-    assert context.counters()["cells_used"] < 128
+    assert context.counters().cells_used < 128
 
 
 def test_memory_is_what_the_budget_says(tiny: Tiny) -> None:
@@ -231,7 +235,7 @@ def test_alibi_depends_on_where_keys_lie(tiny: Tiny, random_tokens: Tokens) -> N
             TinyContext(tiny("bloom"), mode=mode)
     context = TinyContext(tiny("bloom"), mode="recent").context
     context.read(0, random_tokens[:200], 0)
-    assert context.counters()["n_evictions"] > 0
+    assert context.counters().n_evictions > 0
 
 
 def test_learned_positions_end_where_their_table_does(tiny: Tiny, random_tokens: Tokens) -> None:
@@ -239,7 +243,7 @@ def test_learned_positions_end_where_their_table_does(tiny: Tiny, random_tokens:
     with pytest.raises(ContextError, match="learned positions, and only 2048"):
         TinyContext(tiny("gpt2"), n_ctx=2049)
     model = core.Model(str(tiny("gpt2")))
-    with pytest.raises(ContextError, match="learned positions up to 2048"):
+    with pytest.raises(ContextError, match="learned positions, and only 2048"):
         core.calibrate(model, np.resize(random_tokens, 4096), n_ctx=2049, n_ubatch=128, n_threads=1)
     context = TinyContext(tiny("gpt2"), n_ctx=2048).context
     context.read(0, np.resize(random_tokens, 2048), 0)
@@ -263,14 +267,14 @@ def test_full_prefill_prunes_once(tiny: Tiny, random_tokens: Tokens) -> None:
     context = TinyContext(tiny("llama"), budget=96, n_ctx=2048, full_prefill=True).context
     context.read(0, random_tokens[:1000], 0)
     counters = context.counters()
-    assert (counters["n_evictions"], counters["cells_used"], counters["n_tokens_evicted"]) == (1, 96, 904)
+    assert (counters.n_evictions, counters.cells_used, counters.n_tokens_evicted) == (1, 96, 904)
 
 
 def test_no_room_for_a_shared_cell(tiny: Tiny) -> None:
     model = core.Model(str(tiny("llama")))
     with pytest.raises(ContextError, match="n_seq_max is 1"):
-        core.Context(model=model, n_ctx=256).read(1, np.arange(3, dtype=np.int32), 0)
-    context = core.Context(model=model, n_ctx=256, n_seq_max=2)
+        core.Context(model, core.DecoderParams(n_ctx=256)).read(1, np.arange(3, dtype=np.int32), 0)
+    context = core.Context(model, core.DecoderParams(n_ctx=256, n_seq_max=2))
     with pytest.raises(ContextError, match="once"):
         context.step([0, 0], [1, 2])
 
@@ -299,11 +303,13 @@ def test_an_error_while_decoding_clears_the_context(tiny: Tiny, random_tokens: T
         64,
     )
     context = core.Context(
-        model=model,
-        n_ctx=4096,
-        n_threads=2,
-        stats=broken,
-        eviction=core.EvictionConfig(mode="per_layer_head", budget=96, interval=32, window=16),
+        model,
+        core.DecoderParams(
+            n_ctx=4096,
+            n_threads=2,
+            eviction=core.EvictionConfig(mode="per_layer_head", budget=96, interval=32, window=16),
+        ),
+        broken,
     )
     with pytest.raises(DecodeError, match="not finite"):
         context.read(0, random_tokens[:400], 0)

@@ -22,9 +22,9 @@ pytestmark = pytest.mark.skipif(not GPUS, reason="no GPU")
 
 def used_rows(context: Any, layer: int, value: bool) -> npt.NDArray[np.uint8]:
     """Return the stored rows of the cells in use, by position: [n_keys, bytes]."""
-    rows = np.frombuffer(context.cache_rows(0, layer, value), np.uint8)
-    slots = [slot for slot, _ in sorted(context.cells(), key=lambda cell: cell[1])]
-    return rows.reshape(context.counters()["cells_allocated"], -1)[slots]
+    rows = np.frombuffer(core.testing.cache_rows(context, 0, layer, value), np.uint8)
+    slots = [cell.slot for cell in core.testing.cells(context)]
+    return rows.reshape(context.counters().cells_allocated, -1)[slots]
 
 
 def errors_after_steps(cpu: Any, others: Sequence[Any], tokens: Sequence[int]) -> list[float]:
@@ -44,28 +44,27 @@ def evict_everywhere(path: pathlib.Path, mode: str, cache: str) -> None:
     models = [core.Model(str(path), layers) for layers in (0, -1, (n_layers(path) + 1) // 2)]
     stats, eviction = measured(models[0]), core.EvictionConfig(mode=mode, budget=96, interval=64, window=16, seed=5)
     options: dict[str, Any] = {"n_ctx": 1024, "n_threads": 2, "type_k": cache, "type_v": cache}
-    cpu, *others = (core.Context(model=model, eviction=eviction, stats=stats, **options) for model in models)
+    cpu, *others = (core.Context(model, core.DecoderParams(eviction=eviction, **options), stats) for model in models)
     tokens = np.random.default_rng(7).integers(0, 250, 150, dtype=np.int32)
     cpu.read(seq=0, tokens=tokens[:100])
     for _ in range(3):
         cpu.read(seq=0, tokens=tokens[100:140])
         state = cpu.save()
         for context in others:
-            context.load(*state)
-            for found, expected in zip(context.scores(), cpu.scores(), strict=True):
+            context.load(state)
+            for found, expected in zip(core.testing.scores(context), core.testing.scores(cpu), strict=True):
                 np.testing.assert_allclose(found, expected, atol=1e-5 * float(np.abs(expected).max()))
         before = errors_after_steps(cpu, others, tokens[140:143].tolist())
         for context in (cpu, *others):
-            context.load(*state)
+            context.load(state)
             context.evict()
         for context in others:
-            for layer, n_head_kv, _, n_value in cpu.layers:
-                for head in range(n_head_kv):
-                    np.testing.assert_array_equal(
-                        context.kept_positions(0, layer, head), cpu.kept_positions(0, layer, head)
-                    )
-                for value in (False, True) if n_value else (False,):
-                    np.testing.assert_array_equal(used_rows(context, layer, value), used_rows(cpu, layer, value))
+            for layer in cpu.layers:
+                of = layer.layer
+                for head in range(layer.n_head_kv):
+                    np.testing.assert_array_equal(context.kept_positions(0, of, head), cpu.kept_positions(0, of, head))
+                for value in (False, True) if layer.head_dim_v else (False,):
+                    np.testing.assert_array_equal(used_rows(context, of, value), used_rows(cpu, of, value))
         after = errors_after_steps(cpu, others, tokens[140:143].tolist())
         assert all(b < 3 * a + 1e-2 for a, b in zip(before, after, strict=True)), (before, after)
 

@@ -21,9 +21,9 @@ def test_every_device_has_the_operations_of_eviction(
     tiny: Callable[[str], pathlib.Path], arch: str, cache: str
 ) -> None:
     context = TinyContext(tiny(arch), type_k=cache, type_v=cache).context
-    assert context.missing_operations() == []
+    assert core.testing.missing_operations(context) == []
     for name in (device.name for device in core.device_list()):
-        missing = context.missing_operations(name)
+        missing = core.testing.missing_operations(context, name)
         # CUDA reads rows of this type only in whole blocks of 256: the engine then refuses it, and says so
         if cache == "iq4_nl":
             missing = [text for text in missing if not text.startswith("GET_ROWS from iq4_nl")]

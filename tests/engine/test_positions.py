@@ -31,10 +31,10 @@ def test_a_cache_that_would_take_the_wrong_frequencies_is_refused(tiny: Tiny) ->
     eviction = core.EvictionConfig(mode="recent", budget=128)
     model = core.Model(str(tiny("phi3")))
     with pytest.raises(UnsupportedModelError, match="up to 512 positions.*256 cells.*use_long_rope"):
-        core.Context(model=model, n_ctx=1024, eviction=eviction)
-    core.Context(model=model, n_ctx=512, eviction=eviction)
+        core.Context(model, core.DecoderParams(n_ctx=1024, eviction=eviction))
+    core.Context(model, core.DecoderParams(n_ctx=512, eviction=eviction))
     model.use_long_rope()
-    core.Context(model=model, n_ctx=1024, eviction=eviction)
+    core.Context(model, core.DecoderParams(n_ctx=1024, eviction=eviction))
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ class Run:
 
 def drive(context: Any, texts: Sequence[Tokens], sizes: Sequence[int] = (1,) * N) -> list[Run]:
     """Feed a text to each sequence, in steps of these sizes, and note what each step finds in the cache."""
-    heads = [(layer, head) for layer, n_head_kv, *_ in context.layers for head in range(n_head_kv)]
+    heads = [(layer.layer, head) for layer in context.layers for head in range(layer.n_head_kv)]
     n = sum(sizes)
     seen = np.zeros((2, len(texts), len(heads), n, n), dtype=bool)
     logits: list[dict[int, npt.NDArray[np.float32]]] = [{} for _ in texts]
@@ -104,7 +104,7 @@ def drive(context: Any, texts: Sequence[Tokens], sizes: Sequence[int] = (1,) * N
     for size in sizes:
         rows = slice(done, done + size)
         for seq in range(len(texts)):
-            labels = [position for _, position in context.cells(seq)]
+            labels = [cell.position for cell in core.testing.cells(context, seq)]
             for i, (layer, head) in enumerate(heads):
                 kept = context.kept_positions(seq, layer, head)
                 assert len(set(kept.tolist())) == len(kept) == len(labels)
@@ -133,7 +133,7 @@ def make_context(
     model, stats = calibrated(path)
     settings = {"type_k": cache.type, "type_v": cache.type, "flash_attn": cache.flash_attn, **options}
     eviction = None if mode is None else core.EvictionConfig(mode=mode, budget=96, interval=interval, window=16)
-    return core.Context(model=model, n_ctx=1024, n_threads=1, eviction=eviction, stats=stats, **settings)
+    return core.Context(model, core.DecoderParams(n_ctx=1024, n_threads=1, eviction=eviction, **settings), stats)
 
 
 @pytest.mark.parametrize("cache", [F32, F32_FACTORS], ids=str)
@@ -151,7 +151,7 @@ def test_modes_that_move_nothing_are_exact(tiny: Tiny, random_tokens: Tokens, mo
     path = tiny(cache.arch)
     context = make_context(path, cache, mode=mode)
     (run,) = drive(context, [random_tokens])
-    assert context.counters()["n_evictions"] == 5
+    assert context.counters().n_evictions == 5
     run.check(numpy_model(path), cache)
 
 
@@ -161,7 +161,7 @@ def test_every_query_sees_the_kept_keys(tiny: Tiny, random_tokens: Tokens, mode:
     path = tiny(cache.arch)
     context = make_context(path, cache, mode=mode)
     (run,) = drive(context, [random_tokens])
-    assert context.counters()["n_evictions"] == 5
+    assert context.counters().n_evictions == 5
     model = numpy_model(path)
     run.check(model, cache)
     # so that this test can fail: no key was evicted; rows were not moved; heads, or layers, hold what others should
@@ -182,7 +182,7 @@ def test_compaction_gives_the_logits_of_per_head_masks(tiny: Tiny, random_tokens
     path = tiny(F16_TILES.arch)
     context = make_context(path, F16_TILES, mode=mode, interval=TILE)
     (run,) = drive(context, [random_tokens], (TILE,) * 8)
-    assert context.counters()["n_evictions"] == 6
+    assert context.counters().n_evictions == 6
     run.check(numpy_model(path), F16_TILES)
     if mode.startswith("per_"):
         assert run.difference(numpy_model(path), F16_TILES, run.unmoved)[0] > 0.1
@@ -217,7 +217,7 @@ def test_prompts_read_at_once(
     path = tiny(cache.arch)
     context = make_context(path, cache, full_prefill=full_prefill)
     (run,) = drive(context, [random_tokens], sizes)
-    assert context.counters()["n_evictions"] == n_evictions
+    assert context.counters().n_evictions == n_evictions
     run.check(numpy_model(path), cache)
 
 
@@ -232,4 +232,4 @@ def test_sequences_see_their_own_keys(tiny: Tiny, random_tokens: Tokens, kv_unif
     context.clear(1)
     for run in drive(context, [random_tokens, random_tokens[300:]]):
         run.check(numpy_model(path), cache)
-    assert context.counters()["n_evictions"] == 10
+    assert context.counters().n_evictions == 10

@@ -46,7 +46,10 @@ def test_the_synthetic_query_is_the_mean_of_rotated_centres(n_rot: int, interlea
     layer = random_layer(np.random.default_rng(1), n_rot=n_rot, interleaved=interleaved, scale=scale)
     native, position = layer.to_native(), 777
     expected = [
-        np.mean([core.rotate(native, head.astype(np.float64), position + offset) for offset in DEFAULT_OFFSETS], axis=0)
+        np.mean(
+            [core.testing.rotate(native, head.astype(np.float64), position + offset) for offset in DEFAULT_OFFSETS],
+            axis=0,
+        )
         for head in layer.centre
     ]
     np.testing.assert_allclose(synthetic_query(layer, position), expected, atol=1e-6)
@@ -57,10 +60,10 @@ def test_rotation_keeps_lengths_and_depends_on_differences_alone(n_rot: int, int
     rng = np.random.default_rng(2)
     native = random_layer(rng, n_rot=n_rot, interleaved=interleaved).to_native()
     q, k = rng.normal(size=(2, 32))
-    assert np.isclose(np.linalg.norm(core.rotate(native, q, 123.0)), np.linalg.norm(q))
+    assert np.isclose(np.linalg.norm(core.testing.rotate(native, q, 123.0)), np.linalg.norm(q))
     assert np.isclose(
-        core.rotate(native, q, 50.0) @ core.rotate(native, k, 20.0),
-        core.rotate(native, q, 1050.0) @ core.rotate(native, k, 1020.0),
+        core.testing.rotate(native, q, 50.0) @ core.testing.rotate(native, k, 20.0),
+        core.testing.rotate(native, q, 1050.0) @ core.testing.rotate(native, k, 1020.0),
     )
 
 
@@ -109,13 +112,14 @@ def test_statistics_rotate_as_the_model_does(tiny: Callable[[str], pathlib.Path]
     """
     model = core.Model(str(tiny(arch)))
     stats = core.calibrate(model, np.arange(64, dtype=np.int32), n_ctx=64, n_ubatch=64, n_threads=2)
-    context = core.Context(model=model, n_ctx=256, n_threads=2, type_k="f32", type_v="f16")
+    context = core.Context(model, core.DecoderParams(n_ctx=256, n_threads=2, type_k="f32", type_v="f16"))
     context.read(0, np.full(200, 7, dtype=np.int32), 0)
-    layer, n_head_kv, head_dim, _ = context.layers[0]
-    keys = np.frombuffer(context.cache_rows(0, layer, False), dtype=np.float32).reshape(-1, n_head_kv, head_dim)
-    slots = {pos: slot for slot, pos in context.cells()}
+    layer = context.layers[0]
+    rows = np.frombuffer(core.testing.cache_rows(context, 0, layer.layer, False), dtype=np.float32)
+    keys = rows.reshape(-1, layer.n_head_kv, layer.head_dim_k)
+    slots = {cell.position: cell.slot for cell in core.testing.cells(context)}
     native = stats.layers[0]
-    undone = np.stack([core.rotate(native, keys[slots[p], 0].astype(np.float64), -p) for p in range(200)])
+    undone = np.stack([core.testing.rotate(native, keys[slots[p], 0].astype(np.float64), -p) for p in range(200)])
     spread = np.abs(undone - undone.mean(axis=0)).max() / np.abs(undone).max()
     raw = np.abs(keys[[slots[p] for p in range(200)], 0] - undone.mean(axis=0)).max() / np.abs(undone).max()
     assert spread < 2e-2

@@ -34,4 +34,5 @@ def test_it_is_installed() -> None:
     """Type checkers read the stub of an installed package only if the package says that it has types."""
     folder = resources.files("pytriattn")
     assert (folder / "py.typed").is_file()
-    assert "class Context" in (folder / "_core.pyi").read_text(encoding="utf-8")
+    assert "class Context" in (folder / "_core" / "__init__.pyi").read_text(encoding="utf-8")
+    assert "def cache_rows" in (folder / "_core" / "testing.pyi").read_text(encoding="utf-8")

@@ -117,7 +117,9 @@ class Loaded:
             )
         settings = {"type_k": cache_type, "type_v": cache_type, **options}
         return core.Context(
-            model=self.model, n_ctx=n_ctx, n_threads=self.n_threads, eviction=eviction, stats=self.stats, **settings
+            self.model,
+            core.DecoderParams(n_ctx=n_ctx, n_threads=self.n_threads, eviction=eviction, **settings),
+            self.stats,
         )
 
 
@@ -140,21 +142,21 @@ def row_bytes(cache_type: str, n: int) -> int:
 def snapshot(context: Any, types: tuple[str, str], seq: int = 0) -> dict[tuple[int, int, int], npt.NDArray[np.uint8]]:
     """Return the rows of (layer, 0 for K or 1 for V, head) as [slot, bytes]; latent attention stores no V."""
     result = {}
-    for layer, n_head_kv, *head_dims in context.layers:
-        for value, (cache_type, head_dim) in enumerate(zip(types, head_dims, strict=True)):
+    for layer in context.layers:
+        for value, (cache_type, head_dim) in enumerate(zip(types, (layer.head_dim_k, layer.head_dim_v), strict=True)):
             if head_dim == 0:
                 continue
-            stored = np.frombuffer(context.cache_rows(seq, layer, bool(value)), dtype=np.uint8)
-            rows = stored.reshape(-1, n_head_kv, row_bytes(cache_type, head_dim))
-            for head in range(n_head_kv):
-                result[layer, value, head] = rows[:, head].copy()
+            stored = np.frombuffer(core.testing.cache_rows(context, seq, layer.layer, bool(value)), dtype=np.uint8)
+            rows = stored.reshape(-1, layer.n_head_kv, row_bytes(cache_type, head_dim))
+            for head in range(layer.n_head_kv):
+                result[layer.layer, value, head] = rows[:, head].copy()
     return result
 
 
 def misplaced_rows(context: Any, types: tuple[str, str], before: dict, slot_of: dict[int, int], seq: int = 0) -> int:
     """Count (layer, K or V, head) whose rows in occupied cells are not those of the kept positions in `before`."""
     after = snapshot(context, types, seq)
-    cells = [slot for slot, _ in context.cells(seq)]
+    cells = [cell.slot for cell in core.testing.cells(context, seq)]
     wrong = 0
     for (layer, value, head), rows in after.items():
         kept = context.kept_positions(seq, layer, head)
@@ -171,12 +173,13 @@ def stored_keys(context: Any, layer: Any, cache_type: str, hadamard: bool) -> Fl
     """
     kind = gguf.GGMLQuantizationType[cache_type.upper()]
     width = layer.n_head_kv * layer.head_dim
-    rows = np.frombuffer(context.cache_rows(0, layer.layer, False), dtype=np.uint8).reshape(
+    rows = np.frombuffer(core.testing.cache_rows(context, 0, layer.layer, False), dtype=np.uint8).reshape(
         -1, row_bytes(cache_type, width)
     )
-    keys = gguf.quants.dequantize(rows[[slot for slot, _ in context.cells()]], kind).astype(np.float32)
+    keys = gguf.quants.dequantize(rows[[cell.slot for cell in core.testing.cells(context)]], kind).astype(np.float32)
     if hadamard:
-        rotation = context.k_rotation  # symmetric and orthonormal
+        rotation = core.testing.k_rotation(context)  # symmetric and orthonormal
+        assert rotation is not None
         keys = (keys.reshape(-1, len(rotation)) @ rotation).reshape(len(keys), width)
     return keys.reshape(len(keys), layer.n_head_kv, layer.head_dim)
 
@@ -195,11 +198,13 @@ def score_error(loaded: Loaded, cache_type: str, **options: Any) -> ScoreError:
     future = np.array(DEFAULT_OFFSETS, dtype=np.int32) + FORCED
     largest, correlation = 0.0, 1.0
     readers = {node.owner: node for node in reversed(context.attention())}
-    for layer, scores in zip(loaded.stats.layers, context.scores(), strict=True):
+    for layer, scores in zip(loaded.stats.layers, core.testing.scores(context), strict=True):
         reader = readers[layer.layer]
         keys = stored_keys(context, layer, cache_type, reader.hadamard).astype(np.float64)
         for head in range(layer.n_head):
-            queries = context.apply_rope(reader.layer, np.tile(layer.centre[head], (len(future), 1)), future)
+            queries = core.testing.apply_rope(
+                context, reader.layer, np.tile(layer.centre[head], (len(future), 1)), future
+            )
             if reader.weights.size:
                 queries = queries * reader.weights  # of a norm after RoPE
             logits = queries.astype(np.float64).mean(axis=0) @ keys[:, head // (layer.n_head // layer.n_head_kv)].T
@@ -230,9 +235,9 @@ def misplaced_after_evictions(loaded: Loaded, cache_type: str) -> dict[str, int]
         context = loaded.context(mode, cache_type)
         context.read(0, TOKENS[:FORCED], 0)
         types = (cache_type, cache_type)
-        before, slot_of = snapshot(context, types), {pos: slot for slot, pos in context.cells()}
+        before, slot_of = snapshot(context, types), {cell.position: cell.slot for cell in core.testing.cells(context)}
         context.evict()
-        assert len(context.cells()) == BUDGET < FORCED == len(slot_of)
+        assert len(core.testing.cells(context)) == BUDGET < FORCED == len(slot_of)
         result[mode] = misplaced_rows(context, types, before, slot_of)
     return result
 
@@ -247,9 +252,10 @@ def removal_differs_by(loaded: Loaded, cache_type: str) -> float:
     for context in (evicted, removed):
         context.read(0, TOKENS[:FORCED], 0)
     evicted.evict()
-    kept = {pos for _, pos in evicted.cells()}
-    removed.remove(0, [pos for _, pos in removed.cells() if pos not in kept])
-    assert evicted.cells() == removed.cells()
+    kept = [(cell.slot, cell.position) for cell in core.testing.cells(evicted)]
+    gone = {cell.position for cell in core.testing.cells(removed)} - {position for _, position in kept}
+    core.testing.remove(removed, 0, sorted(gone))
+    assert [(cell.slot, cell.position) for cell in core.testing.cells(removed)] == kept
     difference = 0.0
     for token in TOKENS[FORCED : FORCED + 3].tolist():
         for context in (evicted, removed):
@@ -272,10 +278,10 @@ def sequences_differ_by(loaded: Loaded) -> tuple[bool, float]:
         alone.read(0, text[:FORCED], 0)
         for token in text[FORCED:].tolist():
             alone.step([0], [token])
-        assert alone.counters()["n_evictions"] >= 4
-        for layer, n_head_kv, *_ in alone.layers:
-            for head in range(n_head_kv):
-                kept = [c.kept_positions(s, layer, head).tolist() for c, s in ((alone, 0), (together, seq))]
+        assert alone.counters().n_evictions >= 4
+        for layer in alone.layers:
+            for head in range(layer.n_head_kv):
+                kept = [c.kept_positions(s, layer.layer, head).tolist() for c, s in ((alone, 0), (together, seq))]
                 same = same and kept[0] == kept[1]
         difference = max(difference, float(np.abs(alone.logits() - together.logits(seq)).max()))
     return same, difference
@@ -304,10 +310,10 @@ def memory(loaded: Loaded, cache_type: str) -> Memory:
     """Count what a budget allocates and uses."""
     context = loaded.context("recent", cache_type)
     counters = context.counters()
-    cells = counters["cells_allocated"]
+    cells = counters.cells_allocated
     full = sum(
-        cells * row_bytes(cache_type, n_head_kv * (head_dim_k + head_dim_v))
-        for _, n_head_kv, head_dim_k, head_dim_v in context.layers + context.layers[: loaded.case.n_unused_layers]
+        cells * row_bytes(cache_type, layer.n_head_kv * (layer.head_dim_k + layer.head_dim_v))
+        for layer in context.layers + context.layers[: loaded.case.n_unused_layers]
     )
     # the budget and a step; sliding layers want a window and a step, but get no more than the others; rounded up to 256
     window = round_up(loaded.model.n_swa + context.n_ubatch) if loaded.model.n_swa else 0
@@ -322,8 +328,6 @@ def memory(loaded: Loaded, cache_type: str) -> Memory:
     context.read(0, TOKENS[:50], 0)
     for token in TOKENS[50:300].tolist():
         context.step([0], [token])
-        most = max(most, context.counters()["cells_used"])
-    total = counters["k_bytes"] + counters["v_bytes"]
-    return Memory(
-        cells, expected_cells, total - counters["sliding_bytes"], full, counters["sliding_bytes"], sliding, most
-    )
+        most = max(most, context.counters().cells_used)
+    total = counters.k_bytes + counters.v_bytes
+    return Memory(cells, expected_cells, total - counters.sliding_bytes, full, counters.sliding_bytes, sliding, most)

@@ -51,7 +51,7 @@ def read(
     stats = stats or measured(model)
     eviction = core.EvictionConfig(mode=mode, budget=96, interval=32, window=16, seed=5)
     context = core.Context(
-        model=model, n_ctx=1024, n_threads=2, type_k=cache, type_v=cache, eviction=eviction, stats=stats
+        model, core.DecoderParams(n_ctx=1024, n_threads=2, type_k=cache, type_v=cache, eviction=eviction), stats
     )
     half = np.random.default_rng(7).integers(0, 250, 150, dtype=np.int32)
     tokens = np.concatenate([half, half])
@@ -60,11 +60,11 @@ def read(
     return Run(
         stats,
         np.array(context.logits(-1)),
-        [context.kept_positions(0, il, head).tolist() for il, n, _, _ in context.layers for head in range(n)],
+        [context.kept_positions(0, of.layer, head).tolist() for of in context.layers for head in range(of.n_head_kv)],
         [
-            context.cache_rows(0, il, is_v)
-            for il, _, _, v in context.layers
-            for is_v in ((False, True) if v else (False,))
+            core.testing.cache_rows(context, 0, of.layer, is_v)
+            for of in context.layers
+            for is_v in ((False, True) if of.head_dim_v else (False,))
         ],
     )
 

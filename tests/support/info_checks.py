@@ -51,14 +51,16 @@ def make_context(path: pathlib.Path, values: dict[str, Any], *, kv_unified: bool
         eviction = core.EvictionConfig(mode="recent", budget=budget, interval=interval, window=min(16, budget - 5))
     n_ctx = values.pop("ctx")
     return core.Context(
-        model=load(path, n_ctx),
-        n_ctx=n_ctx,
-        n_seq_max=values.pop("parallel", 1),
-        full_prefill=values.pop("prefill", "chunked") == "full",
-        flash_attn="auto" if values.pop("flash_attn", True) else "off",
-        eviction=eviction,
-        kv_unified=kv_unified,
-        **values,
+        load(path, n_ctx),
+        core.DecoderParams(
+            n_ctx=n_ctx,
+            n_seq_max=values.pop("parallel", 1),
+            full_prefill=values.pop("prefill", "chunked") == "full",
+            flash_attn="auto" if values.pop("flash_attn", True) else "off",
+            eviction=eviction,
+            kv_unified=kv_unified,
+            **values,
+        ),
     )
 
 

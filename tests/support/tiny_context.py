@@ -37,4 +37,4 @@ class TinyContext:
                 tokens = np.random.default_rng(3).integers(0, 250, 256, dtype=np.int32)
                 stats = core.calibrate(self.model, tokens, n_ctx=256, n_ubatch=128, n_threads=2)
         settings: dict[str, object] = {"n_ctx": 4096, "n_threads": 2, **options}
-        self.context = core.Context(model=self.model, eviction=eviction, stats=stats, **settings)
+        self.context = core.Context(self.model, core.DecoderParams(eviction=eviction, **settings), stats)

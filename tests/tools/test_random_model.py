@@ -54,7 +54,7 @@ def test_types_are_those_of_the_mix(small: pathlib.Path) -> None:
 def test_it_decodes_and_is_the_same_every_time(small: pathlib.Path, tmp_path: pathlib.Path) -> None:
     random_model.write(SMALL, tmp_path / "again.gguf")
     assert (tmp_path / "again.gguf").read_bytes() == small.read_bytes()
-    context = core.Context(model=core.Model(str(small)), n_ctx=256, n_threads=2)
+    context = core.Context(core.Model(str(small)), core.DecoderParams(n_ctx=256, n_threads=2))
     rows = []
     for tokens in ([1, 2, 3], [1, 2, 4]):
         context.clear()

@@ -85,8 +85,8 @@ def measure(readers: list[Reader], cache: str, position: int, rounds: int) -> li
     for reader in readers:
         seconds, counters = reader.context.seconds(), reader.context.counters()
         old_seconds, old_counters = before[reader.budget]
-        spent = {part: seconds[part] - old_seconds[part] for part in seconds}
-        evictions = counters["n_evictions"] - old_counters["n_evictions"]
+        spent = {part: getattr(seconds, part) - getattr(old_seconds, part) for part in (*PARTS, "decoding")}
+        evictions = counters.n_evictions - old_counters.n_evictions
         points.append(
             Point(
                 cache,
@@ -94,7 +94,7 @@ def measure(readers: list[Reader], cache: str, position: int, rounds: int) -> li
                 position,
                 reader.budget,
                 reader.context.n_seq_max * INTERVAL / statistics.median(times[reader.budget]),
-                counters["k_bytes"] + counters["v_bytes"],
+                counters.k_bytes + counters.v_bytes,
                 evictions,
                 {part: spent[part] / spent["decoding"] for part in PARTS},
                 {part: 1000 * spent[part] / max(1, evictions) for part in PARTS},
@@ -117,16 +117,18 @@ def make_readers(
         config = None if budget is None else core.EvictionConfig(mode="per_layer_head", budget=budget)
         try:
             context = core.Context(
-                model=model,
-                n_ctx=text.shape[1],
-                n_ubatch=n_ubatch,
-                n_threads=usable_cpus(),
-                n_seq_max=len(text),
-                type_k=cache,
-                type_v=cache,
-                flash_attn="on",
-                eviction=config,
-                stats=stats,
+                model,
+                core.DecoderParams(
+                    n_ctx=text.shape[1],
+                    n_ubatch=n_ubatch,
+                    n_threads=usable_cpus(),
+                    n_seq_max=len(text),
+                    type_k=cache,
+                    type_v=cache,
+                    flash_attn="on",
+                    eviction=config,
+                ),
+                stats,
             )
         except ContextError as error:
             print(f"\n{name_of(budget)}: left out: {error}")

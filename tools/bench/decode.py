@@ -102,10 +102,10 @@ def python_overhead(path: Path, n_prompt: int, n: int, rounds: int) -> dict[str,
             start = time.perf_counter()
             tokens = list(generation)
             ours.append((time.perf_counter() - start) / len(tokens))
-            seconds, _ = core.reference_loop(
+            run = core.testing.reference_loop(
                 llm._open_model(), prompt, n_generate=n, n_ctx=n_prompt + n + 64, n_threads=usable_cpus()
             )
-            theirs.append(seconds / n)
+            theirs.append(run.seconds / n)
     return {
         "generate_tokens_per_s": 1 / statistics.median(ours),
         "reference_tokens_per_s": 1 / statistics.median(theirs),

@@ -86,8 +86,8 @@ def allocated(path: pathlib.Path, ctx: int, budget: int | None, interval: int, *
     model = core.Model(str(path))
     if 0 < model.long_rope_threshold < ctx:
         model.use_long_rope()
-    counters = core.Context(model=model, n_ctx=ctx, n_threads=1, eviction=eviction, **options).counters()
-    return int(counters["k_bytes"] + counters["v_bytes"] + counters["recurrent_bytes"])
+    counters = core.Context(model, core.DecoderParams(n_ctx=ctx, n_threads=1, eviction=eviction, **options)).counters()
+    return int(counters.k_bytes + counters.v_bytes + counters.recurrent_bytes)
 
 
 # -- facts ---------------------------------------------------------------------------------------------------------------------
@@ -204,9 +204,9 @@ def test_every_kind_of_model_is_described(
     path = tiny(arch)
     found = inspect_json(capsys, path, "--budget", 128, "--ctx", 2048)
     model = core.Model(str(path))
-    context = core.Context(model=model, n_ctx=256)
+    context = core.Context(model, core.DecoderParams(n_ctx=256))
     full = [layer["index"] for layer in found["layers"] if layer["kind"] == "full" and layer["n_head_kv"]]
-    assert full == [layer for layer, *_ in context.layers]
+    assert full == [layer.layer for layer in context.layers]
     for node in context.attention():
         layer = found["layers"][node.layer]
         assert (layer["owner"], layer["n_head"]) == (node.owner, node.n_head)
@@ -268,6 +268,7 @@ def test_bytes_of_real_models(
     assert found == allocated(path, 3000, budget, 128)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["smollm2", "gemma3"])
 def test_what_fits_is_the_largest_that_does(model: str, request: pytest.FixtureRequest) -> None:
     info = gguf_info(request.getfixturevalue(model))
@@ -291,6 +292,7 @@ def test_what_fits_is_the_largest_that_does(model: str, request: pytest.FixtureR
     assert everything.largest_budget == 8192
 
 
+@pytest.mark.slow
 def test_a_full_cache_may_be_too_large_to_count(
     smollm2: pathlib.Path, capsys: pytest.CaptureFixture[str], smollm2_stats: TriAttentionStats
 ) -> None:
@@ -316,7 +318,7 @@ def test_learned_positions_limit_the_context(tiny: Callable[[str], pathlib.Path]
 def test_the_budget_is_scaled_as_at_load(arch: str, tiny: Callable[[str], pathlib.Path]) -> None:
     path = tiny(arch)
     info, model = gguf_info(path), core.Model(str(path))
-    fraction = len(core.Context(model=model, n_ctx=256).layers) / model.n_layer
+    fraction = len(core.Context(model, core.DecoderParams(n_ctx=256)).layers) / model.n_layer
     for budget, ctx in ((100, 1000), (512, 4096), (3000, 2000)):
         kept = 1 - (1 - min(1.0, budget / ctx)) * fraction
         assert scaled_budget_of(info, budget, ctx) == max(budget, round(kept * ctx))

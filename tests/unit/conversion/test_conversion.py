@@ -154,10 +154,12 @@ def test_an_eviction_keeps_the_same_keys(
     for used in (stats, TriAttentionStats.load(tmp_path / "back.triattention")):
         model = core.Model(str(path))
         eviction = core.EvictionConfig(mode="per_layer_head", budget=96, interval=32, window=16, seed=0)
-        context = core.Context(model=model, eviction=eviction, stats=used.to_native(), n_ctx=4096, n_threads=2)
+        context = core.Context(model, core.DecoderParams(eviction=eviction, n_ctx=4096, n_threads=2), used.to_native())
         context.read(0, random_tokens[:300], 0)
-        kept.append([context.kept_positions(0, i, h).tolist() for i, n, *_ in context.layers for h in range(n)])
-        assert context.counters()["n_evictions"] >= 2
+        kept.append(
+            [context.kept_positions(0, of.layer, h).tolist() for of in context.layers for h in range(of.n_head_kv)]
+        )
+        assert context.counters().n_evictions >= 2
     assert kept[0] == kept[1]
 
 
@@ -279,6 +281,7 @@ def test_what_does_not_fit_names_both_sides(tiny: Tiny, data: bytes, message: st
         imported(data, tiny("llama"))
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_that_can_be_read_fits_or_is_refused(tiny: Tiny, data: st.DataObject) -> None:

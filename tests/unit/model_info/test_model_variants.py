@@ -192,4 +192,6 @@ def compare(path: pathlib.Path, n_ctx: int) -> None:
             check_rope(layer.rope, node, n_ctx)
     for values in SETTINGS[:1] if info.has_learned_positions else (SETTINGS[0], SETTINGS[5]):
         counters = make_context(path, values).counters()
-        assert info.kv_bytes(**values).total == sum(counters[f"{part}_bytes"] for part in ("k", "v", "recurrent"))
+        assert info.kv_bytes(**values).total == sum(
+            getattr(counters, f"{part}_bytes") for part in ("k", "v", "recurrent")
+        )

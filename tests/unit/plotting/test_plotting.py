@@ -29,13 +29,6 @@ N_TOKENS = 700
 
 
 @pytest.fixture(scope="module")
-def sidecar(smollm2_stats: TriAttentionStats, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    path = tmp_path_factory.mktemp("plot") / "smollm2.triattention"
-    smollm2_stats.save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def kept_file(
     smollm2: pathlib.Path,
     smollm2_stats: TriAttentionStats,
@@ -91,7 +84,9 @@ def test_the_expected_logit_is_what_rope_makes_of_the_centre(
     native, centre = layer.to_native(), layer.centre[2].astype(np.float64)
     key = np.random.default_rng(1).normal(size=layer.head_dim) if own_key else centre / np.linalg.norm(centre)
     distances = [0, 1, 7, 1000, 50_000]
-    expected = [core.rotate(native, centre, 300.0 + d) @ core.rotate(native, key, 300.0) for d in distances]
+    expected = [
+        core.testing.rotate(native, centre, 300.0 + d) @ core.testing.rotate(native, key, 300.0) for d in distances
+    ]
     found = expected_logits(layer, 2, distances, key if own_key else None)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
@@ -103,8 +98,8 @@ def test_a_scale_and_unrotated_dimensions_count(smollm2_stats: TriAttentionStats
     layer = replace(layer, n_rot=24, scale=1.2, omega=omega)
     key = np.random.default_rng(2).normal(size=layer.head_dim)
     expected = [
-        core.rotate(layer.to_native(), layer.centre[0].astype(np.float64), float(d))
-        @ core.rotate(layer.to_native(), key, 0.0)
+        core.testing.rotate(layer.to_native(), layer.centre[0].astype(np.float64), float(d))
+        @ core.testing.rotate(layer.to_native(), key, 0.0)
         for d in (0, 5, 99)
     ]
     np.testing.assert_allclose(expected_logits(layer, 0, [0, 5, 99], key), expected, rtol=1e-6)
@@ -187,6 +182,7 @@ def test_all_panels(smollm2_stats: TriAttentionStats, kept_file: tuple[pathlib.P
     assert [title.split()[0] for title in sorted(titles)] == ["Concentration", "Expected", "Keys"]
 
 
+@pytest.mark.slow
 def test_png_and_svg(
     sidecar: pathlib.Path,
     smollm2: pathlib.Path,
@@ -207,6 +203,7 @@ def test_png_and_svg(
     )  # matplotlib writes text as comments beside its outlines
 
 
+@pytest.mark.slow
 def test_the_same_figure_gives_the_same_bytes(smollm2_stats: TriAttentionStats, tmp_path: pathlib.Path) -> None:
     for name in ("a.svg", "b.svg", "a.png", "b.png"):
         save_figure(plot_stats(smollm2_stats), tmp_path / name)

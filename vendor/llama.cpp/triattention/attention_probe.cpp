@@ -36,7 +36,8 @@ int layer_in_name(const char * name) {
     const std::string stem = text.substr(0, end);
     const size_t dash = stem.rfind('-');
     if (dash == std::string::npos || dash + 1 == stem.size() ||
-        !std::all_of(stem.begin() + static_cast<std::ptrdiff_t>(dash) + 1, stem.end(), [](unsigned char c) { return std::isdigit(c); })) {
+        !std::all_of(stem.begin() + static_cast<std::ptrdiff_t>(dash) + 1, stem.end(),
+                     [](unsigned char c) { return std::isdigit(c); })) {
         return -1;
     }
     return std::atoi(stem.c_str() + dash + 1);
@@ -50,9 +51,9 @@ struct Cache {
     std::optional<std::vector<float>> weights;  // of the queries that have read it
 };
 
-class Walker {
+class GraphReader {
 public:
-    explicit Walker(const KvView & view) : graph_(view.build_graph()) {
+    explicit GraphReader(const KvView & view) : graph_(view.build_graph()) {
         for (const KvLayer & layer : view.layers()) {
             caches_[layer.k] = {&layer, false};
         }
@@ -66,13 +67,15 @@ public:
         for (int i = 0; i < ggml_graph_n_nodes(graph_); ++i) {
             const ggml_tensor * node = ggml_graph_node(graph_, i);
             if (node->op == GGML_OP_SET_ROWS) {
-                note_keys(node);
-            } else if (const AttentionOperands operands = attention_operands(node); caches_.count(operands.storage) > 0) {
-                result.push_back(read(operands, i));
+                read_keys(node);
+            } else if (const AttentionOperands operands = attention_operands(node);
+                       caches_.count(operands.storage) > 0) {
+                result.push_back(read_attention(operands, i));
                 Cache & cache = caches_.at(operands.storage);
                 cache.weights = cache.weights.value_or(result.back().weights);
                 if (*cache.weights != result.back().weights) {
-                    throw UnsupportedModelError("layers that share the cache of layer " + std::to_string(result.back().owner) +
+                    throw UnsupportedModelError("layers that share the cache of layer " +
+                                                std::to_string(result.back().owner) +
                                                 " have other weights after RoPE; load the model with budget=None");
                 }
             }
@@ -82,34 +85,35 @@ public:
 
 private:
     // llama.cpp writes new keys into the cache
-    void note_keys(const ggml_tensor * node) {
+    void read_keys(const ggml_tensor * node) {
         const auto found = caches_.find(storage_of(node));
         if (found == caches_.end()) {
             return;
         }
         Cache & cache = found->second;
-        cache.keys  = trace_rope(node->src[0], cache.layer->head_dim_k);
+        cache.keys = trace_rope(node->src[0], cache.layer->head_dim_k);
         cache.found = true;
     }
 
-    AttentionNode read(const AttentionOperands & operands, int index) {
+    AttentionNode read_attention(const AttentionOperands & operands, int index) {
         const Cache & cache = caches_.at(operands.storage);
         AttentionNode result;
-        result.owner     = cache.layer->il;
-        result.layer     = layer_after(index);
-        result.sliding   = cache.sliding;
+        result.owner = cache.layer->layer;
+        result.layer = layer_after(index);
+        result.sliding = cache.sliding;
         result.n_head_kv = cache.layer->n_head_kv;
         result.head_dim_v = cache.layer->head_dim_v;
-        result.n_head    = static_cast<int>(operands.queries->ne[2]);
+        result.n_head = static_cast<int>(operands.queries->ne[2]);
         const RopeTrace queries = trace_rope(operands.queries, cache.layer->head_dim_k);
         if (!cache.found || !(cache.keys.op == queries.op) || cache.keys.hadamard != queries.hadamard) {
-            throw UnsupportedModelError("layer " + std::to_string(result.layer) + " rotates its queries otherwise than the keys in its cache; "
+            throw UnsupportedModelError("layer " + std::to_string(result.layer) +
+                                        " rotates its queries otherwise than the keys in its cache; "
                                         "load the model with budget=None");
         }
-        result.op       = queries.op;
-        result.weights  = queries.weights;
+        result.op = queries.op;
+        result.weights = queries.weights;
         result.hadamard = queries.hadamard;
-        result.rope     = probe(result.op, cache.layer->head_dim_k);
+        result.rope = probe(result.op, cache.layer->head_dim_k);
         return result;
     }
 
@@ -160,9 +164,24 @@ bool is_or_copies(const ggml_tensor * tensor, const ggml_tensor * storage) {
     // ggml's scheduler calls the copy BACKEND#name of the view#number
     const char * original = std::strchr(tensor->name, '#');
     const size_t length = std::strlen(storage->name);
-    return original != nullptr && std::strncmp(original + 1, storage->name, length) == 0 && (original[1 + length] == '#' || original[1 + length] == ' ');
+    return original != nullptr && std::strncmp(original + 1, storage->name, length) == 0 &&
+           (original[1 + length] == '#' || original[1 + length] == ' ');
 }
 
-std::vector<AttentionNode> probe_attention(const KvView & view) { return Walker(view).run(); }
+std::vector<AttentionNode> probe_attention(const KvView & view) { return GraphReader(view).run(); }
+
+std::vector<uint8_t> probe_hadamard(const KvView & view) {
+    std::vector<uint8_t> result(view.layers().size(), 0);
+    if (view.k_rotation_size() == 0) {
+        return result;
+    }
+    const std::vector<AttentionNode> nodes = probe_attention(view);
+    for (size_t i = 0; i < result.size(); ++i) {
+        result[i] = std::any_of(nodes.begin(), nodes.end(), [&](const AttentionNode & node) {
+            return !node.sliding && node.owner == view.layers()[i].layer && node.hadamard;
+        });
+    }
+    return result;
+}
 
 }  // namespace triattn

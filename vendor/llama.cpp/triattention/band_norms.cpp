@@ -32,7 +32,8 @@ void compute(ggml_tensor * result, int thread, int n_threads, void * user) {
                 norms_of_neighbours(x, rope.n_bands(), out);
             } else {
                 for (const RopeLayout::Part & part : parts) {
-                    norms_of_halves(x + part.begin, x + part.begin + part.size / 2, part.size / 2, out + part.begin / 2);
+                    norms_of_halves(x + part.begin, x + part.begin + part.size / 2, part.size / 2,
+                                    out + part.begin / 2);
                 }
             }
         }
@@ -47,7 +48,9 @@ ggml_tensor * band_norms(ggml_context * ctx, const RopeLayout & rope, int n_head
         // neighbours apart: all first dimensions of bands, then all second ones
         ggml_tensor * apart = ggml_cont(ctx, ggml_transpose(ctx, ggml_reshape_2d(ctx, keys, 2, width * n)));
         ggml_tensor * squares = ggml_sqr(ctx, apart);
-        const auto half = [&](size_t offset) { return ggml_view_2d(ctx, squares, width, n, width * sizeof(float), offset); };
+        const auto half = [&](size_t offset) {
+            return ggml_view_2d(ctx, squares, width, n, width * sizeof(float), offset);
+        };
         return ggml_sqrt(ctx, ggml_add(ctx, half(0), half(squares->nb[1])));
     }
     ggml_tensor * squares = ggml_sqr(ctx, keys);
@@ -64,8 +67,8 @@ ggml_tensor * band_norms(ggml_context * ctx, const RopeLayout & rope, int n_head
 
 ggml_tensor * band_norms_on_host(ggml_context * ctx, const RopeLayout & rope, int n_head_kv, ggml_tensor * keys) {
     ggml_tensor * arguments[] = {keys};
-    return ggml_custom_4d(ctx, GGML_TYPE_F32, static_cast<int64_t>(rope.n_bands()) * n_head_kv, keys->ne[1], 1, 1, arguments, 1, compute,
-                          GGML_N_TASKS_MAX, const_cast<RopeLayout *>(&rope));
+    return ggml_custom_4d(ctx, GGML_TYPE_F32, static_cast<int64_t>(rope.n_bands()) * n_head_kv, keys->ne[1], 1, 1,
+                          arguments, 1, compute, GGML_N_TASKS_MAX, const_cast<RopeLayout *>(&rope));
 }
 
 }  // namespace triattn

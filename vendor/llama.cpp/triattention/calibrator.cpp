@@ -1,6 +1,7 @@
 #include "calibrator.h"
 
 #include "attention_probe.h"
+#include "decoder_params.h"
 #include "errors.h"
 #include "flash_attention.h"
 #include "kv_view.h"
@@ -57,7 +58,9 @@ public:
     }
 
     // ggml_backend_sched_eval_callback; exceptions must not cross the C code, so they wait in error_.
-    static bool callback(ggml_tensor * node, bool ask, void * self) { return static_cast<Observer *>(self)->observe(node, ask); }
+    static bool callback(ggml_tensor * node, bool ask, void * self) {
+        return static_cast<Observer *>(self)->observe(node, ask);
+    }
 
     void rethrow() {
         if (error_) {
@@ -77,7 +80,7 @@ private:
             return layer != nullptr;
         }
         try {
-            add(*layer, attention_operands(node).queries);
+            add_queries(*layer, attention_operands(node).queries);
         } catch (...) {
             error_ = std::current_exception();
             return false;
@@ -88,28 +91,30 @@ private:
     // The layer whose stored keys this node multiplies with queries, or null.
     const KvLayer * reads_cache(const ggml_tensor * node) const {
         const ggml_tensor * storage = attention_operands(node).storage;
-        const auto found = std::find_if(layers_->begin(), layers_->end(), [&](const KvLayer & layer) { return is_or_copies(storage, layer.k); });
+        const auto found = std::find_if(layers_->begin(), layers_->end(),
+                                        [&](const KvLayer & layer) { return is_or_copies(storage, layer.k); });
         return found != layers_->end() ? &*found : nullptr;
     }
 
-    void add(const KvLayer & layer, const ggml_tensor * q);
+    void add_queries(const KvLayer & layer, const ggml_tensor * q);
 
     const std::vector<KvLayer> * layers_ = nullptr;
-    int32_t first_position_ = 0, n_tokens_ = 0;     // of this step
-    std::map<int, AttentionNode> attention_;        // of layers
-    std::map<int, int> readers_;                    // layer -> nodes seen in this step
-    std::map<int, std::vector<Sums>> sums_;         // layer -> one entry per node that reads its cache
+    int32_t first_position_ = 0, n_tokens_ = 0;  // of this step
+    std::map<int, AttentionNode> attention_;     // of layers
+    std::map<int, int> readers_;                 // layer -> nodes seen in this step
+    std::map<int, std::vector<Sums>> sums_;      // layer -> one entry per node that reads its cache
     std::exception_ptr error_;
 };
 
-void Observer::add(const KvLayer & layer, const ggml_tensor * q) {
+void Observer::add_queries(const KvLayer & layer, const ggml_tensor * q) {
     const int d = static_cast<int>(q->ne[0]);
-    const RopeLayout & rope = attention_.at(layer.il).rope;
+    const RopeLayout & rope = attention_.at(layer.layer).rope;
     if (q->type != GGML_TYPE_F32 || d != layer.head_dim_k || q->ne[1] != n_tokens_ || q->ne[3] != 1) {
-        throw UnsupportedModelError("the queries of layer " + std::to_string(layer.il) + " have an unexpected shape");
+        throw UnsupportedModelError("the queries of layer " + std::to_string(layer.layer) +
+                                    " have an unexpected shape");
     }
-    auto & nodes = sums_[layer.il];
-    const size_t reader = static_cast<size_t>(readers_[layer.il]++);
+    auto & nodes = sums_[layer.layer];
+    const size_t reader = static_cast<size_t>(readers_[layer.layer]++);
     if (reader == nodes.size()) {
         Sums sums;
         sums.n_head = static_cast<int>(q->ne[2]);
@@ -120,7 +125,7 @@ void Observer::add(const KvLayer & layer, const ggml_tensor * q) {
     Sums & sums = nodes[reader];
     // undo what multiplies each dimension after RoPE; a dimension that counts for nothing has no statistics either
     std::vector<double> divisor(static_cast<size_t>(d), 1.0);
-    const std::vector<float> & weights = attention_.at(layer.il).weights;
+    const std::vector<float> & weights = attention_.at(layer.layer).weights;
     for (size_t i = 0; i < weights.size(); ++i) {
         divisor[i] = weights[i] != 0.0f ? weights[i] : std::numeric_limits<double>::infinity();
     }
@@ -149,20 +154,22 @@ void Observer::add(const KvLayer & layer, const ggml_tensor * q) {
 Stats Observer::result() const {
     Stats stats;
     for (const KvLayer & layer : *layers_) {
-        const auto found = sums_.find(layer.il);
+        const auto found = sums_.find(layer.layer);
         if (found == sums_.end()) {
-            throw UnsupportedModelError("no attention was seen over the cache of layer " + std::to_string(layer.il) + "; load the model with budget=None");
+            throw UnsupportedModelError("no attention was seen over the cache of layer " + std::to_string(layer.layer) +
+                                        "; load the model with budget=None");
         }
         const std::vector<Sums> & nodes = found->second;
         LayerStats out;
-        out.layer     = layer.il;
+        out.layer = layer.layer;
         out.n_head_kv = layer.n_head_kv;
-        out.rope      = attention_.at(layer.il).rope;
+        out.rope = attention_.at(layer.layer).rope;
         // all readers of one KV head side by side
         for (int kv = 0; kv < layer.n_head_kv; ++kv) {
             for (const Sums & sums : nodes) {
                 if (sums.n_head % layer.n_head_kv != 0) {
-                    throw UnsupportedModelError("the query heads of layer " + std::to_string(layer.il) + " do not divide over its KV heads");
+                    throw UnsupportedModelError("the query heads of layer " + std::to_string(layer.layer) +
+                                                " do not divide over its KV heads");
                 }
                 const int group = sums.n_head / layer.n_head_kv, d = out.rope.head_dim;
                 const double n = static_cast<double>(sums.n_tokens);
@@ -184,11 +191,10 @@ Stats Observer::result() const {
 
 Stats calibrate(llama_model * model, const std::vector<llama_token> & tokens, const CalibrationOptions & options) {
     if (options.n_threads < 1 || options.n_threads > GGML_MAX_N_THREADS) {
-        throw ContextError("n_threads is " + std::to_string(options.n_threads) + ", it must be from 1 to " + std::to_string(GGML_MAX_N_THREADS));
+        throw ContextError("n_threads is " + std::to_string(options.n_threads) + ", it must be from 1 to " +
+                           std::to_string(GGML_MAX_N_THREADS));
     }
-    if (has_learned_positions(model) && options.n_ctx > llama_model_n_ctx_train(model)) {
-        throw ContextError("this model has learned positions up to " + std::to_string(llama_model_n_ctx_train(model)) + "; calibrate with no larger n_ctx");
-    }
+    check_learned_positions(options.n_ctx, llama_model_n_ctx_train(model), has_learned_positions(model));
     Observer observer;
     bool was_interrupted = false;
     const auto poll = [&] {
@@ -198,25 +204,26 @@ Stats calibrate(llama_model * model, const std::vector<llama_token> & tokens, co
     using Poll = decltype(poll);
 
     llama_context_params params = llama_context_default_params();
-    params.n_ctx           = static_cast<uint32_t>(options.n_ctx);
-    params.n_ubatch        = static_cast<uint32_t>(std::min(options.n_ubatch, options.n_ctx));
-    params.n_batch         = params.n_ubatch;
-    params.n_seq_max       = 1;
-    params.n_threads       = options.n_threads;
+    params.n_ctx = static_cast<uint32_t>(options.n_ctx);
+    params.n_ubatch = static_cast<uint32_t>(std::min(options.n_ubatch, options.n_ctx));
+    params.n_batch = params.n_ubatch;
+    params.n_seq_max = 1;
+    params.n_threads = options.n_threads;
     params.n_threads_batch = options.n_threads;
-    params.type_k          = GGML_TYPE_F16;  // never Hadamard-rotated: then queries would be as well
-    params.type_v          = GGML_TYPE_F16;
+    params.type_k = GGML_TYPE_F16;  // never Hadamard-rotated: then queries would be as well
+    params.type_v = GGML_TYPE_F16;
     params.flash_attn_type = flash_attention_for(model, FlashAttention::automatic);
-    params.swa_full        = false;
+    params.swa_full = false;
     apply(options.rope, params);
-    params.no_perf         = true;
-    params.cb_eval             = Observer::callback;
-    params.cb_eval_user_data   = &observer;
-    params.abort_callback      = [](void * p) { return (*static_cast<const Poll *>(p))(); };
+    params.no_perf = true;
+    params.cb_eval = Observer::callback;
+    params.cb_eval_user_data = &observer;
+    params.abort_callback = [](void * p) { return (*static_cast<const Poll *>(p))(); };
     params.abort_callback_data = const_cast<void *>(static_cast<const void *>(&poll));
     const llama_context_ptr ctx(llama_init_from_model(model, params));
     if (!ctx) {
-        throw ContextError("llama.cpp could not make a context of " + std::to_string(options.n_ctx) + " tokens for calibration");
+        throw ContextError("llama.cpp could not make a context of " + std::to_string(options.n_ctx) +
+                           " tokens for calibration");
     }
     const KvView view(ctx.get());
     observer.set_view(view);
@@ -227,7 +234,8 @@ Stats calibrate(llama_model * model, const std::vector<llama_token> & tokens, co
         if (position == 0) {
             llama_memory_clear(llama_get_memory(ctx.get()), true);
         }
-        const int32_t n = static_cast<int32_t>(std::min<int64_t>({params.n_ubatch, options.n_ctx - position, total - done}));
+        const int32_t n =
+            static_cast<int32_t>(std::min<int64_t>({params.n_ubatch, options.n_ctx - position, total - done}));
         observer.begin_step(position, n);
         std::vector<llama_token> step(tokens.begin() + done, tokens.begin() + done + n);
         const int status = llama_decode(ctx.get(), llama_batch_get_one(step.data(), n));
@@ -236,7 +244,8 @@ Stats calibrate(llama_model * model, const std::vector<llama_token> & tokens, co
             throw InterruptedError("calibration was interrupted");
         }
         if (status != 0) {
-            throw DecodeError("llama.cpp could not decode the calibration text (status " + std::to_string(status) + ")");
+            throw DecodeError("llama.cpp could not decode the calibration text (status " + std::to_string(status) +
+                              ")");
         }
         done += n;
         if (options.progress) {

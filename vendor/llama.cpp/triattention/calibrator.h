@@ -13,10 +13,11 @@
 namespace triattn {
 
 struct CalibrationOptions {
-    int32_t n_ctx     = 2048;  // the text is read in pieces of this many tokens, each from position 0
-    int32_t n_ubatch  = 512;
+    int32_t n_ctx = 2048;  // the text is read in pieces of this many tokens, each from position 0
+    int32_t n_ubatch = 512;
     int32_t n_threads = 1;
-    RopeOverrides rope;        // statistics are of queries before RoPE, so this matters only through what earlier layers attend to
+    // statistics are of queries before RoPE, so this matters only through what earlier layers attend to
+    RopeOverrides rope;
     std::function<void(int64_t done, int64_t total)> progress;  // after each step; may throw
     std::function<bool()> interrupted;                          // polled while computing
 };

@@ -21,8 +21,9 @@ bool has_word_rows(const ggml_tensor * storage, int head_dim) {
 
 ggml_tensor * word_view(ggml_context * ctx, ggml_tensor * storage, int head_dim, int n_head_kv, uint32_t stream) {
     const size_t bytes = row_bytes(storage, head_dim);
-    ggml_tensor * view = ggml_view_3d(ctx, storage, head_dim, storage->ne[1], n_head_kv, storage->nb[1], bytes, stream * storage->nb[2]);
-    view->type  = GGML_TYPE_F32;
+    ggml_tensor * view =
+        ggml_view_3d(ctx, storage, head_dim, storage->ne[1], n_head_kv, storage->nb[1], bytes, stream * storage->nb[2]);
+    view->type = GGML_TYPE_F32;
     view->ne[0] = static_cast<int64_t>(bytes / 4);
     view->nb[0] = 4;
     view->nb[3] = view->nb[2] * n_head_kv;
@@ -90,7 +91,8 @@ Rectangle make_rectangle(const std::vector<std::vector<Move>> & heads, CellSet &
 }
 
 // For rows that are not made of whole words (an odd number of 18-byte blocks): through the host, row by row.
-void move_through_host(ggml_tensor * storage, int head_dim, uint32_t stream, const std::vector<std::vector<Move>> & heads) {
+void move_through_host(ggml_tensor * storage, int head_dim, uint32_t stream,
+                       const std::vector<std::vector<Move>> & heads) {
     const size_t bytes = row_bytes(storage, head_dim);
     for (size_t h = 0; h < heads.size(); ++h) {
         const size_t base = stream * storage->nb[2] + h * bytes;
@@ -106,9 +108,10 @@ void move_through_host(ggml_tensor * storage, int head_dim, uint32_t stream, con
 }
 
 // Visits the keys that a head evicts, which are few.
-template <typename Visit> void for_each_evicted(const std::vector<uint8_t> & kept, const Visit & visit) {
+template <typename Visit>
+void for_each_evicted(const std::vector<uint8_t> & kept, const Visit & visit) {
     const uint8_t * const begin = kept.data();
-    const uint8_t * const end   = begin + kept.size();
+    const uint8_t * const end = begin + kept.size();
     for (const uint8_t * next = begin; next != end; ++next) {
         next = static_cast<const uint8_t *>(std::memchr(next, 0, static_cast<size_t>(end - next)));
         if (next == nullptr) {
@@ -136,9 +139,9 @@ CompactionPlan plan_compaction(const Kept & kept, const std::vector<KvCell> & ce
 
     std::vector<size_t> order(n);
     std::iota(order.begin(), order.end(), size_t{0});
-    std::nth_element(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(n_freed), order.end(), [&](size_t a, size_t b) {
-        return evictions[a] != evictions[b] ? evictions[a] > evictions[b] : a < b;
-    });
+    std::nth_element(
+        order.begin(), order.begin() + static_cast<std::ptrdiff_t>(n_freed), order.end(),
+        [&](size_t a, size_t b) { return evictions[a] != evictions[b] ? evictions[a] > evictions[b] : a < b; });
     order.resize(n_freed);
     std::sort(order.begin(), order.end());
     CompactionPlan plan;
@@ -206,17 +209,18 @@ bool build_moves(const KvView & view, uint32_t stream, const CompactionPlan & pl
         }
         const Rectangle rectangle = make_rectangle(plan.moves[l], seen);
         ggml_tensor * from = nullptr;
-        ggml_tensor * to   = nullptr;
+        ggml_tensor * to = nullptr;
         for (const Part & part : parts_of(layer)) {
             if (!has_word_rows(part.storage, part.head_dim)) {
                 continue;
             }
             if (from == nullptr) {
                 from = graph.input(rectangle.from.data(), GGML_TYPE_I32, rectangle.n, layer.n_head_kv);
-                to   = graph.input(rectangle.to.data(), GGML_TYPE_I64, rectangle.n, layer.n_head_kv);
+                to = graph.input(rectangle.to.data(), GGML_TYPE_I64, rectangle.n, layer.n_head_kv);
             }
             ggml_tensor * words = word_view(ctx, part.storage, part.head_dim, layer.n_head_kv, stream);
-            graph.expand(ggml_set_rows(ctx, words, ggml_get_rows(ctx, words, from), to), /*output*/ false, part.storage);
+            graph.expand(ggml_set_rows(ctx, words, ggml_get_rows(ctx, words, from), to), /*output*/ false,
+                         part.storage);
             any = true;
         }
     }
@@ -231,7 +235,8 @@ void move_rows(const KvView & view, uint32_t stream, const CompactionPlan & plan
             continue;
         }
         if (view.v_transposed()) {
-            throw BudgetError("this mode moves rows of V, which needs flash attention; use mode='global' or flash_attn=True");
+            throw BudgetError(
+                "this mode moves rows of V, which needs flash attention; use mode='global' or flash_attn=True");
         }
         for (const Part & part : parts_of(view.layers()[l])) {
             if (!has_word_rows(part.storage, part.head_dim)) {

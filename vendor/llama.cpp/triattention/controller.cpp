@@ -1,5 +1,6 @@
 #include "controller.h"
 
+#include "attention_probe.h"
 #include "errors.h"
 
 #include "llama.h"
@@ -38,23 +39,6 @@ std::vector<ggml_tensor *> tensors_of(const KvView & view) {
 
 }  // namespace
 
-void check(const EvictionConfig & config) {
-    if (config.interval < 1) {
-        throw BudgetError("interval is " + std::to_string(config.interval) + ", it must be at least 1");
-    }
-    if (config.window < 1) {
-        throw BudgetError("window is " + std::to_string(config.window) + ", it must be at least 1: the newest key must stay");
-    }
-    if (config.n_sink < 0) {
-        throw BudgetError("n_sink is " + std::to_string(config.n_sink) + ", it must not be negative");
-    }
-    const int64_t least = static_cast<int64_t>(config.n_sink) + config.window + 1;
-    if (config.budget < least) {
-        throw BudgetError("budget is " + std::to_string(config.budget) + ", but n_sink (" + std::to_string(config.n_sink) + ") + window (" +
-                          std::to_string(config.window) + ") + 1 need at least " + std::to_string(least) + "; raise the budget or lower window");
-    }
-}
-
 Controller::Controller(llama_context * ctx, const EvictionConfig & config, Stats stats, int n_threads)
     : ctx_(ctx), config_(config), view_(ctx), graph_(tensors_of(view_), n_threads), n_threads_(n_threads) {
     check(config_);
@@ -62,15 +46,11 @@ Controller::Controller(llama_context * ctx, const EvictionConfig & config, Stats
         throw BudgetError("mode moves values between cells, which needs flash attention, and this context has none; "
                           "use flash_attn=True or mode='global'");
     }
-    if ((moves_rows(config_.mode) || needs_scores(config_.mode)) && view_.uses_cell_positions()) {
-        throw UnsupportedModelError("this model's attention is biased by distance (ALiBi): scores do not know the bias, and a key that is moved "
-                                    "would get another one; use mode='recent' or budget=None");
+    std::vector<int32_t> n_head_kv;
+    for (const KvLayer & layer : view_.layers()) {
+        n_head_kv.push_back(layer.n_head_kv);
     }
-    if (config_.mode == Mode::per_head && std::any_of(view_.layers().begin(), view_.layers().end(), [&](const KvLayer & layer) {
-            return layer.n_head_kv != view_.layers()[0].n_head_kv;
-        })) {
-        throw UnsupportedModelError("mode='per_head' needs the same number of KV heads in every layer; use per_layer_head");
-    }
+    check_mode(config_.mode, n_head_kv, view_.has_alibi());
     if (needs_scores(config_.mode)) {
         scorer_ = std::make_unique<Scorer>(view_, std::move(stats), config_.score, graph_);
         for (const LayerStats & layer : scorer_->stats().layers) {
@@ -81,9 +61,13 @@ Controller::Controller(llama_context * ctx, const EvictionConfig & config, Stats
             shapes_.push_back({layer.n_head_kv, layer.n_head_kv});
         }
     }
+    if (config_.mode == Mode::custom) {
+        has_hadamard();  // not in the middle of decoding
+    }
     if (const std::vector<std::string> missing = missing_operations(nullptr); !missing.empty()) {
-        throw ContextError("eviction needs an operation that a device lacks: " + missing[0] +
-                           "; use other cache types (type_k, type_v), fewer layers on that device (n_gpu_layers), or budget=None");
+        throw ContextError(
+            "eviction needs an operation that a device lacks: " + missing[0] +
+            "; use other cache types (type_k, type_v), fewer layers on that device (n_gpu_layers), or budget=None");
     }
 }
 
@@ -99,7 +83,7 @@ std::vector<std::string> Controller::missing_operations(ggml_backend_dev_t devic
     return missing;
 }
 
-bool Controller::due(int32_t seq) const {
+bool Controller::is_due(int32_t seq) const {
     return view_.n_used(seq) >= static_cast<uint32_t>(config_.budget + config_.interval);
 }
 
@@ -107,64 +91,108 @@ OriginMap & Controller::origins(int32_t seq) {
     return origins_.try_emplace(seq, view_.n_cells(), view_.layers()).first->second;
 }
 
-void Controller::evict(int32_t seq, int32_t n_protected) {
-    const std::vector<KvCell> cells = view_.cells(seq);
-    const size_t n = cells.size();
-    const size_t budget = static_cast<size_t>(config_.budget);
-    if (n <= budget) {
-        return;
+const std::vector<uint8_t> & Controller::has_hadamard() {
+    if (!has_hadamard_) {
+        has_hadamard_ = probe_hadamard(view_);
     }
+    return *has_hadamard_;
+}
+
+EvictionView Controller::view_of(int32_t seq, int32_t n_protected) {
+    has_hadamard();
+    return make_view(seq, n_protected);
+}
+
+EvictionView Controller::make_view(int32_t seq, int32_t n_protected) {
+    EvictionView::Subject subject;
+    subject.seq = seq;
+    subject.cells = view_.cells(seq);
+    const size_t n = subject.cells.size();
     const int32_t first_free = std::max(config_.n_sink, n_protected);
-    std::vector<uint8_t> is_protected(n, 0);
-    std::vector<KvCell> others;
     for (size_t i = 0; i < n; ++i) {
         // Below first_free nothing is ever evicted, so there positions are still those of the keys.
-        is_protected[i] = cells[i].pos < first_free || i + config_.window >= n ? 1 : 0;
-        if (!is_protected[i]) {
-            others.push_back(cells[i]);
-        }
+        subject.is_protected.push_back(subject.cells[i].pos < first_free || i + config_.window >= n ? 1 : 0);
     }
-    const size_t n_all_protected = n - others.size();
-    if (n_all_protected > budget) {
-        throw BudgetError(std::to_string(n_all_protected) + " keys are protected, more than the budget of " + std::to_string(budget));
+    subject.n_keep = std::min(n, static_cast<size_t>(config_.budget));
+    if (has_hadamard_) {
+        subject.has_hadamard = *has_hadamard_;
     }
     OriginMap & origin = origins(seq);
-    origin.sync(cells);
-    const int32_t position = cells.back().pos + 1;
-    evicted_at_[seq] = position;
+    origin.sync(subject.cells);
+    subject.origins = &origin;
+    return EvictionView(view_, std::move(subject));
+}
 
-    const uint32_t stream = view_.stream_of(seq);
-    llama_synchronize(ctx_);  // our graphs run on backends of their own
+Kept Controller::choose_by_scores(const EvictionView & view) {
+    std::vector<KvCell> others;
+    for (size_t i = 0; i < view.n_keys(); ++i) {
+        if (view.is_protected()[i] == 0) {
+            others.push_back(view.cells()[i]);
+        }
+    }
     Scores scores;
     if (scorer_) {
         const Stopwatch watch(counters_.scoring_s);
-        scores = scorer_->group(stream, others, position, n_threads_);
+        scores = scorer_->group(view_.stream_of(view.seq()), others, view.position(), n_threads_);
     }
+    const Stopwatch watch(counters_.selection_s);
+    const size_t n_keep = view.n_keep() - (view.n_keys() - others.size());
+    const auto found = n_evictions_of_.find(view.seq());
+    const int64_t number = (found != n_evictions_of_.end() ? found->second : 0) + 1;
+    const uint64_t seed = config_.seed + 0x9E3779B97F4A7C15ULL * static_cast<uint64_t>(number);
+    return with_protected(select(config_.mode, scores, shapes_, others.size(), n_keep, seed, n_threads_),
+                          view.is_protected());
+}
+
+Kept Controller::choose(const EvictionView & view) {
+    if (config_.mode != Mode::custom) {
+        return choose_by_scores(view);
+    }
+    const Stopwatch watch(counters_.selection_s);
+    Kept kept = config_.chooser(view);
+    check_choice(kept, view);
+    return kept;
+}
+
+void Controller::evict(int32_t seq, int32_t n_protected) {
+    if (view_.n_used(seq) <= static_cast<uint32_t>(config_.budget)) {
+        return;
+    }
+    const EvictionView view = make_view(seq, n_protected);
+    const std::vector<KvCell> & cells = view.cells();
+    const auto n_all_protected = std::count(view.is_protected().begin(), view.is_protected().end(), 1);
+    if (static_cast<size_t>(n_all_protected) > view.n_keep()) {
+        throw BudgetError(std::to_string(n_all_protected) + " keys are protected, more than the budget of " +
+                          std::to_string(config_.budget));
+    }
+    llama_synchronize(ctx_);  // our graphs run on backends of their own
+    const Kept kept = choose(view);
+    OriginMap & origin = origins(seq);
     CompactionPlan plan;
     {
         const Stopwatch watch(counters_.selection_s);
-        const uint64_t seed = config_.seed + 0x9E3779B97F4A7C15ULL * static_cast<uint64_t>(++n_evictions_of_[seq]);
-        const Kept kept =
-            with_protected(select(config_.mode, scores, shapes_, others.size(), budget - n_all_protected, seed, n_threads_), is_protected);
         if (is_recording_) {
-            records_.push_back({seq, position, static_cast<int32_t>(n), config_.budget, origin.evicted(kept, cells)});
+            const auto n_before = static_cast<int32_t>(view.n_keys());
+            records_.push_back({seq, view.position(), n_before, config_.budget, origin.evicted(kept, cells)});
         }
         plan = plan_compaction(kept, cells);
     }
     {
         const Stopwatch watch(counters_.compaction_s);
-        move_rows(view_, stream, plan, graph_);
+        move_rows(view_, view_.stream_of(seq), plan, graph_);
         origin.apply(plan);
         std::vector<int32_t> freed;
-        for (size_t i = 0; i < n; ++i) {
+        for (size_t i = 0; i < cells.size(); ++i) {
             if (plan.freed[i]) {
                 freed.push_back(cells[i].pos);
             }
         }
         view_.remove(seq, freed);
     }
+    ++n_evictions_of_[seq];
+    evicted_at_[seq] = view.position();
     ++counters_.n_evictions;
-    counters_.n_tokens_evicted += static_cast<int64_t>(n - budget);
+    counters_.n_tokens_evicted += static_cast<int64_t>(view.n_keys() - view.n_keep());
 }
 
 HeadScores Controller::scores(int32_t seq) {

@@ -3,6 +3,8 @@
 
 #include "compactor.h"
 #include "device_graph.h"
+#include "eviction_config.h"
+#include "eviction_view.h"
 #include "kv_view.h"
 #include "origin_map.h"
 #include "scorer.h"
@@ -12,6 +14,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -19,28 +22,15 @@ struct llama_context;
 
 namespace triattn {
 
-struct EvictionConfig {
-    Mode     mode     = Mode::per_layer_head;
-    int32_t  budget   = 0;    // keys kept per layer and KV head
-    int32_t  interval = 128;  // tokens between evictions
-    int32_t  window   = 64;   // most recent keys, never evicted
-    int32_t  n_sink   = 4;    // first keys, never evicted
-    uint64_t seed     = 0;    // Mode::random
-    ScoreOptions score;
-};
-
-// Throws BudgetError naming the value at fault.
-void check(const EvictionConfig & config);
-
 struct EvictionCounters {
     int64_t n_evictions = 0;       // times the cache was pruned
     int64_t n_tokens_evicted = 0;  // keys evicted per head, summed over evictions
-    double  scoring_s = 0, selection_s = 0, compaction_s = 0;
+    double scoring_s = 0, selection_s = 0, compaction_s = 0;
 };
 
 // What one eviction took away.
 struct EvictionRecord {
-    int32_t seq      = 0;
+    int32_t seq = 0;
     int64_t position = 0;                                    // of the next token
     int32_t n_before = 0, n_after = 0;                       // keys per head
     std::vector<std::vector<std::vector<int32_t>>> evicted;  // [layer of the view][KV head]: positions, ascending
@@ -48,20 +38,28 @@ struct EvictionRecord {
 
 class Controller {
 public:
-    // Throws StatsError if the mode needs statistics that are missing or of another shape, BudgetError if it needs flash
-    // attention and the context has none, ContextError if a device that holds a part of the cache lacks an operation.
+    // Throws StatsError if the mode needs statistics that are missing or of another shape, BudgetError if it needs
+    // flash attention and the context has none, ContextError if a device that holds a part of the cache lacks an
+    // operation.
     Controller(llama_context * ctx, const EvictionConfig & config, Stats stats, int n_threads);
 
-    // The operations of scoring and moving that `device` does not have, in words; null: the devices that hold the layers.
+    // The operations of scoring and moving that `device` does not have, in words; null: the devices that hold the
+    // layers.
     std::vector<std::string> missing_operations(ggml_backend_dev_t device);
 
     // Whether decoding has filled the sequence's cache by `interval` beyond the budget.
-    bool due(int32_t seq) const;
+    bool is_due(int32_t seq) const;
 
-    // Prunes the sequence's cache to the budget, if it holds more. The first `n_protected` positions stay (at least n_sink).
+    // Prunes the sequence's cache to the budget, if it holds more. The first `n_protected` positions stay (at least
+    // n_sink). What a chooser throws comes out of here, and BudgetError if its choice does not fit; then nothing has
+    // changed.
     void evict(int32_t seq, int32_t n_protected);
 
-    // Scores of the sequence's keys, in the order of view().cells(seq), for the next position; empty if the mode needs none.
+    // What can be seen of a sequence's cache before an eviction. Valid until the cache changes.
+    EvictionView view_of(int32_t seq, int32_t n_protected);
+
+    // Scores of the sequence's keys, in the order of view().cells(seq), for the next position; empty if the mode needs
+    // none.
     HeadScores scores(int32_t seq);
 
     // What is known of a sequence beside its cells: where its keys come from, and how often it was pruned.
@@ -71,7 +69,7 @@ public:
     bool has_evicted(int32_t seq) const { return n_evictions_of_.count(seq) > 0; }
     // How many tokens of the sequence had been read at its last eviction.
     int64_t evicted_at(int32_t seq) const { return evicted_at_.at(seq); }
-    void forget(int32_t seq);  // the sequence was cleared
+    void forget(int32_t seq);               // the sequence was cleared
     void truncate(int32_t seq, int32_t n);  // it was cut back to n positions, none before its last eviction
 
     // Whether evictions are noted down for take_records(), which hands them over once.
@@ -86,6 +84,15 @@ public:
 private:
     OriginMap & origins(int32_t seq);
 
+    const std::vector<uint8_t> & has_hadamard();
+
+    // view_of for a chooser that does not read keys.
+    EvictionView make_view(int32_t seq, int32_t n_protected);
+
+    // The keys that each head keeps.
+    Kept choose(const EvictionView & view);
+    Kept choose_by_scores(const EvictionView & view);
+
     llama_context * ctx_;
     EvictionConfig config_;
     KvView view_;
@@ -93,6 +100,7 @@ private:
     int n_threads_;
     std::unique_ptr<Scorer> scorer_;
     std::vector<LayerShape> shapes_;
+    std::optional<std::vector<uint8_t>> has_hadamard_;  // per layer, once it has been asked for
     std::map<int32_t, OriginMap> origins_;
     std::map<int32_t, int64_t> n_evictions_of_;  // per sequence: what `random` draws depend on
     std::map<int32_t, int64_t> evicted_at_;

@@ -13,11 +13,7 @@
 namespace triattn {
 namespace {
 
-constexpr int64_t CELL_PADDING  = 256;  // llama.cpp rounds a context's cells up to this
-constexpr int32_t LOGITS_CHUNK  = 128;
-constexpr int64_t MAX_POSITIONS = std::numeric_limits<llama_pos>::max() - CELL_PADDING;
-
-int64_t pad(int64_t n) { return (n + CELL_PADDING - 1) / CELL_PADDING * CELL_PADDING; }
+constexpr int32_t LOGITS_CHUNK = 128;
 
 class Batch {
 public:
@@ -27,11 +23,11 @@ public:
     Batch & operator=(const Batch &) = delete;
     void add(llama_token token, llama_pos pos, llama_seq_id seq, bool logits) {
         const int32_t i = batch_.n_tokens++;
-        batch_.token[i]     = token;
-        batch_.pos[i]       = pos;
-        batch_.n_seq_id[i]  = 1;
+        batch_.token[i] = token;
+        batch_.pos[i] = pos;
+        batch_.n_seq_id[i] = 1;
         batch_.seq_id[i][0] = seq;
-        batch_.logits[i]    = logits ? 1 : 0;
+        batch_.logits[i] = logits ? 1 : 0;
     }
     const llama_batch & get() const { return batch_; }
 
@@ -39,11 +35,9 @@ private:
     llama_batch batch_;
 };
 
-void check_learned_positions(const llama_model * model, int64_t n_ctx) {
-    const int32_t trained = llama_model_n_ctx_train(model);
-    if (has_learned_positions(model) && n_ctx > trained) {
-        throw ContextError("this model has learned positions, and only " + std::to_string(trained) + " of them; use n_ctx=" + std::to_string(trained));
-    }
+const DecoderParams & checked(const DecoderParams & params) {
+    check(params);
+    return params;
 }
 
 // llama.cpp chooses LongRoPE's frequencies by the size of the cache; they have to be those for n_ctx positions.
@@ -51,54 +45,19 @@ void check_long_rope(const llama_model * model, const DecoderParams & params, co
     const int64_t threshold = long_rope_threshold(model);
     const int64_t cells = static_cast<int64_t>(cache.n_cells) * (params.kv_unified ? params.n_seq_max : 1);
     if (params.eviction && threshold > 0 && (params.n_ctx > threshold) != (cells > threshold)) {
-        throw UnsupportedModelError("this model has LongRoPE with frequencies for up to " + std::to_string(threshold) + " positions and for more; a cache of " +
-                                    std::to_string(cells) + " cells would take the wrong ones for n_ctx " + std::to_string(params.n_ctx) +
-                                    "; choose the long ones when the model is loaded (use_long_rope), or another n_ctx");
+        throw UnsupportedModelError(
+            "this model has LongRoPE with frequencies for up to " + std::to_string(threshold) +
+            " positions and for more; a cache of " + std::to_string(cells) +
+            " cells would take the wrong ones for n_ctx " + std::to_string(params.n_ctx) +
+            "; choose the long ones when the model is loaded (use_long_rope), or another n_ctx");
     }
 }
 
 }  // namespace
 
-CacheSize cache_size(const DecoderParams & params, int32_t n_swa) {
-    const int64_t whole = pad(params.n_ctx);
-    int64_t cells = whole, chunk = std::min<int64_t>(params.n_batch, whole), batch = chunk;
-    if (params.eviction && !params.full_prefill) {
-        // Room for a step of prefill beyond the budget: at least an interval, at most a quarter of the budget, so that
-        // small budgets are not drowned by large batches.
-        const int64_t budget = params.eviction->budget, interval = params.eviction->interval;
-        const int64_t room = std::max(interval, std::min<int64_t>(params.n_ubatch, budget / 4));
-        cells = std::min(pad(budget + room), whole);
-        // where all positions have cells, no step can overflow them
-        chunk = std::min<int64_t>({params.n_ubatch, params.n_batch, cells < whole ? cells - budget : cells});
-        batch = std::min(std::max(chunk, interval), cells);
-    }
-    batch = std::max<int64_t>(batch, params.n_seq_max);
-    const int64_t ubatch = std::min<int64_t>(params.n_ubatch, batch);
-    if (n_swa > 0) {
-        // llama.cpp never makes the sliding layers' cache larger than this one, and they need their window and a step
-        cells = std::min(std::max(cells, pad(n_swa + ubatch)), whole);
-    }
-    if (cells * params.n_seq_max > std::numeric_limits<int32_t>::max()) {
-        throw ContextError("this budget or n_ctx, times n_seq_max, needs too large a cache");
-    }
-    return {static_cast<int32_t>(cells), static_cast<int32_t>(chunk), static_cast<int32_t>(batch), static_cast<int32_t>(ubatch)};
-}
-
 Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
-    : params_(params), n_past_(params.n_seq_max, 0), n_protected_(params.n_seq_max, 0) {
-    if (params_.n_ctx < 1 || params_.n_batch < 1 || params_.n_ubatch < 1 || params_.n_seq_max < 1) {
-        throw ContextError("n_ctx, n_batch, n_ubatch and n_seq_max must be at least 1");
-    }
-    if (params_.n_threads < 1 || params_.n_threads > GGML_MAX_N_THREADS) {
-        throw ContextError("n_threads is " + std::to_string(params_.n_threads) + ", it must be from 1 to " + std::to_string(GGML_MAX_N_THREADS));
-    }
-    if (params_.n_ctx > MAX_POSITIONS) {
-        throw ContextError("n_ctx is " + std::to_string(params_.n_ctx) + ", llama.cpp counts positions up to " + std::to_string(MAX_POSITIONS));
-    }
-    if (params_.eviction) {
-        check(*params_.eviction);
-    }
-    check_learned_positions(model, params_.n_ctx);
+    : params_(checked(params)), n_past_(params.n_seq_max, 0), n_protected_(params.n_seq_max, 0) {
+    check_learned_positions(params_.n_ctx, llama_model_n_ctx_train(model), has_learned_positions(model));
     cache_ = cache_size(params_, llama_model_n_swa(model));
     if (llama_model_is_hybrid(model) && cache_.n_ubatch > params_.n_seq_max) {
         // llama.cpp's graph for Kimi Linear ends the process where sequences do not divide a step
@@ -107,22 +66,23 @@ Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
     check_long_rope(model, params_, cache_);
 
     llama_context_params p = llama_context_default_params();
-    p.n_ctx           = static_cast<uint32_t>(cache_.n_cells) * static_cast<uint32_t>(params_.n_seq_max);
-    p.n_batch         = static_cast<uint32_t>(cache_.n_batch);
-    p.n_ubatch        = static_cast<uint32_t>(cache_.n_ubatch);
-    p.swa_full        = false;  // sliding layers hold their window, with a budget or without
-    p.n_seq_max       = static_cast<uint32_t>(params_.n_seq_max);
-    p.kv_unified      = params_.kv_unified;
-    p.n_threads       = params_.n_threads;
+    p.n_ctx = static_cast<uint32_t>(cache_.n_cells) * static_cast<uint32_t>(params_.n_seq_max);
+    p.n_batch = static_cast<uint32_t>(cache_.n_batch);
+    p.n_ubatch = static_cast<uint32_t>(cache_.n_ubatch);
+    p.swa_full = false;  // sliding layers hold their window, with a budget or without
+    p.n_seq_max = static_cast<uint32_t>(params_.n_seq_max);
+    p.kv_unified = params_.kv_unified;
+    p.n_threads = params_.n_threads;
     p.n_threads_batch = params_.n_threads;
-    p.type_k          = params_.type_k;
-    p.type_v          = params_.type_v;
+    p.type_k = params_.type_k;
+    p.type_v = params_.type_v;
     p.flash_attn_type = flash_attention_for(model, params_.flash_attn);
     apply(params_.rope, p);
-    p.no_perf         = true;
-    p.abort_callback      = [](void * self) {
+    p.no_perf = true;
+    p.abort_callback = [](void * self) {
         auto & decoder = *static_cast<Decoder *>(self);
-        decoder.was_interrupted_ = decoder.was_interrupted_ || (decoder.params_.interrupted && decoder.params_.interrupted());
+        decoder.was_interrupted_ =
+            decoder.was_interrupted_ || (decoder.params_.interrupted && decoder.params_.interrupted());
         return decoder.was_interrupted_;
     };
     p.abort_callback_data = this;
@@ -156,7 +116,8 @@ void Decoder::check_tokens(const std::vector<llama_token> & tokens) const {
 
 void Decoder::check_room(int32_t seq, size_t n) const {
     if (seq < 0 || seq >= params_.n_seq_max) {
-        throw ContextError("sequence " + std::to_string(seq) + " does not exist; n_seq_max is " + std::to_string(params_.n_seq_max));
+        throw ContextError("sequence " + std::to_string(seq) + " does not exist; n_seq_max is " +
+                           std::to_string(params_.n_seq_max));
     }
     const int64_t total = n_past_[static_cast<size_t>(seq)] + static_cast<int64_t>(n);
     if (total > params_.n_ctx) {
@@ -168,6 +129,7 @@ void Decoder::check_room(int32_t seq, size_t n) const {
 void Decoder::guarded(const std::function<void()> & work) {
     was_interrupted_ = false;
     n_rows_ = 0;
+    ++cache_version_;
     try {
         work();
     } catch (...) {
@@ -194,7 +156,8 @@ void Decoder::decode(const std::vector<Row> & rows) {
     }
     if (status != 0) {
         throw DecodeError(status == 1 ? "llama.cpp found no room in the KV cache; the context has been cleared"
-                                      : "llama.cpp could not decode (status " + std::to_string(status) + "); the context has been cleared");
+                                      : "llama.cpp could not decode (status " + std::to_string(status) +
+                                            "); the context has been cleared");
     }
     n_past_ = std::move(position);
     n_rows_ = n_rows;
@@ -202,13 +165,14 @@ void Decoder::decode(const std::vector<Row> & rows) {
 }
 
 void Decoder::make_room(int32_t seq, int32_t n) {
-    if (controller_ && controller_->view().n_used(seq) + static_cast<uint32_t>(n) > static_cast<uint32_t>(cache_.n_cells)) {
+    if (controller_ &&
+        controller_->view().n_used(seq) + static_cast<uint32_t>(n) > static_cast<uint32_t>(cache_.n_cells)) {
         controller_->evict(seq, n_protected_[static_cast<size_t>(seq)]);
     }
 }
 
 void Decoder::evict_if_due(int32_t seq) {
-    if (controller_ && controller_->due(seq)) {
+    if (controller_ && controller_->is_due(seq)) {
         controller_->evict(seq, n_protected_[static_cast<size_t>(seq)]);
     }
 }
@@ -217,14 +181,11 @@ void Decoder::read(int32_t seq, const std::vector<llama_token> & tokens, int32_t
     check_tokens(tokens);
     check_room(seq, tokens.size());
     if (controller_) {
-        const EvictionConfig & config = controller_->config();
-        if (n_protected > 0 && static_cast<int64_t>(n_protected) + config.window + 1 > config.budget) {
-            throw BudgetError("a protected prompt of " + std::to_string(n_protected) + " tokens and a window of " + std::to_string(config.window) +
-                              " do not fit the budget of " + std::to_string(config.budget) + "; raise the budget or use protect_prompt=False");
-        }
+        check_protected_prompt(n_protected, controller_->config());
     }
     if (controller_ && n_protected > n_protected_[static_cast<size_t>(seq)] && controller_->has_evicted(seq)) {
-        throw BudgetError("more positions cannot be protected after an eviction: some may be gone; clear the sequence first");
+        throw BudgetError(
+            "more positions cannot be protected after an eviction: some may be gone; clear the sequence first");
     }
     guarded([&] {
         n_protected_[static_cast<size_t>(seq)] = n_protected;
@@ -279,11 +240,12 @@ int32_t Decoder::score_step() const {
     return std::min(params_.eviction ? params_.eviction->interval : EvictionConfig().interval, cache_.n_batch);
 }
 
-std::vector<Decoder::TokenScore> Decoder::score(const std::vector<llama_token> & tokens, size_t first) {
+std::vector<TokenScore> Decoder::score(const std::vector<llama_token> & tokens, size_t first) {
     check_tokens(tokens);
     check_room(0, tokens.size());
     if (first < 1 || first > tokens.size()) {
-        throw InvalidTokenError("of " + std::to_string(tokens.size()) + " tokens number " + std::to_string(first) + " cannot be the first to score");
+        throw InvalidTokenError("of " + std::to_string(tokens.size()) + " tokens number " + std::to_string(first) +
+                                " cannot be the first to score");
     }
     std::vector<TokenScore> result;
     result.reserve(tokens.size() - first);
@@ -317,7 +279,8 @@ std::vector<Decoder::TokenScore> Decoder::score(const std::vector<llama_token> &
 std::vector<float> Decoder::logprobs(const std::vector<llama_token> & tokens) {
     check_tokens(tokens);
     if (static_cast<int64_t>(tokens.size()) > params_.n_ctx) {
-        throw ContextFullError(std::to_string(tokens.size()) + " tokens are more than n_ctx " + std::to_string(params_.n_ctx));
+        throw ContextFullError(std::to_string(tokens.size()) + " tokens are more than n_ctx " +
+                               std::to_string(params_.n_ctx));
     }
     clear(0);
     std::vector<float> result;
@@ -329,7 +292,8 @@ std::vector<float> Decoder::logprobs(const std::vector<llama_token> & tokens) {
 
 float Decoder::logprob(const float * logits, llama_token token) const {
     if (token < 0 || token >= n_vocab_) {
-        throw InvalidTokenError("token " + std::to_string(token) + " is not in the vocabulary of " + std::to_string(n_vocab_));
+        throw InvalidTokenError("token " + std::to_string(token) + " is not in the vocabulary of " +
+                                std::to_string(n_vocab_));
     }
     const float maximum = *std::max_element(logits, logits + n_vocab_);
     double sum = 0;
@@ -341,7 +305,8 @@ float Decoder::logprob(const float * logits, llama_token token) const {
 
 const float * Decoder::logits(int32_t row) const {
     if (row < -n_rows_ || row >= n_rows_) {
-        throw ContextError("there are logits for " + std::to_string(n_rows_) + " rows, not for row " + std::to_string(row));
+        throw ContextError("there are logits for " + std::to_string(n_rows_) + " rows, not for row " +
+                           std::to_string(row));
     }
     const float * values = llama_get_logits_ith(ctx_.get(), row < 0 ? row : row - n_rows_);
     if (values == nullptr) {
@@ -355,7 +320,9 @@ int64_t Decoder::truncate(int32_t seq, int64_t n, bool keep_evicted) {
     int64_t & past = n_past_[static_cast<size_t>(seq)];
     n = std::clamp<int64_t>(n, 0, past);
     n_rows_ = 0;
-    const bool was_evicted = controller_ && controller_->has_evicted(seq) && !(keep_evicted && n >= controller_->evicted_at(seq));
+    ++cache_version_;
+    const bool was_evicted =
+        controller_ && controller_->has_evicted(seq) && !(keep_evicted && n >= controller_->evicted_at(seq));
     if (n == past && !was_evicted) {
         return n;
     }
@@ -375,21 +342,21 @@ int64_t Decoder::truncate(int32_t seq, int64_t n, bool keep_evicted) {
     return n;
 }
 
-Decoder::Saved Decoder::save() {
+SavedSequence Decoder::save() {
     if (params_.n_seq_max != 1) {
         throw ContextError("a state can be saved only from a context of one sequence (n_seq_max=1)");
     }
-    Saved saved;
+    SavedSequence saved;
     saved.cells = save_sequence(ctx_.get(), 0);
     if (controller_) {
         saved.origins = controller_->save(0);
     }
-    saved.n_past      = n_past_[0];
+    saved.n_tokens = n_past_[0];
     saved.n_protected = n_protected_[0];
     return saved;
 }
 
-void Decoder::load(const Saved & saved) {
+void Decoder::load(const SavedSequence & saved) {
     if (params_.n_seq_max != 1) {
         throw ContextError("a state can be loaded only into a context of one sequence (n_seq_max=1)");
     }
@@ -399,7 +366,7 @@ void Decoder::load(const Saved & saved) {
         if (controller_) {
             controller_->load(0, saved.origins);
         }
-        n_past_[0]      = saved.n_past;
+        n_past_[0] = saved.n_tokens;
         n_protected_[0] = saved.n_protected;
     });
 }
@@ -410,6 +377,7 @@ void Decoder::clear(int32_t seq) {
         return;
     }
     check_room(seq, 0);
+    ++cache_version_;
     llama_memory_seq_rm(llama_get_memory(ctx_.get()), seq, -1, -1);
     n_past_[static_cast<size_t>(seq)] = 0;
     n_protected_[static_cast<size_t>(seq)] = 0;
@@ -423,6 +391,7 @@ void Decoder::clear_all() {
     std::fill(n_past_.begin(), n_past_.end(), 0);
     std::fill(n_protected_.begin(), n_protected_.end(), 0);
     n_rows_ = 0;
+    ++cache_version_;
     for (int32_t seq = 0; controller_ && seq < params_.n_seq_max; ++seq) {
         controller_->forget(seq);
     }
@@ -433,7 +402,36 @@ void Decoder::remove(int32_t seq, const std::vector<int32_t> & positions) {
     if (!view_) {
         throw ContextError("positions can be removed only from a KV cache that nothing else evicts from");
     }
+    ++cache_version_;
     view_->remove(seq, positions);
+}
+
+void Decoder::evict(int32_t seq, int32_t n_protected) {
+    check_room(seq, 0);
+    if (controller_) {
+        ++cache_version_;
+        controller_->evict(seq, n_protected);
+    }
+}
+
+EvictionView Decoder::eviction_view(int32_t seq) {
+    check_room(seq, 0);
+    if (controller_) {
+        return controller_->view_of(seq, n_protected_[static_cast<size_t>(seq)]);
+    }
+    if (!view_) {
+        throw UnsupportedModelError("this model keeps no KV cache of a kind that can be looked into");
+    }
+    if (!has_hadamard_) {
+        has_hadamard_ = probe_hadamard(*view_);
+    }
+    EvictionView::Subject subject;
+    subject.seq = seq;
+    subject.cells = view_->cells(seq);
+    subject.is_protected.assign(subject.cells.size(), 0);
+    subject.n_keep = subject.cells.size();
+    subject.has_hadamard = *has_hadamard_;
+    return EvictionView(*view_, std::move(subject));
 }
 
 std::vector<int32_t> Decoder::kept_positions(int32_t seq, int32_t layer, int32_t kv_head) {
@@ -442,15 +440,17 @@ std::vector<int32_t> Decoder::kept_positions(int32_t seq, int32_t layer, int32_t
     }
     check_room(seq, 0);
     const std::vector<KvLayer> & layers = view()->layers();
-    const auto found = std::find_if(layers.begin(), layers.end(), [&](const KvLayer & l) { return l.il == layer; });
+    const auto found = std::find_if(layers.begin(), layers.end(), [&](const KvLayer & l) { return l.layer == layer; });
     if (found == layers.end()) {
         throw ContextError("layer " + std::to_string(layer) + " has no full-attention cache of its own");
     }
     if (kv_head < 0 || kv_head >= found->n_head_kv) {
-        throw ContextError("layer " + std::to_string(layer) + " has " + std::to_string(found->n_head_kv) + " KV heads, not a head " + std::to_string(kv_head));
+        throw ContextError("layer " + std::to_string(layer) + " has " + std::to_string(found->n_head_kv) +
+                           " KV heads, not a head " + std::to_string(kv_head));
     }
     if (controller_) {
-        return controller_->kept_positions(seq, static_cast<size_t>(found - layers.begin()), static_cast<size_t>(kv_head));
+        return controller_->kept_positions(seq, static_cast<size_t>(found - layers.begin()),
+                                           static_cast<size_t>(kv_head));
     }
     std::vector<int32_t> result;
     for (const KvCell & cell : view()->cells(seq)) {

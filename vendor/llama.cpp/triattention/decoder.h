@@ -2,8 +2,7 @@
 #pragma once
 
 #include "controller.h"
-#include "flash_attention.h"
-#include "rope_overrides.h"
+#include "decoder_params.h"
 #include "stats.h"
 
 #include "llama-cpp.h"
@@ -17,35 +16,23 @@
 
 namespace triattn {
 
-struct DecoderParams {
-    int64_t n_ctx     = 0;      // largest number of positions per sequence; not an allocation when there is a budget
-    int32_t n_batch   = 2048;
-    int32_t n_ubatch  = 512;
-    int32_t n_threads = 1;
-    int32_t n_seq_max = 1;
-    bool    kv_unified = false; // sequences share one pool of cells, else each has its own
-    ggml_type type_k  = GGML_TYPE_F16;
-    ggml_type type_v  = GGML_TYPE_F16;
-    FlashAttention flash_attn = FlashAttention::automatic;
-    RopeOverrides rope;
-    std::optional<EvictionConfig> eviction;
-    bool    full_prefill = false;        // read a prompt in full, then prune once; else prune while reading
-    std::function<bool()> interrupted;   // polled while computing
-};
-
-// What a sequence's cache needs, and how much of a prompt may be read at once without exceeding it.
-struct CacheSize {
-    int32_t n_cells;   // per sequence, a multiple of 256
-    int32_t chunk;     // tokens of a prompt in one step
-    int32_t n_batch;   // the largest step of any kind
-    int32_t n_ubatch;
-};
-// `n_swa`: the model's sliding window, 0 if it has none.
-CacheSize cache_size(const DecoderParams & params, int32_t n_swa);
-
 struct DecoderCounters {
-    double  decoding_s = 0;
-    int64_t n_decoded  = 0;  // tokens
+    double decoding_s = 0;
+    int64_t n_decoded = 0;  // tokens
+};
+
+// How well a token was predicted.
+struct TokenScore {
+    float logprob;
+    bool is_best;  // no other token was likelier
+};
+
+// A sequence, to be put back into a context of the same model and settings.
+struct SavedSequence {
+    std::vector<uint8_t> cells;    // of the cache, and recurrent states
+    std::vector<uint8_t> origins;  // where keys come from, and how often there was an eviction; empty without a budget
+    int64_t n_tokens = 0;          // read so far
+    int32_t n_protected = 0;       // first positions that are never evicted
 };
 
 // Every method that computes throws DecodeError or InterruptedError; then all sequences have been cleared.
@@ -56,9 +43,9 @@ public:
     // Called with the index of a token and the logits [n_vocab] that follow it.
     using RowSink = std::function<void(size_t index, const float * logits)>;
 
-    // Appends tokens to a sequence; logits() then has the row of the last one. The first n_protected positions are never
-    // evicted. `sink`, if given, gets the logits of every token. Throws InvalidTokenError, ContextFullError, BudgetError
-    // before anything changes.
+    // Appends tokens to a sequence; logits() then has the row of the last one. The first n_protected positions are
+    // never evicted. `sink`, if given, gets the logits of every token. Throws InvalidTokenError, ContextFullError,
+    // BudgetError before anything changes.
     void read(int32_t seq, const std::vector<llama_token> & tokens, int32_t n_protected, const RowSink & sink = {});
 
     // Appends one token to each of these (different) sequences; logits() has their rows in the same order.
@@ -68,12 +55,8 @@ public:
     // Returns ln p(tokens[i+1] | tokens[..i]) for every i: [tokens.size() - 1].
     std::vector<float> logprobs(const std::vector<llama_token> & tokens);
 
-    struct TokenScore {
-        float logprob;
-        bool  is_best;  // no other token was likelier
-    };
-    // Appends `tokens` to sequence 0 in the same steps. Returns how well tokens[first..] were predicted: [tokens.size() - first];
-    // `first` is at least 1. logits() then has the rows of the last step.
+    // Appends `tokens` to sequence 0 in the same steps. Returns how well tokens[first..] were predicted:
+    // [tokens.size() - first]; `first` is at least 1. logits() then has the rows of the last step.
     std::vector<TokenScore> score(const std::vector<llama_token> & tokens, size_t first);
     int32_t score_step() const;  // tokens in a whole step
 
@@ -84,23 +67,30 @@ public:
     const float * logits(int32_t row) const;
     int32_t n_rows() const { return n_rows_; }
 
-    // Cuts a sequence back to its first n positions, so that a text that begins alike need not be read again. Returns n; or 0 if that
-    // is impossible (an eviction has been there, a recurrent state or a sliding window has moved on): then it has been cleared.
-    // `keep_evicted`: an eviction before position n is no obstacle, since it took place when n tokens or fewer had been read.
+    // Cuts a sequence back to its first n positions, so that a text that begins alike need not be read again. Returns
+    // n; or 0 if that is impossible (an eviction has been there, a recurrent state or a sliding window has moved on):
+    // then it has been cleared. `keep_evicted`: an eviction before position n is no obstacle, since it took place when
+    // n tokens or fewer had been read.
     int64_t truncate(int32_t seq, int64_t n, bool keep_evicted = false);
 
-    // A sequence, to be put back into a context of the same model and settings. Only for contexts of one sequence.
-    struct Saved {
-        std::vector<uint8_t> cells, origins;
-        int64_t n_past = 0;
-        int32_t n_protected = 0;
-    };
-    Saved save();
-    // Throws DecodeError if it does not fit; then the context is empty. There are no logits until a token has been read.
-    void load(const Saved & saved);
+    // Only for contexts of one sequence.
+    SavedSequence save();
+    // Throws DecodeError if it does not fit; then the context is empty. There are no logits until a token has been
+    // read.
+    void load(const SavedSequence & saved);
 
     void clear(int32_t seq);
     void clear_all();
+
+    // Prunes a sequence's cache to the budget now, if there is a budget and it holds more. See Controller::evict.
+    void evict(int32_t seq, int32_t n_protected);
+
+    // What a chooser would see of the sequence now. Without a budget nothing is protected and all keys are to be kept.
+    // Throws UnsupportedModelError if the model keeps no cache that can be looked into.
+    EvictionView eviction_view(int32_t seq);
+
+    // Another number after everything that changes a cache: a view of an earlier number is not valid any more.
+    int64_t cache_version() const { return cache_version_; }
 
     // Takes positions out of the layers with full attention by llama.cpp's own means: what evictions are compared with.
     // Throws ContextError in a context that evicts by itself.
@@ -139,10 +129,12 @@ private:
     bool was_interrupted_ = false;
     llama_context_ptr ctx_;
     int32_t n_vocab_ = 0;
-    std::unique_ptr<KvView> view_;  // without a controller, which has one
+    std::unique_ptr<KvView> view_;                      // without a controller, which has one
+    std::optional<std::vector<uint8_t>> has_hadamard_;  // of view_, once it has been asked for
+    int64_t cache_version_ = 0;
     std::unique_ptr<Controller> controller_;
-    std::vector<int64_t> n_past_;        // [n_seq_max]
-    std::vector<int32_t> n_protected_;   // [n_seq_max]
+    std::vector<int64_t> n_past_;       // [n_seq_max]
+    std::vector<int32_t> n_protected_;  // [n_seq_max]
     int32_t n_rows_ = 0;
     DecoderCounters counters_;
 };

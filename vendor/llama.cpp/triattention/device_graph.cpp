@@ -11,7 +11,8 @@ namespace {
 // The CPU backend is a module, so its functions are found by name and not by linking.
 void set_threads(ggml_backend_t backend, ggml_backend_dev_t device, int n_threads) {
     ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(device);
-    auto set = reinterpret_cast<ggml_backend_set_n_threads_t>(ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads"));
+    auto set = reinterpret_cast<ggml_backend_set_n_threads_t>(
+        ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads"));
     if (set != nullptr) {
         set(backend, n_threads);
     }
@@ -19,7 +20,8 @@ void set_threads(ggml_backend_t backend, ggml_backend_dev_t device, int n_thread
 
 ggml_backend_dev_t device_of(const ggml_tensor * tensor) {
     ggml_backend_dev_t device = ggml_backend_buft_get_device(ggml_backend_buffer_get_type(tensor->buffer));
-    return device != nullptr ? device : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);  // plain host memory names none
+    return device != nullptr ? device
+                             : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);  // plain host memory names none
 }
 
 }  // namespace
@@ -49,7 +51,8 @@ DeviceGraph::DeviceGraph(const std::vector<ggml_tensor *> & tensors, int n_threa
 ggml_context * DeviceGraph::begin(size_t n_tensors) {
     inputs_.clear();
     places_.clear();
-    ctx_.reset(ggml_init({n_tensors * ggml_tensor_overhead() + ggml_graph_overhead_custom(n_tensors, false), nullptr, true}));
+    ctx_.reset(
+        ggml_init({n_tensors * ggml_tensor_overhead() + ggml_graph_overhead_custom(n_tensors, false), nullptr, true}));
     if (!ctx_) {
         throw Error("out of memory");
     }
@@ -59,7 +62,8 @@ ggml_context * DeviceGraph::begin(size_t n_tensors) {
         for (const auto & backend : backends_) {
             backends.push_back(backend.get());
         }
-        sched_.reset(ggml_backend_sched_new(backends.data(), nullptr, static_cast<int>(backends.size()), n_tensors, false, false));
+        sched_.reset(ggml_backend_sched_new(backends.data(), nullptr, static_cast<int>(backends.size()), n_tensors,
+                                            false, false));
         sched_capacity_ = n_tensors;
         if (!sched_) {
             throw Error("out of memory");
@@ -89,7 +93,9 @@ void DeviceGraph::expand(ggml_tensor * node, bool output, const ggml_tensor * st
     }
     const int first = ggml_graph_n_nodes(graph_);
     ggml_build_forward_expand(graph_, node);
-    const auto holds = [&](const ggml_backend_ptr & backend) { return ggml_backend_get_device(backend.get()) == device_of(storage); };
+    const auto holds = [&](const ggml_backend_ptr & backend) {
+        return ggml_backend_get_device(backend.get()) == device_of(storage);
+    };
     if (storage == nullptr) {
         return;
     }
@@ -112,8 +118,9 @@ std::vector<std::string> DeviceGraph::missing_operations(ggml_backend_dev_t devi
         }
         std::string text = std::string(ggml_op_name(node->op)) + " from";
         for (int i = 0; i < GGML_MAX_SRC && node->src[i] != nullptr; ++i) {
-            text += std::string(i > 0 ? ", " : " ") + ggml_type_name(node->src[i]->type) + " [" + std::to_string(node->src[i]->ne[0]) + ", " +
-                    std::to_string(node->src[i]->ne[1]) + ", " + std::to_string(node->src[i]->ne[2]) + "]";
+            text += std::string(i > 0 ? ", " : " ") + ggml_type_name(node->src[i]->type) + " [" +
+                    std::to_string(node->src[i]->ne[0]) + ", " + std::to_string(node->src[i]->ne[1]) + ", " +
+                    std::to_string(node->src[i]->ne[2]) + "]";
         }
         text += std::string(" to ") + ggml_type_name(node->type) + " on " + ggml_backend_dev_name(runs_on);
         if (std::find(missing.begin(), missing.end(), text) == missing.end()) {

@@ -26,12 +26,12 @@ public:
     ggml_tensor * input(const void * data, ggml_type type, int64_t ne0, int64_t ne1 = 1, int64_t ne2 = 1);
     ggml_tensor * input_f32(const std::vector<float> & data, int64_t ne0, int64_t ne1 = 1, int64_t ne2 = 1);
 
-    // Adds the node and all it depends on. Its value can be read after run() if `output`. What is new is computed on the device
-    // that holds `storage`, one of the constructor's tensors; null: the scheduler chooses.
+    // Adds the node and all it depends on. Its value can be read after run() if `output`. What is new is computed on
+    // the device that holds `storage`, one of the constructor's tensors; null: the scheduler chooses.
     void expand(ggml_tensor * node, bool output, const ggml_tensor * storage = nullptr);
 
-    // The operations of the graph that `device` does not have, in words; null: the devices that they are to run on. A server's
-    // devices claim to have all (ggml does not ask the server).
+    // The operations of the graph that `device` does not have, in words; null: the devices that they are to run on. A
+    // server's devices claim to have all (ggml does not ask the server).
     std::vector<std::string> missing_operations(ggml_backend_dev_t device) const;
 
     // Allocates, fills the inputs, computes and waits. Throws DecodeError.

@@ -27,10 +27,11 @@ KvParts find_parts(llama_context * ctx) {
             return {hybrid->get_mem_attn()->get_base(), hybrid->get_mem_attn()->get_swa(), hybrid->get_mem_recr()};
         }
     }
-    throw UnsupportedModelError(memory == nullptr
-        ? "this model keeps no KV cache; load it with budget=None"
-        : "this model's cache is neither a plain, a sliding-window nor a hybrid KV cache, so nothing can be evicted from it; "
-          "load it with budget=None");
+    throw UnsupportedModelError(
+        memory == nullptr
+            ? "this model keeps no KV cache; load it with budget=None"
+            : "this model's cache is neither a plain, a sliding-window nor a hybrid KV cache, so nothing can be "
+              "evicted from it; load it with budget=None");
 }
 
 }  // namespace triattn

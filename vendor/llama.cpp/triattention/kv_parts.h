@@ -1,4 +1,5 @@
-// A context's memory taken apart. Private headers of the pinned llama.cpp: kv_view.cpp, kv_parts.cpp and kv_state.cpp alone include this.
+// A context's memory taken apart. Private headers of the pinned llama.cpp: kv_view.cpp, kv_parts.cpp and kv_state.cpp
+// alone include this.
 #pragma once
 
 #include "llama.h"
@@ -14,8 +15,8 @@
 namespace triattn {
 
 struct KvParts {
-    llama_kv_cache         * full      = nullptr;
-    llama_kv_cache         * sliding   = nullptr;
+    llama_kv_cache * full = nullptr;
+    llama_kv_cache * sliding = nullptr;
     llama_memory_recurrent * recurrent = nullptr;
 };
 

@@ -30,7 +30,9 @@ public:
     size_t n_bytes() override { return bytes.size(); }
 
     template <typename T>
-    void put(const T & value) { write(&value, sizeof value); }
+    void put(const T & value) {
+        write(&value, sizeof value);
+    }
 
     std::vector<uint8_t> bytes;
 };
@@ -39,7 +41,9 @@ class Reader : public llama_io_read_i {
 public:
     explicit Reader(const std::vector<uint8_t> & bytes) : bytes_(bytes) {}
     void read(void * dst, size_t size) override { std::memcpy(dst, next(size), size); }
-    void read_tensor(ggml_tensor * tensor, size_t offset, size_t size) override { ggml_backend_tensor_set(tensor, next(size), offset, size); }
+    void read_tensor(ggml_tensor * tensor, size_t offset, size_t size) override {
+        ggml_backend_tensor_set(tensor, next(size), offset, size);
+    }
     size_t n_bytes() override { return done_; }
 
     template <typename T>
@@ -90,7 +94,7 @@ void save_cache(Writer & out, const llama_kv_cache & cache, const llama_hparams 
     cache.state_write(out, /*all sequences*/ -1);  // of one sequence, llama.cpp leaves out what a window has slid past
 }
 
-llama_kv_cache::slot_info at(uint32_t stream, std::vector<uint32_t> slots) {
+llama_kv_cache::slot_info slot_info_at(uint32_t stream, std::vector<uint32_t> slots) {
     llama_kv_cache::slot_info info;
     info.s0 = info.s1 = stream;
     info.strm = {static_cast<llama_seq_id>(stream)};
@@ -98,16 +102,17 @@ llama_kv_cache::slot_info at(uint32_t stream, std::vector<uint32_t> slots) {
     return info;
 }
 
-// llama.cpp searches for a free cell from a place that only writing and removing move: a token that comes and goes brings it there.
-void search_from(llama_kv_cache & cache, const llama_hparams & hparams, int32_t seq, uint32_t slot) {
+// llama.cpp searches for a free cell from a place that only writing and removing move: a token that comes and goes
+// brings it there.
+void set_search_start(llama_kv_cache & cache, const llama_hparams & hparams, int32_t seq, uint32_t slot) {
     llama_batch_allocr allocator(hparams.n_pos_per_embd());
     llama_ubatch token = allocator.ubatch_reserve(1, 1);
     const llama_pos pos = cache.seq_pos_max(seq) + 1;
     token.seq_id_unq[0] = seq;
-    token.pos[0]        = pos;
-    token.n_seq_id[0]   = 1;
-    token.seq_id[0]     = &seq;
-    cache.apply_ubatch(at(cache.get_stream(seq), {slot}), token);
+    token.pos[0] = pos;
+    token.n_seq_id[0] = 1;
+    token.seq_id[0] = &seq;
+    cache.apply_ubatch(slot_info_at(cache.get_stream(seq), {slot}), token);
     cache.seq_rm(seq, pos, -1);
 }
 
@@ -121,11 +126,11 @@ void load_cache(Reader & in, llama_kv_cache & cache, const llama_hparams & hpara
     llama_kv_cache::slot_info_vec_t layout(cache.get_n_stream());
     const uint32_t stream = cache.get_stream(seq);
     if (!slots.empty()) {
-        layout[stream] = at(stream, std::move(slots));
+        layout[stream] = slot_info_at(stream, std::move(slots));
     }
     cache.state_read_sinfo(in, seq, 0, nullptr, &layout);
     if (next != NO_SLOT && next < cache.get_size() && next_slot(cache, hparams) != next) {
-        search_from(cache, hparams, seq, next);
+        set_search_start(cache, hparams, seq, next);
     }
 }
 

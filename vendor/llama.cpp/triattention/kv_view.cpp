@@ -2,6 +2,7 @@
 
 #include "errors.h"
 #include "kv_parts.h"
+#include "mode.h"
 
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
@@ -12,17 +13,20 @@
 
 #include <algorithm>
 #include <string>
+#include <tuple>
+#include <utility>
 
 namespace triattn {
 
 // What a context builds its graphs from is private to it, but an explicit instantiation may name it.
-using GraphParams = llm_graph_params (llama_context::*)(llm_graph_result *, const llama_ubatch &, const llama_memory_context_i *, llm_graph_type) const;
+using GraphParams = llm_graph_params (llama_context::*)(llm_graph_result *, const llama_ubatch &,
+                                                        const llama_memory_context_i *, llm_graph_type) const;
 GraphParams graph_params_member();
 template <GraphParams member>
-struct Named {
+struct PrivateMember {
     friend GraphParams graph_params_member() { return member; }
 };
-template struct Named<&llama_context::graph_params>;
+template struct PrivateMember<&llama_context::graph_params>;
 
 namespace {
 
@@ -45,33 +49,35 @@ llama_kv_cache::slot_info first_stream() {
 
 ggml_backend_dev_t device_of(ggml_backend_buffer_type_t type) {
     ggml_backend_dev_t device = ggml_backend_buft_get_device(type);
-    return device != nullptr ? device : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);  // plain host memory names none
+    return device != nullptr ? device
+                             : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);  // plain host memory names none
 }
 
-void add(const ggml_tensor * tensor, size_t & sum, KvBytes & bytes) {
+void add_bytes(const ggml_tensor * tensor, size_t & sum, KvBytes & bytes) {
     sum += ggml_nbytes(tensor);
     bytes.by_device[device_of(ggml_backend_buffer_get_type(tensor->buffer))] += ggml_nbytes(tensor);
 }
 
-// The layers of a cache. Multi-head latent attention (MLA) has no V of its own: it is a part of K. Layers from `n_layer` on predict
-// more than one token at once (MTP): some models' caches have cells for them, but decoding does not use them. Layers without
-// attention (Nemotron's pruned ones) have cells of no width.
-std::vector<KvLayer> read_layers(const llama_kv_cache & cache, uint32_t n_layer, bool has_v, size_t & k_bytes, size_t & v_bytes, KvBytes & bytes, bool & v_transposed) {
+// The layers of a cache. Multi-head latent attention (MLA) has no V of its own: it is a part of K. Layers from
+// `n_layer` on predict more than one token at once (MTP): some models' caches have cells for them, but decoding does
+// not use them. Layers without attention (Nemotron's pruned ones) have cells of no width.
+std::vector<KvLayer> read_layers(const llama_kv_cache & cache, uint32_t n_layer, bool has_v, size_t & k_bytes,
+                                 size_t & v_bytes, KvBytes & bytes, bool & v_transposed) {
     const auto slot_info = first_stream();
     std::vector<KvLayer> layers;
     for (uint32_t id : cache.get_layer_ids()) {
         const ggml_context_ptr scratch = scratch_context(2);
         KvLayer layer;
-        layer.il = static_cast<int>(id);
-        layer.k  = cache.get_k_storage(layer.il);
-        add(layer.k, k_bytes, bytes);
-        const ggml_tensor * k = cache.get_k(scratch.get(), layer.il, cache.get_size(), slot_info);
+        layer.layer = static_cast<int>(id);
+        layer.k = cache.get_k_storage(layer.layer);
+        add_bytes(layer.k, k_bytes, bytes);
+        const ggml_tensor * k = cache.get_k(scratch.get(), layer.layer, cache.get_size(), slot_info);
         layer.head_dim_k = static_cast<int>(k->ne[0]);
-        layer.n_head_kv  = static_cast<int>(k->ne[1]);
+        layer.n_head_kv = static_cast<int>(k->ne[1]);
         if (has_v) {
-            const ggml_tensor * v = cache.get_v(scratch.get(), layer.il, cache.get_size(), slot_info);
+            const ggml_tensor * v = cache.get_v(scratch.get(), layer.layer, cache.get_size(), slot_info);
             layer.v = v->view_src;
-            add(layer.v, v_bytes, bytes);
+            add_bytes(layer.v, v_bytes, bytes);
             if (layer.n_head_kv > 0) {
                 v_transposed = v->nb[1] > v->nb[2];
                 layer.head_dim_v = static_cast<int>(v_transposed ? v->ne[2] : v->ne[0]);
@@ -81,8 +87,28 @@ std::vector<KvLayer> read_layers(const llama_kv_cache & cache, uint32_t n_layer,
             layers.push_back(layer);
         }
     }
-    std::sort(layers.begin(), layers.end(), [](const KvLayer & a, const KvLayer & b) { return a.il < b.il; });
+    std::sort(layers.begin(), layers.end(), [](const KvLayer & a, const KvLayer & b) { return a.layer < b.layer; });
     return layers;
+}
+
+// The matrix [size, size] that a cache multiplies pieces of its rows by, and its size; empty and 0 if there is none.
+using BuildRotation = ggml_tensor * (llama_kv_cache::*)(ggml_context *) const;
+using SetRotation = void (llama_kv_cache::*)(ggml_tensor *) const;
+std::pair<std::vector<float>, int> read_rotation(const llama_kv_cache & cache, BuildRotation build, SetRotation set) {
+    const ggml_context_ptr scratch = scratch_context(2);
+    ggml_tensor * rotation = (cache.*build)(scratch.get());
+    if (rotation == nullptr) {
+        return {};
+    }
+    const ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors_from_buft(
+        scratch.get(), ggml_backend_dev_buffer_type(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU))));
+    if (!buffer) {
+        throw Error("out of memory");
+    }
+    (cache.*set)(rotation);
+    std::vector<float> values(static_cast<size_t>(ggml_nelements(rotation)));
+    ggml_backend_tensor_get(rotation, values.data(), 0, ggml_nbytes(rotation));
+    return {std::move(values), static_cast<int>(rotation->ne[0])};
 }
 
 }  // namespace
@@ -93,13 +119,14 @@ KvView::KvView(llama_context * ctx) : ctx_(ctx) {
 
     const llama_hparams & hparams = llama_get_model(ctx)->hparams;
     const bool has_v = !hparams.is_mla();
-    uses_cell_positions_ = hparams.use_alibi;
+    has_alibi_ = hparams.use_alibi;
     // a model with a router layer counts it among the MTP layers, but decoding uses it
     const uint32_t n_layer = hparams.router_layer < 0 ? hparams.n_layer() : hparams.n_layer_all;
     layers_ = read_layers(*kv_, n_layer, has_v, bytes_.k, bytes_.v, bytes_, v_transposed_);
     if (parts.sliding != nullptr) {
         bool transposed = false;
-        sliding_layers_ = read_layers(*parts.sliding, n_layer, has_v, bytes_.sliding_k, bytes_.sliding_v, bytes_, transposed);
+        sliding_layers_ =
+            read_layers(*parts.sliding, n_layer, has_v, bytes_.sliding_k, bytes_.sliding_v, bytes_, transposed);
     }
     if (parts.recurrent != nullptr) {
         for (const auto & [type, n] : parts.recurrent->memory_breakdown()) {
@@ -108,21 +135,12 @@ KvView::KvView(llama_context * ctx) : ctx_(ctx) {
         }
     }
     if (layers_.empty()) {
-        throw UnsupportedModelError("no layer of this model has full attention, so there is nothing to evict; load it with budget=None");
+        throw UnsupportedModelError(NOTHING_TO_EVICT);
     }
-
-    const ggml_context_ptr scratch = scratch_context(2);
-    if (ggml_tensor * rotation = kv_->build_input_k_rot(scratch.get())) {
-        const ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors_from_buft(
-            scratch.get(), ggml_backend_dev_buffer_type(ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU))));
-        if (!buffer) {
-            throw Error("out of memory");
-        }
-        kv_->set_input_k_rot(rotation);
-        k_rotation_size_ = static_cast<int>(rotation->ne[0]);
-        k_rotation_.resize(ggml_nelements(rotation));
-        ggml_backend_tensor_get(rotation, k_rotation_.data(), 0, ggml_nbytes(rotation));
-    }
+    std::tie(k_rotation_, k_rotation_size_) =
+        read_rotation(*kv_, &llama_kv_cache::build_input_k_rot, &llama_kv_cache::set_input_k_rot);
+    std::tie(v_rotation_, v_rotation_size_) =
+        read_rotation(*kv_, &llama_kv_cache::build_input_v_rot, &llama_kv_cache::set_input_v_rot);
 }
 
 KvView::~KvView() = default;
@@ -139,7 +157,8 @@ std::vector<KvCell> KvView::cells(int32_t seq) const {
             continue;
         }
         if (all.seq_count(i) > 1) {
-            throw DecodeError("sequence " + std::to_string(seq) + " shares cache cells with another one; evicting them for one "
+            throw DecodeError("sequence " + std::to_string(seq) +
+                              " shares cache cells with another one; evicting them for one "
                               "would change the other");
         }
         result.push_back({i, all.pos_get(i)});
@@ -176,7 +195,8 @@ void KvView::remove(int32_t seq, const std::vector<int32_t> & positions) {
 ggml_cgraph * KvView::build_graph() const {
     const uint32_t n_seq = kv_->get_n_seq_max();
     const llama_memory_context_ptr memory = llama_get_memory(ctx_)->init_full();
-    // makes the context let go of earlier graphs; this one is split for devices, with copies where one device reads from another
+    // makes the context let go of earlier graphs; this one is split for devices, with copies where one device reads
+    // from another
     if (!memory || ctx_->graph_reserve(n_seq, n_seq, n_seq, memory.get(), /*split_only*/ true) == nullptr) {
         throw Error("llama.cpp could not build a graph for this context");
     }
@@ -188,7 +208,7 @@ ggml_cgraph * KvView::build_graph() const {
     llama_ubatch step = allocator.ubatch_reserve(1, n_seq);
     for (uint32_t i = 0; i < n_seq; ++i) {
         step.n_seq_id[i] = 1;
-        step.seq_id[i]   = &step.seq_id_unq[i];
+        step.seq_id[i] = &step.seq_id_unq[i];
     }
     llm_graph_params params = (ctx_->*graph_params_member())(result, step, memory.get(), LLM_GRAPH_TYPE_DEFAULT);
     params.n_outputs = n_seq;
@@ -200,10 +220,13 @@ ggml_cgraph * KvView::build_graph() const {
 bool has_learned_positions(const llama_model * model) { return model->pos_embd != nullptr; }
 
 bool has_long_rope(const llama_model * model) {
-    return std::any_of(model->layers.begin(), model->layers.end(), [](const llama_layer & layer) { return layer.rope_long != nullptr; });
+    return std::any_of(model->layers.begin(), model->layers.end(),
+                       [](const llama_layer & layer) { return layer.rope_long != nullptr; });
 }
 
-uint32_t long_rope_threshold(const llama_model * model) { return has_long_rope(model) ? model->hparams.n_ctx_orig_yarn : 0; }
+uint32_t long_rope_threshold(const llama_model * model) {
+    return has_long_rope(model) ? model->hparams.n_ctx_orig_yarn : 0;
+}
 
 void use_long_rope(llama_model * model) { model->hparams.n_ctx_orig_yarn = 0; }
 

@@ -12,13 +12,13 @@ struct ggml_cgraph;
 struct ggml_tensor;
 struct llama_context;
 struct llama_model;
-class  llama_kv_cache;
+class llama_kv_cache;
 
 namespace triattn {
 
 struct KvLayer {
-    int il         = 0;         // index in the model
-    int n_head_kv  = 0;
+    int layer = 0;  // index in the model
+    int n_head_kv = 0;
     int head_dim_k = 0;
     int head_dim_v = 0;         // 0 if V is a part of K (MLA)
     ggml_tensor * k = nullptr;  // storage [head_dim_k*n_head_kv, n_cells, n_stream]
@@ -27,14 +27,14 @@ struct KvLayer {
 
 struct KvCell {
     uint32_t slot;  // index of the cell in its stream
-    int32_t  pos;
+    int32_t pos;
 };
 
 // Allocated bytes.
 struct KvBytes {
-    size_t k = 0, v = 0;                  // layers with full attention, all streams
-    size_t sliding_k = 0, sliding_v = 0;  // layers with a sliding window
-    size_t recurrent = 0;                 // states of recurrent and convolution layers
+    size_t k = 0, v = 0;                                // layers with full attention, all streams
+    size_t sliding_k = 0, sliding_v = 0;                // layers with a sliding window
+    size_t recurrent = 0;                               // states of recurrent and convolution layers
     std::map<ggml_backend_device *, size_t> by_device;  // all of the above, by the device that holds it
 };
 
@@ -44,39 +44,44 @@ public:
     explicit KvView(llama_context * ctx);
     ~KvView();
 
-    const std::vector<KvLayer> & layers() const { return layers_; }                  // full attention: those that are evicted from
+    const std::vector<KvLayer> & layers() const { return layers_; }  // full attention: those that are evicted from
     const std::vector<KvLayer> & sliding_layers() const { return sliding_layers_; }  // left alone
-    uint32_t n_cells() const;   // allocated, per stream
+    uint32_t n_cells() const;                                                        // allocated, per stream
     uint32_t n_stream() const;
     uint32_t stream_of(int32_t seq) const;
-    bool     v_transposed() const { return v_transposed_; }
-    bool     uses_cell_positions() const { return uses_cell_positions_; }  // ALiBi: attention depends on the cells' positions
-    KvBytes  bytes() const { return bytes_; }
+    bool v_transposed() const { return v_transposed_; }
+    bool has_alibi() const { return has_alibi_; }  // ALiBi: attention depends on the cells' positions
+    KvBytes bytes() const { return bytes_; }
 
     // The sequence's cells, by ascending position. Throws DecodeError if a cell is shared with another sequence.
     std::vector<KvCell> cells(int32_t seq) const;
     uint32_t n_used(int32_t seq) const;
 
-    // Frees the cells of the sequence at these ascending positions, in this cache alone (not in sliding or recurrent parts).
+    // Frees the cells of the sequence at these ascending positions, in this cache alone (not in sliding or recurrent
+    // parts).
     void remove(int32_t seq, const std::vector<int32_t> & positions);
 
-    // llama.cpp rotates pieces of the keys of most quantised caches by a symmetric orthonormal matrix: its values [size, size],
-    // empty if there is none. Not all layers need use it; see AttentionNode::hadamard.
+    // llama.cpp rotates pieces of the keys of most quantised caches by a symmetric orthonormal matrix: its values
+    // [size, size], empty if there is none. Not all layers need use it; see AttentionNode::hadamard.
     const std::vector<float> & k_rotation() const { return k_rotation_; }
     int k_rotation_size() const { return k_rotation_size_; }
 
-    // The graph of one decoding step, built and not run: what the context itself would compute, before it is split for devices.
-    // Valid until the context is used.
+    // The same for values; layers that have values of their own all use it.
+    const std::vector<float> & v_rotation() const { return v_rotation_; }
+    int v_rotation_size() const { return v_rotation_size_; }
+
+    // The graph of one decoding step, built and not run: what the context itself would compute, before it is split for
+    // devices. Valid until the context is used.
     ggml_cgraph * build_graph() const;
 
 private:
     llama_context * ctx_ = nullptr;
     llama_kv_cache * kv_ = nullptr;
     std::vector<KvLayer> layers_, sliding_layers_;
-    std::vector<float>   k_rotation_;
-    int     k_rotation_size_ = 0;
-    bool    v_transposed_    = false;
-    bool    uses_cell_positions_ = false;
+    std::vector<float> k_rotation_, v_rotation_;
+    int k_rotation_size_ = 0, v_rotation_size_ = 0;
+    bool v_transposed_ = false;
+    bool has_alibi_ = false;
     KvBytes bytes_;
 };
 
@@ -85,12 +90,12 @@ bool has_learned_positions(const llama_model * model);
 
 bool has_long_rope(const llama_model * model);
 
-// LongRoPE models have two sets of frequencies, and llama.cpp chooses the long ones where a context's *allocated* size is beyond
-// the model's original context: that number of positions, 0 for any other model.
+// LongRoPE models have two sets of frequencies, and llama.cpp chooses the long ones where a context's *allocated* size
+// is beyond the model's original context: that number of positions, 0 for any other model.
 uint32_t long_rope_threshold(const llama_model * model);
 
-// Makes all contexts of a LongRoPE model take the long frequencies, whatever their size: for texts beyond the original context
-// in a cache that is smaller.
+// Makes all contexts of a LongRoPE model take the long frequencies, whatever their size: for texts beyond the original
+// context in a cache that is smaller.
 void use_long_rope(llama_model * model);
 
 }  // namespace triattn

@@ -14,7 +14,8 @@ OriginMap::OriginMap(size_t n_cells, const std::vector<KvLayer> & layers) {
 }
 
 void OriginMap::sync(const std::vector<KvCell> & cells) {
-    const auto first = std::lower_bound(cells.begin(), cells.end(), next_pos_, [](const KvCell & cell, int32_t pos) { return cell.pos < pos; });
+    const auto first = std::lower_bound(cells.begin(), cells.end(), next_pos_,
+                                        [](const KvCell & cell, int32_t pos) { return cell.pos < pos; });
     for (auto & layer : origin_) {
         for (auto & head : layer) {
             for (auto cell = first; cell != cells.end(); ++cell) {
@@ -88,7 +89,8 @@ std::vector<int32_t> OriginMap::kept(size_t layer, size_t kv_head, const std::ve
     return result;
 }
 
-std::vector<std::vector<std::vector<int32_t>>> OriginMap::evicted(const Kept & kept, const std::vector<KvCell> & cells) const {
+std::vector<std::vector<std::vector<int32_t>>> OriginMap::evicted(const Kept & kept,
+                                                                  const std::vector<KvCell> & cells) const {
     std::vector<std::vector<std::vector<int32_t>>> result;
     for (size_t l = 0; l < kept.size(); ++l) {
         result.emplace_back();

@@ -1,4 +1,5 @@
-// Which token's key and value lie in which cell, per layer and KV head. After an eviction the cells' positions are labels.
+// Which token's key and value lie in which cell, per layer and KV head. After an eviction the cells' positions are
+// labels.
 #pragma once
 
 #include "compactor.h"
@@ -24,6 +25,9 @@ public:
 
     // The sequence was cut back to its first `n` positions; those behind have not been moved.
     void truncate(int32_t n);
+
+    // The position of the token that a head's key in a cell comes from.
+    int32_t at(size_t layer, size_t kv_head, uint32_t slot) const { return origin_[layer][kv_head][slot]; }
 
     // Token positions kept by a head, ascending. `layer` counts the view's layers.
     std::vector<int32_t> kept(size_t layer, size_t kv_head, const std::vector<KvCell> & cells) const;

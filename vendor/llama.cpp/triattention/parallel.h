@@ -18,9 +18,10 @@ inline int threads_for(size_t n_numbers, int n_threads) {
     return static_cast<int>(std::min(static_cast<size_t>(std::max(n_threads, 1)), n_numbers / PER_THREAD + 1));
 }
 
-// Calls work(i) for every i below n, from up to n_threads threads, this one among them. Returns when all have ended; throws the
-// first exception that one of them has thrown.
-template <typename Work> void parallel_for(size_t n, int n_threads, const Work & work) {
+// Calls work(i) for every i below n, from up to n_threads threads, this one among them. Returns when all have ended;
+// throws the first exception that one of them has thrown.
+template <typename Work>
+void parallel_for(size_t n, int n_threads, const Work & work) {
     std::atomic<size_t> next{0};
     std::exception_ptr error;
     std::mutex mutex;

@@ -9,7 +9,8 @@ namespace triattn {
 
 std::vector<RopeLayout::Part> RopeLayout::parts() const {
     std::vector<Part> result;
-    for (const Part & part : {Part{0, rot_begin}, Part{rot_begin, n_rot}, Part{rot_begin + n_rot, head_dim - rot_begin - n_rot}}) {
+    for (const Part & part :
+         {Part{0, rot_begin}, Part{rot_begin, n_rot}, Part{rot_begin + n_rot, head_dim - rot_begin - n_rot}}) {
         if (part.size > 0) {
             result.push_back(part);
         }
@@ -22,14 +23,17 @@ std::pair<int, int> RopeLayout::dims(int band) const {
         return {2 * band, 2 * band + 1};
     }
     const int first = 2 * band < rot_begin ? 0 : 2 * band < rot_begin + n_rot ? rot_begin : rot_begin + n_rot;
-    const int size  = 2 * band < rot_begin ? rot_begin : 2 * band < rot_begin + n_rot ? n_rot : head_dim - rot_begin - n_rot;
+    const int size = 2 * band < rot_begin           ? rot_begin
+                     : 2 * band < rot_begin + n_rot ? n_rot
+                                                    : head_dim - rot_begin - n_rot;
     const int a = first + band - first / 2;
     return {a, a + size / 2};
 }
 
 bool RopeLayout::same_bands(const RopeLayout & other) const {
     // without rotation there is nothing that pairs dimensions but a convention
-    return head_dim == other.head_dim && rot_begin == other.rot_begin && n_rot == other.n_rot && interleaved == other.interleaved;
+    return head_dim == other.head_dim && rot_begin == other.rot_begin && n_rot == other.n_rot &&
+           interleaved == other.interleaved;
 }
 
 void check(const RopeLayout & rope) {
@@ -37,13 +41,16 @@ void check(const RopeLayout & rope) {
         throw StatsError("head dimension " + std::to_string(rope.head_dim) + " is not a positive even number");
     }
     if (rope.n_rot < 0 || rope.n_rot > rope.head_dim || rope.n_rot % 2 != 0) {
-        throw StatsError("n_rot " + std::to_string(rope.n_rot) + " does not fit a head of " + std::to_string(rope.head_dim));
+        throw StatsError("n_rot " + std::to_string(rope.n_rot) + " does not fit a head of " +
+                         std::to_string(rope.head_dim));
     }
     if (rope.rot_begin < 0 || rope.rot_begin > rope.head_dim - rope.n_rot || rope.rot_begin % 2 != 0) {
-        throw StatsError("rotation from dimension " + std::to_string(rope.rot_begin) + " on does not fit a head of " + std::to_string(rope.head_dim));
+        throw StatsError("rotation from dimension " + std::to_string(rope.rot_begin) + " on does not fit a head of " +
+                         std::to_string(rope.head_dim));
     }
     if (static_cast<int>(rope.omega.size()) != rope.n_bands()) {
-        throw StatsError("expected " + std::to_string(rope.n_bands()) + " band frequencies, got " + std::to_string(rope.omega.size()));
+        throw StatsError("expected " + std::to_string(rope.n_bands()) + " band frequencies, got " +
+                         std::to_string(rope.omega.size()));
     }
     if (!(rope.scale > 0) || !std::isfinite(rope.scale)) {
         throw StatsError("RoPE scale must be positive");

@@ -6,16 +6,17 @@
 
 namespace triattn {
 
-// A head's dimensions are split into head_dim/2 bands of two. RoPE rotates n_rot dimensions from rot_begin on; their bands turn
-// by omega*position. The dimensions before and behind them form bands as well, which pass unchanged and have omega 0, so that
-// every formula over bands holds for all. Bands are counted in the order of dimensions: before, rotated, behind.
+// A head's dimensions are split into head_dim/2 bands of two. RoPE rotates n_rot dimensions from rot_begin on; their
+// bands turn by omega*position. The dimensions before and behind them form bands as well, which pass unchanged and have
+// omega 0, so that every formula over bands holds for all. Bands are counted in the order of dimensions: before,
+// rotated, behind.
 struct RopeLayout {
-    int  head_dim    = 0;
-    int  rot_begin   = 0;      // the first rotated dimension (not 0 in latent attention, where they come last)
-    int  n_rot       = 0;      // rotated dimensions; 0 for a NoPE layer
-    bool interleaved = false;  // bands are neighbours (2f, 2f+1), else halves of each of the three parts
-    double scale     = 1.0;    // RoPE also multiplies rotated dimensions by this (YaRN's attention factor)
-    std::vector<double> omega; // [head_dim/2], radians per position
+    int head_dim = 0;
+    int rot_begin = 0;          // the first rotated dimension (not 0 in latent attention, where they come last)
+    int n_rot = 0;              // rotated dimensions; 0 for a NoPE layer
+    bool interleaved = false;   // bands are neighbours (2f, 2f+1), else halves of each of the three parts
+    double scale = 1.0;         // RoPE also multiplies rotated dimensions by this (YaRN's attention factor)
+    std::vector<double> omega;  // [head_dim/2], radians per position
 
     int n_bands() const { return head_dim / 2; }
     std::pair<int, int> dims(int band) const;

@@ -32,16 +32,14 @@ bool keeps_directions(const ggml_tensor * node) {
         case GGML_OP_REPEAT:
         case GGML_OP_SCALE:
         case GGML_OP_RMS_NORM:
-        case GGML_OP_L2_NORM:
-            return true;
-        case GGML_OP_MUL:
-            return node->src[1]->ne[0] == 1;
-        default:
-            return false;
+        case GGML_OP_L2_NORM:  return true;
+        case GGML_OP_MUL:      return node->src[1]->ne[0] == 1;
+        default:               return false;
     }
 }
 
-// Whether a view or reshape leaves vectors of `width` dimensions whole, or cuts them into equal pieces that are put together again.
+// Whether a view or reshape leaves vectors of `width` dimensions whole, or cuts them into equal pieces that are put
+// together again.
 bool keeps_vectors(const ggml_tensor * node, int width) {
     const int64_t n = node->ne[0];
     if (node->op == GGML_OP_PERMUTE) {
@@ -66,17 +64,20 @@ std::vector<float> read_weight(const ggml_tensor * tensor) {
     return values;
 }
 
-RopeOperator take(const ggml_tensor * node, int begin, int width) {
+RopeOperator read_operator(const ggml_tensor * node, int begin, int width) {
     RopeOperator rope;
     static_assert(sizeof rope.params == GGML_MAX_OP_PARAMS, "ggml's parameters have another size");
     std::memcpy(rope.params.data(), node->op_params, sizeof rope.params);
     if (node->ne[0] != width) {
         refuse("rotates vectors of " + std::to_string(node->ne[0]) + " where heads have " + std::to_string(width));
     }
-    // Queries may be rotated as whole heads and keys as their last part alone (DeepSeek 2): what matters is what is rotated.
+    // Queries may be rotated as whole heads and keys as their last part alone (DeepSeek 2): what matters is what is
+    // rotated.
     const int32_t n_dims = rope.params[N_DIMS], first = rope.params[FIRST_DIM];
-    if (n_dims <= 0 || n_dims % 2 != 0 || first < 0 || first % 2 != 0 || first + n_dims > width || (rope.params[MODE] & VISION) == VISION) {
-        refuse("says it rotates " + std::to_string(n_dims) + " of " + std::to_string(width) + " dimensions, from " + std::to_string(first) + " on");
+    if (n_dims <= 0 || n_dims % 2 != 0 || first < 0 || first % 2 != 0 || first + n_dims > width ||
+        (rope.params[MODE] & VISION) == VISION) {
+        refuse("says it rotates " + std::to_string(n_dims) + " of " + std::to_string(width) + " dimensions, from " +
+               std::to_string(first) + " on");
     }
     rope.begin = begin + first;
     rope.width = n_dims;
@@ -97,24 +98,24 @@ RopeOperator take(const ggml_tensor * node, int begin, int width) {
     return rope;
 }
 
-void check_last(const char * mixed) {
+void refuse_if_followed_by(const char * mixed) {
     if (mixed != nullptr) {
         refuse(std::string("is followed by ") + mixed + ", whose effect on attention is not known here");
     }
 }
 
-// The walk back. `begin`, `width`: which of the head's dimensions `node` gives; `whole`: all of them.
-RopeTrace walk(const ggml_tensor * node, int begin, int width, bool whole) {
+// Follows a tensor back to RoPE. `begin`, `width`: which of the head's dimensions `node` gives; `whole`: all of them.
+RopeTrace trace_back(const ggml_tensor * node, int begin, int width, bool whole) {
     RopeTrace trace;
     const char * mixed = nullptr;  // what cannot stand after RoPE has been passed: fine if no RoPE comes before it
     const ggml_tensor * multiplied = nullptr;  // the node that multiplies each dimension by a weight
     const auto finish = [&](std::optional<RopeOperator> op) {
         if (op) {
-            check_last(mixed);
+            refuse_if_followed_by(mixed);
             if (multiplied != nullptr) {
                 trace.weights = read_weight(multiplied->src[1]);
                 if (!whole || trace.weights.size() != static_cast<size_t>(width)) {
-                    check_last("a product that is not with a weight for each dimension");
+                    refuse_if_followed_by("a product that is not with a weight for each dimension");
                 }
             }
         }
@@ -123,8 +124,7 @@ RopeTrace walk(const ggml_tensor * node, int begin, int width, bool whole) {
     };
     while (node != nullptr) {
         switch (node->op) {
-            case GGML_OP_ROPE:
-                return finish(take(node, begin, width));
+            case GGML_OP_ROPE:    return finish(read_operator(node, begin, width));
             case GGML_OP_VIEW:
             case GGML_OP_RESHAPE:
             case GGML_OP_PERMUTE:
@@ -139,8 +139,8 @@ RopeTrace walk(const ggml_tensor * node, int begin, int width, bool whole) {
                     refuse("is followed by a concatenation that cannot be seen through");
                 }
                 const int left = static_cast<int>(node->src[0]->ne[0]);
-                const RopeTrace first  = walk(node->src[0], begin, left, false);
-                const RopeTrace second = walk(node->src[1], begin + left, width - left, false);
+                const RopeTrace first = trace_back(node->src[0], begin, left, false);
+                const RopeTrace second = trace_back(node->src[1], begin + left, width - left, false);
                 if ((first.op && second.op) || first.hadamard || second.hadamard) {
                     refuse("is applied to parts of a head in different ways");
                 }
@@ -153,17 +153,10 @@ RopeTrace walk(const ggml_tensor * node, int begin, int width, bool whole) {
                 trace.hadamard = true;
                 node = node->src[1];
                 continue;
-            case GGML_OP_ADD:
-                mixed = "a bias";
-                break;
-            case GGML_OP_NORM:
-                mixed = "a norm that subtracts means";
-                break;
-            case GGML_OP_CLAMP:
-                mixed = "a clamp";
-                break;
-            case GGML_OP_NONE:
-                refuse("cannot be found: '" + std::string(node->name) + "' comes from elsewhere");
+            case GGML_OP_ADD:   mixed = "a bias"; break;
+            case GGML_OP_NORM:  mixed = "a norm that subtracts means"; break;
+            case GGML_OP_CLAMP: mixed = "a clamp"; break;
+            case GGML_OP_NONE:  refuse("cannot be found: '" + std::string(node->name) + "' comes from elsewhere");
             default:
                 if (node->op == GGML_OP_MUL && node->src[1]->ne[0] != 1) {
                     if (multiplied != nullptr || mixed != nullptr) {
@@ -171,7 +164,8 @@ RopeTrace walk(const ggml_tensor * node, int begin, int width, bool whole) {
                     }
                     multiplied = node;
                 } else if (!keeps_directions(node)) {
-                    refuse(std::string("is followed by the operation ") + ggml_op_name(node->op) + " that cannot be seen through");
+                    refuse(std::string("is followed by the operation ") + ggml_op_name(node->op) +
+                           " that cannot be seen through");
                 }
         }
         node = node->src[0];
@@ -181,11 +175,10 @@ RopeTrace walk(const ggml_tensor * node, int begin, int width, bool whole) {
 
 }  // namespace
 
-RopeTrace trace_rope(const ggml_tensor * vectors, int head_dim) {
-    return walk(vectors, 0, head_dim, true);
-}
+RopeTrace trace_rope(const ggml_tensor * vectors, int head_dim) { return trace_back(vectors, 0, head_dim, true); }
 
-std::vector<float> run_rope(const RopeOperator & rope, const std::vector<float> & vectors, int head_dim, const std::vector<int32_t> & positions) {
+std::vector<float> run_rope(const RopeOperator & rope, const std::vector<float> & vectors, int head_dim,
+                            const std::vector<int32_t> & positions) {
     const int64_t n = static_cast<int64_t>(positions.size());
     const int32_t n_dims = rope.params[N_DIMS], mode = rope.params[MODE];
     const bool four_positions = (mode & GGML_ROPE_TYPE_MROPE) != 0;
@@ -206,12 +199,14 @@ std::vector<float> run_rope(const RopeOperator & rope, const std::vector<float> 
         }
     }
     ggml_tensor * p = graph.input(all.data(), GGML_TYPE_I32, static_cast<int64_t>(all.size()));
-    ggml_tensor * factors = rope.factors.empty() ? nullptr : graph.input_f32(rope.factors, static_cast<int64_t>(rope.factors.size()));
+    ggml_tensor * factors =
+        rope.factors.empty() ? nullptr : graph.input_f32(rope.factors, static_cast<int64_t>(rope.factors.size()));
     // any constructor will do: the parameters are then those of the model's node
     int sections[GGML_MROPE_SECTIONS] = {0, 0, 0, 0};
-    ggml_tensor * y = four_positions
-        ? ggml_rope_multi(ctx, x, p, factors, n_dims, sections, mode, 0, 10000.0f, 1.0f, 0.0f, 1.0f, 32.0f, 1.0f)
-        : ggml_rope_ext(ctx, x, p, factors, n_dims, mode, 0, 10000.0f, 1.0f, 0.0f, 1.0f, 32.0f, 1.0f);
+    ggml_tensor * y =
+        four_positions
+            ? ggml_rope_multi(ctx, x, p, factors, n_dims, sections, mode, 0, 10000.0f, 1.0f, 0.0f, 1.0f, 32.0f, 1.0f)
+            : ggml_rope_ext(ctx, x, p, factors, n_dims, mode, 0, 10000.0f, 1.0f, 0.0f, 1.0f, 32.0f, 1.0f);
     std::memcpy(y->op_params, rope.params.data(), sizeof y->op_params);
     graph.expand(y, /*output*/ true);
     graph.run();
@@ -231,7 +226,7 @@ RopeLayout probe_rope(const std::optional<RopeOperator> & op, int head_dim) {
     if (!op) {
         return rope;
     }
-    rope.n_rot     = op->width;
+    rope.n_rot = op->width;
     rope.rot_begin = op->begin;
 
     // RoPE of every unit vector at position 1
@@ -241,11 +236,14 @@ RopeLayout probe_rope(const std::optional<RopeOperator> & op, int head_dim) {
         basis[i * d + i] = 1.0f;
     }
     const std::vector<float> at_one = run_rope(*op, basis, head_dim, std::vector<int32_t>(d, 1));
-    const auto entry = [&](int from, int to) { return static_cast<double>(at_one[static_cast<size_t>(from) * d + static_cast<size_t>(to)]); };
+    const auto entry = [&](int from, int to) {
+        return static_cast<double>(at_one[static_cast<size_t>(from) * d + static_cast<size_t>(to)]);
+    };
 
     // The first band turns fastest; where its first dimension goes tells the pairing.
     const int begin = rope.rot_begin, first_band = begin / 2, end_band = (begin + rope.n_rot) / 2;
-    rope.interleaved = rope.n_rot == 2 || std::abs(entry(begin, begin + 1)) > std::abs(entry(begin, begin + rope.n_rot / 2));
+    rope.interleaved =
+        rope.n_rot == 2 || std::abs(entry(begin, begin + 1)) > std::abs(entry(begin, begin + rope.n_rot / 2));
     for (int f = first_band; f < end_band; ++f) {
         const auto [a, b] = rope.dims(f);
         rope.omega[f] = std::atan2(entry(a, b), entry(a, a));

@@ -27,16 +27,18 @@ struct RopeOperator {
 // What happens to query or key vectors between the projection and the cache (or the queries' product with it).
 struct RopeTrace {
     std::optional<RopeOperator> op;  // none: no RoPE
-    std::vector<float> weights;      // [head_dim] that each dimension is multiplied by after RoPE (a norm's); empty: none
-    bool hadamard = false;           // llama.cpp's rotation for quantised caches comes last
+    std::vector<float> weights;  // [head_dim] that each dimension is multiplied by after RoPE (a norm's); empty: none
+    bool hadamard = false;       // llama.cpp's rotation for quantised caches comes last
 };
 
-// Walks back from `vectors` (heads of `head_dim` dimensions) over operations that multiply vectors by a number, or each dimension
-// by a weight of the model. Throws UnsupportedModelError where anything else stands between RoPE and `vectors`.
+// Walks back from `vectors` (heads of `head_dim` dimensions) over operations that multiply vectors by a number, or each
+// dimension by a weight of the model. Throws UnsupportedModelError where anything else stands between RoPE and
+// `vectors`.
 RopeTrace trace_rope(const ggml_tensor * vectors, int head_dim);
 
 // Runs the operator on `vectors` [positions.size(), head_dim]; other dimensions pass unchanged.
-std::vector<float> run_rope(const RopeOperator & rope, const std::vector<float> & vectors, int head_dim, const std::vector<int32_t> & positions);
+std::vector<float> run_rope(const RopeOperator & rope, const std::vector<float> & vectors, int head_dim,
+                            const std::vector<int32_t> & positions);
 
 // What the operator (none: no RoPE) does to heads of `head_dim`, found by running it on unit vectors.
 // Throws UnsupportedModelError if it is not a rotation of neighbouring or half-split pairs.

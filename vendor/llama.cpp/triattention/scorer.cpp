@@ -13,23 +13,26 @@ namespace {
 
 constexpr size_t TENSORS_PER_LAYER = 40;
 
-bool counts(const LayerStats & layer, int band, const ScoreOptions & options) {
+bool counts_band(const LayerStats & layer, int band, const ScoreOptions & options) {
     return options.use_unrotated || layer.rope.omega[band] != 0.0;
 }
 
 // rows [head_dim*n_head_kv, n] seen per head: [head_dim, n, n_head_kv]
-ggml_tensor * per_head(ggml_context * ctx, ggml_tensor * rows, int64_t width, int64_t n_head_kv) {
+ggml_tensor * view_per_head(ggml_context * ctx, ggml_tensor * rows, int64_t width, int64_t n_head_kv) {
     return ggml_view_3d(ctx, rows, width, rows->ne[1], n_head_kv, rows->nb[1], width * sizeof(float), 0);
 }
 
 // keys: [head_dim*n_head_kv, n] float32, contiguous, not Hadamard-rotated. Returns [n, n_head/n_head_kv, n_head_kv].
-ggml_tensor * layer_scores(ggml_context * ctx, DeviceGraph & graph, const LayerStats & layer, const ScoreOptions & options,
-                           const std::vector<float> & query, const std::vector<float> & weights, ggml_tensor * keys, bool on_host) {
+ggml_tensor * layer_scores(ggml_context * ctx, DeviceGraph & graph, const LayerStats & layer,
+                           const ScoreOptions & options, const std::vector<float> & query,
+                           const std::vector<float> & weights, ggml_tensor * keys, bool on_host) {
     const int64_t d = layer.rope.head_dim;
-    // Query heads are batches of one vector, [width, 1, n_head], that share the keys of their KV head. As columns of one product they
-    // would be multiplied in half precision or TF32 on many GPUs, which then keep other keys than a CPU does.
+    // Query heads are batches of one vector, [width, 1, n_head], that share the keys of their KV head. As columns of
+    // one product they would be multiplied in half precision or TF32 on many GPUs, which then keep other keys than a
+    // CPU does.
     const auto products = [&](ggml_tensor * rows, int64_t width, const std::vector<float> & vectors) {
-        return ggml_mul_mat(ctx, per_head(ctx, rows, width, layer.n_head_kv), graph.input_f32(vectors, width, 1, layer.n_head));
+        return ggml_mul_mat(ctx, view_per_head(ctx, rows, width, layer.n_head_kv),
+                            graph.input_f32(vectors, width, 1, layer.n_head));
     };
     ggml_tensor * scores = nullptr;
     if (options.use_trig) {
@@ -43,20 +46,21 @@ ggml_tensor * layer_scores(ggml_context * ctx, DeviceGraph & graph, const LayerS
     return ggml_reshape_3d(ctx, scores, keys->ne[1], layer.n_head / layer.n_head_kv, layer.n_head_kv);
 }
 
-// group_scores as a graph, with one number more behind each head's scores: a sum that is finite only if all of them are, since a
-// maximum passes over NaN. scores: [n, n_head/n_head_kv, n_head_kv]. Returns [n + 1, n_head_kv].
-ggml_tensor * grouped(ggml_context * ctx, ggml_tensor * scores) {
+// group_scores as a graph, with one number more behind each head's scores: a sum that is finite only if all of them
+// are, since a maximum passes over NaN. scores: [n, n_head/n_head_kv, n_head_kv]. Returns [n + 1, n_head_kv].
+ggml_tensor * build_grouping(ggml_context * ctx, ggml_tensor * scores) {
     const int64_t n = scores->ne[0], group = scores->ne[1], n_head_kv = scores->ne[2];
     ggml_tensor * means = ggml_mean(ctx, scores);
     // without their mean, because some devices compute a variance as E[x^2] - E[x]^2 in single precision
-    ggml_tensor * z = ggml_norm(ctx, ggml_sub(ctx, scores, means), static_cast<float>(LEAST_DEVIATION * LEAST_DEVIATION));
+    ggml_tensor * z =
+        ggml_norm(ctx, ggml_sub(ctx, scores, means), static_cast<float>(LEAST_DEVIATION * LEAST_DEVIATION));
     const int over_heads = static_cast<int>(group);
     ggml_tensor * best = ggml_pool_2d(ctx, z, GGML_OP_POOL_MAX, 1, over_heads, 1, over_heads, 0, 0);
     ggml_tensor * sums = ggml_sum_rows(ctx, ggml_reshape_2d(ctx, means, group, n_head_kv));
     return ggml_concat(ctx, ggml_reshape_2d(ctx, best, n, n_head_kv), sums, 0);
 }
 
-// What `grouped` computed, without the numbers behind. Throws DecodeError if one of them is not finite.
+// What build_grouping computed, without the numbers behind. Throws DecodeError if one of them is not finite.
 std::vector<float> read_grouped(const ggml_tensor * tensor) {
     const size_t n = static_cast<size_t>(tensor->ne[0]) - 1;
     std::vector<float> rows(static_cast<size_t>(ggml_nelements(tensor)));
@@ -99,7 +103,7 @@ std::vector<std::complex<double>> offset_means(const LayerStats & layer, const S
     std::vector<std::complex<double>> means;
     for (int f = 0; f < rope.n_bands(); ++f) {
         std::complex<double> sum = 0;
-        if (counts(layer, f, options)) {
+        if (counts_band(layer, f, options)) {
             for (int32_t offset : options.offsets) {
                 sum += std::polar(1.0, rope.omega[f] * offset);
             }
@@ -109,7 +113,8 @@ std::vector<std::complex<double>> offset_means(const LayerStats & layer, const S
     return means;
 }
 
-std::vector<float> synthetic_query(const LayerStats & layer, int64_t position, const std::vector<std::complex<double>> & means) {
+std::vector<float> synthetic_query(const LayerStats & layer, int64_t position,
+                                   const std::vector<std::complex<double>> & means) {
     const RopeLayout & rope = layer.rope;
     std::vector<float> query(layer.centre.size(), 0.0f);
     for (int f = 0; f < rope.n_bands(); ++f) {
@@ -132,7 +137,7 @@ std::vector<float> norm_weights(const LayerStats & layer, const ScoreOptions & o
     for (int h = 0; h < layer.n_head; ++h) {
         const float * mu = layer.centre.data() + static_cast<size_t>(h) * rope.head_dim;
         for (int f = 0; f < rope.n_bands(); ++f) {
-            if (!counts(layer, f, options)) {
+            if (!counts_band(layer, f, options)) {
                 continue;
             }
             const auto [a, b] = rope.dims(f);
@@ -146,7 +151,12 @@ std::vector<float> norm_weights(const LayerStats & layer, const ScoreOptions & o
 }
 
 Scorer::Scorer(const KvView & view, Stats stats, ScoreOptions options, DeviceGraph & graph)
-    : view_(view), stats_(std::move(stats)), options_(std::move(options)), graph_(graph), hadamard_(view.layers().size(), 0), weights_(view.layers().size()) {
+    : view_(view),
+      stats_(std::move(stats)),
+      options_(std::move(options)),
+      graph_(graph),
+      hadamard_(view.layers().size(), 0),
+      weights_(view.layers().size()) {
     check_options(options_);
     if (stats_.layers.size() != view.layers().size()) {
         throw StatsError("the statistics have " + std::to_string(stats_.layers.size()) + " layers, the model has " +
@@ -154,41 +164,47 @@ Scorer::Scorer(const KvView & view, Stats stats, ScoreOptions options, DeviceGra
     }
     for (size_t i = 0; i < stats_.layers.size(); ++i) {
         const LayerStats & have = stats_.layers[i];
-        const KvLayer    & want = view.layers()[i];
+        const KvLayer & want = view.layers()[i];
         check(have);
-        if (have.layer != want.il || have.n_head_kv != want.n_head_kv || have.rope.head_dim != want.head_dim_k) {
-            throw StatsError("the statistics say layer " + std::to_string(have.layer) + " with " + std::to_string(have.n_head_kv) +
-                             " KV heads of " + std::to_string(have.rope.head_dim) + ", the model has layer " + std::to_string(want.il) +
-                             " with " + std::to_string(want.n_head_kv) + " of " + std::to_string(want.head_dim_k));
+        if (have.layer != want.layer || have.n_head_kv != want.n_head_kv || have.rope.head_dim != want.head_dim_k) {
+            throw StatsError("the statistics say layer " + std::to_string(have.layer) + " with " +
+                             std::to_string(have.n_head_kv) + " KV heads of " + std::to_string(have.rope.head_dim) +
+                             ", the model has layer " + std::to_string(want.layer) + " with " +
+                             std::to_string(want.n_head_kv) + " of " + std::to_string(want.head_dim_k));
         }
     }
-    take_rope(probe_attention(view));
+    adopt_rope(probe_attention(view));
     for (const LayerStats & layer : stats_.layers) {
         offset_means_.push_back(offset_means(layer, options_));
         norm_weights_.push_back(norm_weights(layer, options_));
     }
 }
 
-void Scorer::take_rope(const std::vector<AttentionNode> & nodes) {
+void Scorer::adopt_rope(const std::vector<AttentionNode> & nodes) {
     for (size_t i = 0; i < stats_.layers.size(); ++i) {
         LayerStats & layer = stats_.layers[i];
-        const auto node = std::find_if(nodes.begin(), nodes.end(), [&](const AttentionNode & n) { return n.owner == layer.layer && !n.sliding; });
+        const auto node = std::find_if(nodes.begin(), nodes.end(),
+                                       [&](const AttentionNode & n) { return n.owner == layer.layer && !n.sliding; });
         if (node == nodes.end()) {
-            throw UnsupportedModelError("no attention was found over the cache of layer " + std::to_string(layer.layer) + "; load the model with budget=None");
+            throw UnsupportedModelError("no attention was found over the cache of layer " +
+                                        std::to_string(layer.layer) + "; load the model with budget=None");
         }
-        const RopeLayout & have = layer.rope, & want = node->rope;
+        const RopeLayout &have = layer.rope, &want = node->rope;
         if (!have.same_bands(want)) {
-            throw StatsError("the statistics say that layer " + std::to_string(layer.layer) + " rotates " + std::to_string(have.n_rot) + " dimensions from " +
-                             std::to_string(have.rot_begin) + " on, the model " + std::to_string(want.n_rot) + " from " + std::to_string(want.rot_begin) +
-                             " on" + (have.interleaved == want.interleaved ? "" : ", in other pairs") + "; calibrate again");
+            throw StatsError("the statistics say that layer " + std::to_string(layer.layer) + " rotates " +
+                             std::to_string(have.n_rot) + " dimensions from " + std::to_string(have.rot_begin) +
+                             " on, the model " + std::to_string(want.n_rot) + " from " +
+                             std::to_string(want.rot_begin) + " on" +
+                             (have.interleaved == want.interleaved ? "" : ", in other pairs") + "; calibrate again");
         }
-        layer.rope   = want;
+        layer.rope = want;
         hadamard_[i] = node->hadamard ? 1 : 0;
-        weights_[i]  = node->weights;
+        weights_[i] = node->weights;
     }
 }
 
-std::vector<Scorer::Output> Scorer::build(uint32_t stream, const std::vector<KvCell> & cells, int64_t position, Form form) {
+std::vector<Scorer::Output> Scorer::build(uint32_t stream, const std::vector<KvCell> & cells, int64_t position,
+                                          Form form) {
     const int64_t n = static_cast<int64_t>(cells.size());
     std::vector<int32_t> slots;
     for (const KvCell & cell : cells) {
@@ -203,7 +219,8 @@ std::vector<Scorer::Output> Scorer::build(uint32_t stream, const std::vector<KvC
     std::vector<Output> outputs;
     for (size_t i = 0; i < stats_.layers.size(); ++i) {
         ggml_tensor * storage = view_.layers()[i].k;
-        ggml_tensor * plane = ggml_view_2d(ctx, storage, storage->ne[0], storage->ne[1], storage->nb[1], stream * storage->nb[2]);
+        ggml_tensor * plane =
+            ggml_view_2d(ctx, storage, storage->ne[0], storage->ne[1], storage->nb[1], stream * storage->nb[2]);
         ggml_tensor * keys = ggml_get_rows(ctx, plane, index);  // float32 whatever the cache's type
         if (rotation != nullptr && hadamard_[i] != 0) {
             // symmetric and orthonormal: rotating once more undoes it
@@ -213,16 +230,18 @@ std::vector<Scorer::Output> Scorer::build(uint32_t stream, const std::vector<KvC
             keys = ggml_reshape_2d(ctx, undone, storage->ne[0], n);
         }
         if (!weights_[i].empty()) {
-            // what multiplies the queries' dimensions may as well multiply those of the keys: then queries are plain RoPE
+            // what multiplies the queries' dimensions may as well multiply those of the keys: then queries are plain
+            // RoPE
             const int64_t d = stats_.layers[i].rope.head_dim;
             ggml_tensor * heads = ggml_reshape_2d(ctx, keys, d, ggml_nelements(keys) / d);
             keys = ggml_reshape_2d(ctx, ggml_mul(ctx, heads, graph_.input_f32(weights_[i], d)), storage->ne[0], n);
         }
         const bool on_host = form != Form::grouped_anywhere && ggml_backend_buffer_is_host(storage->buffer);
         ggml_tensor * scores = layer_scores(ctx, graph_, stats_.layers[i], options_,
-                                            synthetic_query(stats_.layers[i], position, offset_means_[i]), norm_weights_[i], keys, on_host);
+                                            synthetic_query(stats_.layers[i], position, offset_means_[i]),
+                                            norm_weights_[i], keys, on_host);
         const bool is_grouped = form != Form::of_query_heads && !on_host;
-        ggml_tensor * output = is_grouped ? grouped(ctx, scores) : scores;
+        ggml_tensor * output = is_grouped ? build_grouping(ctx, scores) : scores;
         graph_.expand(output, /*output*/ true, storage);
         outputs.push_back({output, is_grouped});
     }
@@ -269,18 +288,20 @@ Scores Scorer::group(uint32_t stream, const std::vector<KvCell> & cells, int64_t
     return result;
 }
 
-std::vector<float> score_keys(const LayerStats & layer, const std::vector<float> & keys, int64_t n_keys, int64_t position,
-                              const ScoreOptions & options, bool on_host) {
+std::vector<float> score_keys(const LayerStats & layer, const std::vector<float> & keys, int64_t n_keys,
+                              int64_t position, const ScoreOptions & options, bool on_host) {
     check_options(options);
     check(layer);
     const int64_t width = static_cast<int64_t>(layer.n_head_kv) * layer.rope.head_dim;
     if (n_keys <= 0 || static_cast<int64_t>(keys.size()) != n_keys * width) {
-        throw StatsError("keys must be [n_keys, " + std::to_string(layer.n_head_kv) + ", " + std::to_string(layer.rope.head_dim) + "] and not empty");
+        throw StatsError("keys must be [n_keys, " + std::to_string(layer.n_head_kv) + ", " +
+                         std::to_string(layer.rope.head_dim) + "] and not empty");
     }
     DeviceGraph graph({}, 1);
     ggml_context * ctx = graph.begin(TENSORS_PER_LAYER + 8);
-    ggml_tensor * scores = layer_scores(ctx, graph, layer, options, synthetic_query(layer, position, offset_means(layer, options)),
-                                        norm_weights(layer, options), graph.input_f32(keys, width, n_keys), on_host);
+    ggml_tensor * scores =
+        layer_scores(ctx, graph, layer, options, synthetic_query(layer, position, offset_means(layer, options)),
+                     norm_weights(layer, options), graph.input_f32(keys, width, n_keys), on_host);
     graph.expand(scores, /*output*/ true);
     graph.run();
     std::vector<float> result(ggml_nelements(scores));
@@ -292,7 +313,8 @@ std::vector<float> group_scores_by_graph(const std::vector<float> & scores, size
     DeviceGraph graph({}, 1);
     ggml_context * ctx = graph.begin(TENSORS_PER_LAYER);
     const int64_t n_head_kv = shape.n_head_kv;
-    ggml_tensor * output = grouped(ctx, graph.input_f32(scores, static_cast<int64_t>(n_keys), shape.n_head / n_head_kv, n_head_kv));
+    ggml_tensor * output =
+        build_grouping(ctx, graph.input_f32(scores, static_cast<int64_t>(n_keys), shape.n_head / n_head_kv, n_head_kv));
     graph.expand(output, /*output*/ true);
     graph.run();
     return read_grouped(output);

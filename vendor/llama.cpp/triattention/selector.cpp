@@ -14,11 +14,6 @@
 namespace triattn {
 namespace {
 
-const std::pair<const char *, Mode> NAMES[] = {
-    {"per_layer_head", Mode::per_layer_head}, {"per_head", Mode::per_head}, {"per_layer", Mode::per_layer},
-    {"global", Mode::global},                 {"recent", Mode::recent},     {"random", Mode::random},
-};
-
 using Marks = std::vector<uint8_t>;
 
 struct Moments {
@@ -26,7 +21,8 @@ struct Moments {
     double deviation;
 };
 
-// Sums of differences from one of the values lose nothing in double precision; several sums at a time are what compilers vectorise.
+// Sums of differences from one of the values lose nothing in double precision; several sums at a time are what
+// compilers vectorise.
 Moments moments(const float * values, size_t n) {
     constexpr size_t LANES = 8;
     const double pivot = values[0];
@@ -60,7 +56,7 @@ uint64_t rank(float score, size_t key) {
 }
 
 // The n_keep best of n_keys.
-Marks best(const float * scores, size_t n_keys, size_t n_keep) {
+Marks keep_best(const float * scores, size_t n_keys, size_t n_keep) {
     Marks kept(n_keys, 1);
     if (n_keep >= n_keys) {
         return kept;
@@ -105,20 +101,6 @@ std::vector<float> control_scores(Mode mode, size_t n_keys, uint64_t seed) {
 
 }  // namespace
 
-Mode mode_from_name(const std::string & name) {
-    std::string known;
-    for (const auto & [text, mode] : NAMES) {
-        if (name == text) {
-            return mode;
-        }
-        known += known.empty() ? text : std::string(", ") + text;
-    }
-    throw BudgetError("mode '" + name + "' is unknown; use one of " + known);
-}
-
-bool moves_rows(Mode mode) { return mode == Mode::per_layer_head || mode == Mode::per_head || mode == Mode::per_layer; }
-bool needs_scores(Mode mode) { return moves_rows(mode) || mode == Mode::global; }
-
 void throw_not_finite() {
     throw DecodeError("the score of a cached key is not finite: the cache or the statistics hold NaN or infinity");
 }
@@ -140,13 +122,18 @@ void group_scores(const float * scores, size_t n_keys, LayerShape shape, float *
     }
 }
 
-Kept select(Mode mode, const Scores & scores, const std::vector<LayerShape> & shapes, size_t n_keys, size_t n_keep, uint64_t seed, int n_threads) {
-    const auto best_of = [&](const float * values) { return best(values, n_keys, n_keep); };
+Kept select(Mode mode, const Scores & scores, const std::vector<LayerShape> & shapes, size_t n_keys, size_t n_keep,
+            uint64_t seed, int n_threads) {
+    if (mode == Mode::custom) {
+        throw BudgetError("mode 'custom' asks a chooser and has no choice of its own");
+    }
+    const auto best_of = [&](const float * values) { return keep_best(values, n_keys, n_keep); };
     if (!needs_scores(mode)) {
         return same_everywhere(best_of(control_scores(mode, n_keys, seed).data()), shapes);
     }
     if (scores.size() != shapes.size()) {
-        throw StatsError("scores of " + std::to_string(scores.size()) + " layers, shapes of " + std::to_string(shapes.size()));
+        throw StatsError("scores of " + std::to_string(scores.size()) + " layers, shapes of " +
+                         std::to_string(shapes.size()));
     }
     for (size_t l = 0; l < shapes.size(); ++l) {
         if (scores[l].size() != shapes[l].n_head_kv * n_keys) {
@@ -168,7 +155,8 @@ Kept select(Mode mode, const Scores & scores, const std::vector<LayerShape> & sh
     if (mode == Mode::per_head) {
         for (const LayerShape & shape : shapes) {
             if (shape.n_head_kv != shapes[0].n_head_kv) {
-                throw UnsupportedModelError("mode per_head needs the same number of KV heads in every layer; use per_layer_head");
+                throw UnsupportedModelError(
+                    "mode per_head needs the same number of KV heads in every layer; use per_layer_head");
             }
         }
         std::vector<double> sum(scores[0].begin(), scores[0].end());

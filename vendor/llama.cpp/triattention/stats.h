@@ -10,8 +10,8 @@ namespace triattn {
 
 // One attention layer that owns a KV cache. `n_head` counts all query heads that read this cache, grouped by KV head.
 struct LayerStats {
-    int layer     = 0;  // index in the model
-    int n_head    = 0;
+    int layer = 0;  // index in the model
+    int n_head = 0;
     int n_head_kv = 0;
     RopeLayout rope;
     std::vector<float> centre;     // [n_head, head_dim]   E[q], before RoPE

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "errors.h"
-#include "rpc_link.h"
+#include "rpc/link.h"
 
 #include "ggml-backend.h"
 #include "ggml-cpp.h"
@@ -14,7 +14,8 @@
 
 namespace pytriattn {
 
-// A server has gone away while something of it was in use. Nothing on it can be had back: the model must be loaded again.
+// A server has gone away while something of it was in use. Nothing on it can be had back: the model must be loaded
+// again.
 struct ServerLostError : triattn::Error { using triattn::Error::Error; };
 
 class RpcDevices {
@@ -27,11 +28,12 @@ public:
     bool empty() const { return links_.empty(); }
     const std::vector<ggml_backend_dev_t> & list() const { return devices_; }
 
-    // "RPC host:port", and the device's number there if the server has several; ggml's own name for a device of this machine.
+    // "RPC host:port", and the device's number there if the server has several; ggml's own name for a device of this
+    // machine.
     std::string name_of(ggml_backend_dev_t device) const;
 
     bool lost() const;
-    void check() const;  // throws ServerLostError if lost()
+    void check() const;    // throws ServerLostError if lost()
     void give_up() const;  // stops waiting for any of them
 
     // Runs `work`, and throws ServerLostError in place of its result or of its error if a server is gone by then.

@@ -1,5 +1,5 @@
-// What the relay of rpc_link.cpp has to know of ggml's RPC protocol: which commands are answered, and by how many bytes.
-// A request is |command: 1 byte|size: 8 bytes|payload|, an answer |size: 8 bytes|payload|.
+// What the relay of link.cpp has to know of ggml's RPC protocol: which commands are answered, and by how many
+// bytes. A request is |command: 1 byte|size: 8 bytes|payload|, an answer |size: 8 bytes|payload|.
 #pragma once
 
 #include "ggml-rpc.h"
@@ -10,16 +10,33 @@
 
 namespace pytriattn::rpc {
 
-static_assert(RPC_PROTO_MAJOR_VERSION == 7 && RPC_PROTO_MINOR_VERSION == 0, "compare the commands below with ggml-rpc.cpp");
+static_assert(RPC_PROTO_MAJOR_VERSION == 7 && RPC_PROTO_MINOR_VERSION == 0,
+              "compare the commands below with ggml-rpc.cpp");
 
 enum Command : uint8_t {
-    ALLOC_BUFFER = 0, GET_ALIGNMENT, GET_MAX_SIZE, BUFFER_GET_BASE, FREE_BUFFER, BUFFER_CLEAR, SET_TENSOR, SET_TENSOR_HASH, GET_TENSOR,
-    COPY_TENSOR, GRAPH_COMPUTE, GET_DEVICE_MEMORY, INIT_TENSOR, GET_ALLOC_SIZE, HELLO, DEVICE_COUNT, GRAPH_RECOMPUTE, MEMSET_TENSOR,
+    ALLOC_BUFFER = 0,
+    GET_ALIGNMENT,
+    GET_MAX_SIZE,
+    BUFFER_GET_BASE,
+    FREE_BUFFER,
+    BUFFER_CLEAR,
+    SET_TENSOR,
+    SET_TENSOR_HASH,
+    GET_TENSOR,
+    COPY_TENSOR,
+    GRAPH_COMPUTE,
+    GET_DEVICE_MEMORY,
+    INIT_TENSOR,
+    GET_ALLOC_SIZE,
+    HELLO,
+    DEVICE_COUNT,
+    GRAPH_RECOMPUTE,
+    MEMSET_TENSOR,
 };
 
 constexpr size_t HEADER = 9, SIZE = 8;
-constexpr size_t CAPABILITIES = 24;                  // of a transport other than TCP: zeros for none
-constexpr size_t HELLO_ANSWER = 4 + CAPABILITIES;    // major, minor, patch, padding
+constexpr size_t CAPABILITIES = 24;                // of a transport other than TCP: zeros for none
+constexpr size_t HELLO_ANSWER = 4 + CAPABILITIES;  // major, minor, patch, padding
 
 inline uint64_t read_u64(const uint8_t * bytes) {
     uint64_t value = 0;
@@ -48,16 +65,20 @@ struct Answer {
 
 inline bool has_answer(uint8_t command) {
     switch (command) {
-        case FREE_BUFFER: case BUFFER_CLEAR: case SET_TENSOR: case GRAPH_COMPUTE: case INIT_TENSOR: case GRAPH_RECOMPUTE: case MEMSET_TENSOR:
-            return false;
-        default:
-            return true;
+        case FREE_BUFFER:
+        case BUFFER_CLEAR:
+        case SET_TENSOR:
+        case GRAPH_COMPUTE:
+        case INIT_TENSOR:
+        case GRAPH_RECOMPUTE:
+        case MEMSET_TENSOR:   return false;
+        default:              return true;
     }
 }
 
-// The answer in place of a server that is gone: something of the right size that ggml can go on with and give back later. A tensor's
-// content is zeros, which are valid numbers, indices and token ids.
-// `last`: the last 64-bit word of the request, where some commands have a size.
+// The answer in place of a server that is gone: something of the right size that ggml can go on with and give back
+// later. A tensor's content is zeros, which are valid numbers, indices and token ids. `last`: the last 64-bit word of
+// the request, where some commands have a size.
 inline Answer substitute_for(uint8_t command, uint64_t last, uint32_t n_devices) {
     constexpr uint64_t ADDRESS = uint64_t{1} << 32, ALIGNMENT = 128, MEMORY = uint64_t{1} << 40;
     Answer answer;

@@ -1,4 +1,4 @@
-#include "rpc_link.h"
+#include "rpc/link.h"
 
 #include "errors.h"
 
@@ -54,16 +54,18 @@ void RpcLink::give_up() {
     wake(wake_write_);
 }
 
-void RpcLink::lose(const std::string & reason) {
+void RpcLink::mark_lost(const std::string & reason) {
     connection_.reset();
     const std::lock_guard<std::mutex> lock(reason_mutex_);
     if (!is_lost_) {
-        reason_  = reason;
+        reason_ = reason;
         is_lost_ = true;
     }
 }
 
-void RpcLink::lose_connection() { lose(must_give_up_ ? "was given up" : "has gone away or closed the connection"); }
+void RpcLink::mark_connection_lost() {
+    mark_lost(must_give_up_ ? "was given up" : "has gone away or closed the connection");
+}
 
 // Greets the server and asks it for the number of its devices.
 void RpcLink::connect() {
@@ -73,9 +75,12 @@ void RpcLink::connect() {
     const auto ask = [&](rpc::Command command, const std::vector<uint8_t> & payload, size_t size) {
         const std::vector<uint8_t> request = rpc::request(command, payload);
         std::vector<uint8_t> answer(rpc::SIZE + size);
-        if (!send_all(connection_, request.data(), request.size(), limit) || !receive_all(connection_, answer.data(), answer.size(), limit)) {
-            throw triattn::ModelLoadError(name + " takes the connection but does not answer. A server has one client at a time: end the other one, "
-                                          "or start a second server on another port; or something else listens on this port");
+        if (!send_all(connection_, request.data(), request.size(), limit) ||
+            !receive_all(connection_, answer.data(), answer.size(), limit)) {
+            throw triattn::ModelLoadError(
+                name +
+                " takes the connection but does not answer. A server has one client at a time: end the other one, "
+                "or start a second server on another port; or something else listens on this port");
         }
         if (rpc::read_u64(answer.data()) != size) {
             throw triattn::ModelLoadError(name + " does not answer like an RPC server; is the port right?");
@@ -84,9 +89,13 @@ void RpcLink::connect() {
         return answer;
     };
     const std::vector<uint8_t> version = ask(rpc::HELLO, std::vector<uint8_t>(rpc::CAPABILITIES), rpc::HELLO_ANSWER);
-    if (version[0] != RPC_PROTO_MAJOR_VERSION || version[1] > RPC_PROTO_MINOR_VERSION || version[2] != RPC_PROTO_PATCH_VERSION) {
-        const auto text = [](int a, int b, int c) { return std::to_string(a) + "." + std::to_string(b) + "." + std::to_string(c); };
-        throw triattn::ModelLoadError(name + " speaks version " + text(version[0], version[1], version[2]) + " of the protocol, this build " +
+    if (version[0] != RPC_PROTO_MAJOR_VERSION || version[1] > RPC_PROTO_MINOR_VERSION ||
+        version[2] != RPC_PROTO_PATCH_VERSION) {
+        const auto text = [](int a, int b, int c) {
+            return std::to_string(a) + "." + std::to_string(b) + "." + std::to_string(c);
+        };
+        throw triattn::ModelLoadError(name + " speaks version " + text(version[0], version[1], version[2]) +
+                                      " of the protocol, this build " +
                                       text(RPC_PROTO_MAJOR_VERSION, RPC_PROTO_MINOR_VERSION, RPC_PROTO_PATCH_VERSION) +
                                       "; start pytriattn-rpc-server of the same release there");
     }
@@ -94,10 +103,11 @@ void RpcLink::connect() {
     uint32_t n = 0;
     std::memcpy(&n, count.data(), sizeof n);
     if (n == 0 || (n_devices_ != 0 && n != n_devices_)) {
-        throw triattn::ModelLoadError(name + " has " + std::to_string(n) + " devices" + (n == 0 ? "" : " now, it had " + std::to_string(n_devices_)));
+        throw triattn::ModelLoadError(name + " has " + std::to_string(n) + " devices" +
+                                      (n == 0 ? "" : " now, it had " + std::to_string(n_devices_)));
     }
     n_devices_ = n;
-    is_used_   = false;
+    is_used_ = false;
 }
 
 void RpcLink::run() {
@@ -112,7 +122,7 @@ void RpcLink::run() {
             try {
                 connect();
             } catch (const triattn::Error & error) {
-                lose(std::string("could not be reached again: ") + error.what());
+                mark_lost(std::string("could not be reached again: ") + error.what());
             }
         }
         relay(client);
@@ -126,17 +136,17 @@ void RpcLink::relay(const Descriptor & client) {
     while (!must_stop_) {
         const Readable ready = wait_for(client, connection_, wake_read_);
         if (must_give_up_ || ready.second) {
-            lose_connection();  // it has nothing to say when it was not asked
+            mark_connection_lost();  // it has nothing to say when it was not asked
         }
         drain(wake_read_);
-        if (ready.first && !serve_one(client)) {
+        if (ready.first && !handle_command(client)) {
             return;
         }
     }
 }
 
 // One command of the client; false: the client has gone.
-bool RpcLink::serve_one(const Descriptor & client) {
+bool RpcLink::handle_command(const Descriptor & client) {
     size_t held = rpc::HEADER;
     if (!receive_all(client, buffer_.data(), held)) {
         return false;
@@ -159,7 +169,7 @@ bool RpcLink::serve_one(const Descriptor & client) {
         if (connection_ && !is_ours) {
             is_used_ = true;
             if (!send_all(connection_, buffer_.data(), held, {&wake_read_, -1})) {
-                lose_connection();
+                mark_connection_lost();
             }
         }
         held = 0;
@@ -169,26 +179,27 @@ bool RpcLink::serve_one(const Descriptor & client) {
         return true;
     }
     const rpc::Answer substitute = rpc::substitute_for(command, last, n_devices_);
-    return connection_ && !is_ours ? pass_on(client, substitute) : give(client, substitute, 0);
+    return connection_ && !is_ours ? forward_answer(client, substitute) : send_answer(client, substitute, 0);
 }
 
 // Hands the server's answer to the client; what is missing of it comes from the substitute, which has the same size.
-bool RpcLink::pass_on(const Descriptor & client, const rpc::Answer & substitute) {
+bool RpcLink::forward_answer(const Descriptor & client, const rpc::Answer & substitute) {
     const Limit limit{&wake_read_, -1};
     uint64_t done = 0;
     while (done < substitute.size()) {
         // the size and the first bytes together
         size_t n = 0;
         if (done == 0) {
-            if (!receive_all(connection_, buffer_.data(), rpc::SIZE, limit) || rpc::read_u64(buffer_.data()) != substitute.size() - rpc::SIZE) {
-                lose_connection();
+            if (!receive_all(connection_, buffer_.data(), rpc::SIZE, limit) ||
+                rpc::read_u64(buffer_.data()) != substitute.size() - rpc::SIZE) {
+                mark_connection_lost();
                 break;
             }
             n = rpc::SIZE;
         }
         const size_t more = static_cast<size_t>(std::min<uint64_t>(substitute.size() - done - n, buffer_.size() - n));
         if (!receive_all(connection_, buffer_.data() + n, more, limit)) {
-            lose_connection();
+            mark_connection_lost();
             break;
         }
         if (!send_all(client, buffer_.data(), n + more)) {
@@ -196,11 +207,11 @@ bool RpcLink::pass_on(const Descriptor & client, const rpc::Answer & substitute)
         }
         done += n + more;
     }
-    return give(client, substitute, done);
+    return send_answer(client, substitute, done);
 }
 
 // The answer from its byte `done` on.
-bool RpcLink::give(const Descriptor & client, const rpc::Answer & answer, uint64_t done) {
+bool RpcLink::send_answer(const Descriptor & client, const rpc::Answer & answer, uint64_t done) {
     if (done < answer.bytes.size() && !send_all(client, answer.bytes.data() + done, answer.bytes.size() - done)) {
         return false;
     }

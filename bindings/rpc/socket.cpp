@@ -1,62 +1,63 @@
-#include "rpc_socket.h"
+#include "rpc/socket.h"
 
 #include "errors.h"
 
 #ifndef _WIN32
 
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <sys/socket.h>
-#include <unistd.h>
+#    include <arpa/inet.h>
+#    include <fcntl.h>
+#    include <netdb.h>
+#    include <netinet/in.h>
+#    include <netinet/tcp.h>
+#    include <poll.h>
+#    include <sys/socket.h>
+#    include <unistd.h>
 
-#include <cerrno>
-#include <cstdint>
-#include <cstring>
-#include <memory>
+#    include <cerrno>
+#    include <cstdint>
+#    include <cstring>
+#    include <memory>
 
 namespace pytriattn {
 namespace {
 
 constexpr int CONNECT_MS = 5'000;
 
-#ifdef MSG_NOSIGNAL
+#    ifdef MSG_NOSIGNAL
 constexpr int NO_SIGNAL = MSG_NOSIGNAL;
-#else
+#    else
 constexpr int NO_SIGNAL = 0;
-#endif
+#    endif
 
-void set(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
+void set_option(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
 
 // Without these, a host that loses its power would be waited for without end.
-void notice_dead_peers(int fd) {
-    set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-#ifdef TCP_KEEPIDLE
-    set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 10);
-#endif
-#ifdef TCP_KEEPALIVE
-    set(fd, IPPROTO_TCP, TCP_KEEPALIVE, 10);
-#endif
-#ifdef TCP_KEEPINTVL
-    set(fd, IPPROTO_TCP, TCP_KEEPINTVL, 5);
-    set(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
-#endif
-#ifdef TCP_USER_TIMEOUT
-    set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 25'000);
-#endif
+void enable_keepalive(int fd) {
+    set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+#    ifdef TCP_KEEPIDLE
+    set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 10);
+#    endif
+#    ifdef TCP_KEEPALIVE
+    set_option(fd, IPPROTO_TCP, TCP_KEEPALIVE, 10);
+#    endif
+#    ifdef TCP_KEEPINTVL
+    set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 5);
+    set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
+#    endif
+#    ifdef TCP_USER_TIMEOUT
+    set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 25'000);
+#    endif
 }
 
-// All our sockets: no waiting for full packets, no inheritance by other programs, no signal when the other side has gone.
-Descriptor prepared(int fd) {
+// All our sockets: no waiting for full packets, no inheritance by other programs, no signal when the other side has
+// gone.
+Descriptor prepare_socket(int fd) {
     if (fd >= 0) {
         fcntl(fd, F_SETFD, FD_CLOEXEC);
-        set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-#ifdef SO_NOSIGPIPE
-        set(fd, SOL_SOCKET, SO_NOSIGPIPE, 1);
-#endif
+        set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+#    ifdef SO_NOSIGPIPE
+        set_option(fd, SOL_SOCKET, SO_NOSIGPIPE, 1);
+#    endif
     }
     return Descriptor(fd);
 }
@@ -75,7 +76,7 @@ bool wait_until(int fd, short events, const Limit & limit) {
 
 // One address of a server; 0 or the system's reason.
 int try_address(const addrinfo & address, Descriptor & result) {
-    Descriptor fd = prepared(socket(address.ai_family, address.ai_socktype, address.ai_protocol));
+    Descriptor fd = prepare_socket(socket(address.ai_family, address.ai_socktype, address.ai_protocol));
     if (!fd) {
         return errno;
     }
@@ -96,7 +97,7 @@ int try_address(const addrinfo & address, Descriptor & result) {
         }
     }
     fcntl(fd.get(), F_SETFL, flags);
-    notice_dead_peers(fd.get());
+    enable_keepalive(fd.get());
     result = std::move(fd);
     return 0;
 }
@@ -121,7 +122,8 @@ Descriptor connect_to(const std::string & server) {
     addrinfo * list = nullptr;
     const int status = getaddrinfo(host.c_str(), server.substr(colon + 1).c_str(), &hints, &list);
     if (status != 0) {
-        throw triattn::ModelLoadError("the host of the RPC server '" + server + "' is not known (" + gai_strerror(status) + "); give host:port");
+        throw triattn::ModelLoadError("the host of the RPC server '" + server + "' is not known (" +
+                                      gai_strerror(status) + "); give host:port");
     }
     const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owner(list, freeaddrinfo);
     Descriptor result;
@@ -130,16 +132,17 @@ Descriptor connect_to(const std::string & server) {
         error = try_address(*address, result);
     }
     if (!result) {
-        throw triattn::ModelLoadError("the RPC server '" + server + "' cannot be reached (" + std::strerror(error) +
-                                      "); start pytriattn-rpc-server there, and look whether a firewall lets the port through");
+        throw triattn::ModelLoadError(
+            "the RPC server '" + server + "' cannot be reached (" + std::strerror(error) +
+            "); start pytriattn-rpc-server there, and look whether a firewall lets the port through");
     }
     return result;
 }
 
 std::pair<Descriptor, int> listen_on_loopback() {
-    Descriptor fd = prepared(socket(AF_INET, SOCK_STREAM, 0));
+    Descriptor fd = prepare_socket(socket(AF_INET, SOCK_STREAM, 0));
     sockaddr_in address{};
-    address.sin_family      = AF_INET;
+    address.sin_family = AF_INET;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     socklen_t size = sizeof address;
     auto * any = reinterpret_cast<sockaddr *>(&address);
@@ -149,7 +152,7 @@ std::pair<Descriptor, int> listen_on_loopback() {
     return {std::move(fd), ntohs(address.sin_port)};
 }
 
-Descriptor accept_from(const Descriptor & listener) { return prepared(accept(listener.get(), nullptr, nullptr)); }
+Descriptor accept_from(const Descriptor & listener) { return prepare_socket(accept(listener.get(), nullptr, nullptr)); }
 
 std::pair<Descriptor, Descriptor> make_pipe() {
     int ends[2];
@@ -223,7 +226,8 @@ namespace pytriattn {
 
 void Descriptor::reset(int fd) { fd_ = fd; }
 Descriptor connect_to(const std::string & server) {
-    throw triattn::ModelLoadError("the RPC server '" + server + "' cannot be used: rpc_servers has not been written for Windows yet");
+    throw triattn::ModelLoadError("the RPC server '" + server +
+                                  "' cannot be used: rpc_servers has not been written for Windows yet");
 }
 std::pair<Descriptor, int> listen_on_loopback() { return std::pair<Descriptor, int>(); }
 Descriptor accept_from(const Descriptor &) { return Descriptor(); }

@@ -16,11 +16,14 @@ F rpc_function(const char * name) {
     return reinterpret_cast<F>(address);
 }
 
-using AddServer   = ggml_backend_reg_t (*)(const char * endpoint);
-using StartServer = void (*)(const char * endpoint, const char * cache_dir, size_t n_threads, size_t n_devices, ggml_backend_dev_t * devices);
+using AddServer = ggml_backend_reg_t (*)(const char * endpoint);
+using StartServer = void (*)(const char * endpoint, const char * cache_dir, size_t n_threads, size_t n_devices,
+                             ggml_backend_dev_t * devices);
 
-// Serves until its socket fails: it returns only if it could not start. No devices: all GPUs, or the CPU where there is none.
-void serve(const std::string & endpoint, const std::string & cache_dir, size_t n_threads, const std::vector<std::string> & devices) {
+// Serves until its socket fails: it returns only if it could not start. No devices: all GPUs, or the CPU where there is
+// none.
+void serve(const std::string & endpoint, const std::string & cache_dir, size_t n_threads,
+           const std::vector<std::string> & devices) {
     const auto start = rpc_function<StartServer>("ggml_backend_rpc_start_server");
     std::vector<ggml_backend_dev_t> chosen;
     for (size_t i = 0; devices.empty() && i < ggml_backend_dev_count(); ++i) {
@@ -63,14 +66,16 @@ RpcDevices::RpcDevices(const std::vector<std::string> & servers) {
             connections_.emplace_back(ggml_backend_dev_init(ggml_backend_reg_dev_get(reg, 0), nullptr));
         }
         if (n == 0 || link->lost()) {
-            throw triattn::ModelLoadError("the RPC server '" + server + "' " + (n == 0 ? "has no devices" : link->reason()));
+            throw triattn::ModelLoadError("the RPC server '" + server + "' " +
+                                          (n == 0 ? "has no devices" : link->reason()));
         }
     }
 }
 
 std::string RpcDevices::name_of(ggml_backend_dev_t device) const {
     const auto found = std::find(devices_.begin(), devices_.end(), device);
-    return found != devices_.end() ? names_[static_cast<size_t>(found - devices_.begin())] : ggml_backend_dev_name(device);
+    return found != devices_.end() ? names_[static_cast<size_t>(found - devices_.begin())]
+                                   : ggml_backend_dev_name(device);
 }
 
 bool RpcDevices::lost() const {
@@ -80,7 +85,8 @@ bool RpcDevices::lost() const {
 void RpcDevices::check() const {
     for (const auto & link : links_) {
         if (link->lost()) {
-            throw ServerLostError("the RPC server '" + link->server() + "' " + link->reason() + "; what it held of the model and of the cache is gone: "
+            throw ServerLostError("the RPC server '" + link->server() + "' " + link->reason() +
+                                  "; what it held of the model and of the cache is gone: "
                                   "close this object, see that the server runs, and load the model again");
         }
     }

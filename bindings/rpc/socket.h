@@ -1,4 +1,4 @@
-// The few things that the relay of rpc_link.cpp needs of sockets. POSIX; on Windows connect_to() refuses.
+// The few things that the relay of link.cpp needs of sockets. POSIX; on Windows connect_to() refuses.
 #pragma once
 
 #include <cstddef>
@@ -42,9 +42,7 @@ void wake(const Descriptor & writing_end);
 void drain(const Descriptor & reading_end);
 
 // Waits until something can be read (or has ended) in at least one. Tells which; the second may be an empty descriptor.
-struct Readable {
-    bool first, second;
-};
+struct Readable { bool first, second; };
 Readable wait_for(const Descriptor & first, const Descriptor & second, const Descriptor & waker);
 
 // What limits waiting: something to read in `waker`, or time (negative: any).

@@ -1,0 +1,129 @@
+// What serves tests of the engine and nothing else: the submodule _core.testing.
+#include "context.h"
+
+#include "attention_probe.h"
+
+#include <algorithm>
+#include <optional>
+
+namespace pytriattn {
+namespace {
+
+using triattn::AttentionNode;
+using triattn::Decoder;
+
+std::vector<triattn::KvCell> cells(Context & context, int seq) {
+    return context.run_with_gil([&](Decoder & d) { return view_of(d).cells(seq); });
+}
+
+// The stored rows of one tensor of the cache as bytes: for tests that compare caches bit for bit.
+py::bytes cache_rows(Context & context, int seq, int layer, bool value) {
+    return context.run_with_gil([&](Decoder & d) {
+        for (const triattn::KvLayer & l : view_of(d).layers()) {
+            if (l.layer == layer) {
+                ggml_tensor * t = value ? l.v : l.k;
+                if (t == nullptr) {
+                    throw triattn::ContextError("layer " + std::to_string(layer) + " stores no values of its own");
+                }
+                std::string bytes(t->nb[2], '\0');
+                ggml_backend_tensor_get(t, bytes.data(), d.view()->stream_of(seq) * t->nb[2], bytes.size());
+                return py::bytes(bytes);
+            }
+        }
+        throw triattn::ContextError("layer " + std::to_string(layer) + " has no full-attention cache of its own");
+    });
+}
+
+// RoPE of vectors [n, head_dim] by the operator in the model's own graph, as the queries of `layer` get it.
+array<float> apply_rope(Context & context, int layer, const array<float> & vectors, const array<int32_t> & positions) {
+    const std::vector<float> x = to_vector(vectors);
+    const std::vector<int32_t> p = to_vector(positions);
+    return context.run_with_gil([&](Decoder & d) {
+        const auto nodes = triattn::probe_attention(view_of(d));
+        const auto node =
+            std::find_if(nodes.begin(), nodes.end(), [&](const AttentionNode & n) { return n.layer == layer; });
+        if (node == nodes.end()) {
+            throw triattn::ContextError("layer " + std::to_string(layer) + " has no attention");
+        }
+        const py::ssize_t n = static_cast<py::ssize_t>(p.size()), head_dim = node->rope.head_dim;
+        if (vectors.ndim() != 2 || vectors.shape(0) != n || vectors.shape(1) != head_dim) {
+            throw triattn::ContextError("vectors must be [n_positions, " + std::to_string(head_dim) + "]");
+        }
+        return to_array(node->op ? triattn::run_rope(*node->op, x, node->rope.head_dim, p) : x, {n, head_dim});
+    });
+}
+
+// Scores of the keys in the order of cells(): one [n_head, n_keys] for each layer that is evicted from.
+std::vector<array<float>> scores(Context & context, int seq) {
+    return context.run_with_gil([&](Decoder & d) {
+        std::vector<array<float>> result;
+        if (d.controller() != nullptr) {
+            const py::ssize_t n = static_cast<py::ssize_t>(d.view()->cells(seq).size());
+            for (const std::vector<float> & layer : d.controller()->scores(seq)) {
+                result.push_back(to_array(layer, {static_cast<py::ssize_t>(layer.size()) / n, n}));
+            }
+        }
+        return result;
+    });
+}
+
+// The operations of eviction that a device lacks, in words; without a name: the devices that hold the cache.
+std::vector<std::string> missing_operations(Context & context, const std::string & device) {
+    ggml_backend_dev_t chosen = device.empty() ? nullptr : ggml_backend_dev_by_name(device.c_str());
+    if (!device.empty() && chosen == nullptr) {
+        throw triattn::ContextError("there is no device '" + device + "' on this machine");
+    }
+    return context.run_with_gil([&](Decoder & d) {
+        return d.controller() != nullptr ? d.controller()->missing_operations(chosen) : std::vector<std::string>();
+    });
+}
+
+// The matrix that llama.cpp multiplies pieces of a quantised cache's keys by; None if it does not.
+std::optional<array<float>> k_rotation(Context & context) {
+    return context.run_with_gil([](Decoder & d) -> std::optional<array<float>> {
+        const int n = view_of(d).k_rotation_size();
+        return n > 0 ? std::optional(to_array(d.view()->k_rotation(), {n, n})) : std::nullopt;
+    });
+}
+
+// RoPE of one vector [head_dim] in double precision.
+array<double> rotate(const triattn::LayerStats & layer, const array<double> & x, double position) {
+    if (x.ndim() != 1 || x.size() != layer.rope.head_dim) {
+        throw triattn::StatsError("x must have head_dim elements");
+    }
+    std::vector<double> out(static_cast<size_t>(x.size()));
+    triattn::rotate(layer.rope, x.data(), position, out.data());
+    return to_array(out, {x.size()});
+}
+
+}  // namespace
+
+void add_testing(py::module_ & m) {
+    py::module_ testing = m.def_submodule("testing", "What serves tests of the engine and nothing else.");
+    testing.def("cells", &cells, py::arg("context"), py::arg("seq") = 0,
+                "The cells of a sequence, by ascending position.");
+    testing.def("cache_rows", &cache_rows, py::arg("context"), py::arg("seq"), py::arg("layer"), py::arg("value"),
+                "The stored rows of a layer's keys or values as bytes.");
+    testing.def("k_rotation", &k_rotation, py::arg("context"),
+                "The matrix that pieces of a quantised cache's keys are multiplied by, float32; None without one.");
+    testing.def("apply_rope", &apply_rope, py::arg("context"), py::arg("layer"), py::arg("vectors"),
+                py::arg("positions"), "RoPE of vectors [n, head_dim] as the model's own graph gives it to queries.");
+    testing.def("scores", &scores, py::arg("context"), py::arg("seq") = 0,
+                "Scores of the keys in the order of cells(): float32 [n_head, n_keys] for each layer that is evicted "
+                "from; empty if the mode needs none.");
+    testing.def("missing_operations", &missing_operations, py::arg("context"), py::arg("device") = std::string(),
+                "The operations of eviction that a device lacks, in words; without a name: the cache's devices.");
+    testing.def(
+        "remove",
+        [](Context & context, int seq, const std::vector<int32_t> & positions) {
+            context.run_with_gil([&](Decoder & d) { d.remove(seq, positions); });
+        },
+        py::arg("context"), py::arg("seq"), py::arg("positions"),
+        "Take positions out of the layers with full attention by llama.cpp's own means. Raises ContextError in a "
+        "context that evicts by itself.");
+    testing.def("rotate", &rotate, py::arg("layer"), py::arg("x"), py::arg("position"),
+                "RoPE of one vector [head_dim] by a layer's statistics, float64.");
+    add_reference_loop(testing);
+}
+
+}  // namespace pytriattn
