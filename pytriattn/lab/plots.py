@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytriattn.lab.report import levels_of, rules_of
+from pytriattn.lab.report import UNBUDGETED, levels_of, rules_of
 from pytriattn.lab.results import FLOOR, CellKey, Results
 from pytriattn.lab.scoring import FULL, LEAST_GAIN, mean_over_tasks, score_tasks
 from pytriattn.plotting.figures import empty_figure
@@ -68,7 +68,7 @@ def _style(number: int) -> dict[str, str]:
 
 
 def _draw_levels(axes: Axes, results: Results, levels: list[tuple[str, int]]) -> None:
-    for number, rule in enumerate(rule for rule in rules_of(results) if rule != FULL):
+    for number, rule in enumerate(rule for rule in rules_of(results) if rule not in UNBUDGETED):
         points = []
         for level in levels:
             estimate = mean_over_tasks(score_tasks(results, rule, level))
@@ -88,7 +88,7 @@ def _draw_levels(axes: Axes, results: Results, levels: list[tuple[str, int]]) ->
 
 
 def _draw_ages(axes: Axes, results: Results) -> None:
-    for number, rule in enumerate(rule for rule in rules_of(results) if rule != FULL):
+    for number, rule in enumerate(rule for rule in rules_of(results) if rule not in UNBUDGETED):
         points = retained_by_age(results, rule)
         axes.plot([age for age, _ in points], [r for _, r in points], **_style(number))  # type: ignore[arg-type]
     _log_ticks(axes, AGE_EDGES[1:-1])

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pytriattn.lab.results import FLOOR, Results
+from pytriattn.lab.results import FLOOR, NOTHING, Results
 from pytriattn.lab.scoring import (
     FULL,
     Estimate,
@@ -23,6 +23,7 @@ from pytriattn.lab.tasks import TASKS
 __all__ = ["levels_of", "rules_of", "tables"]
 
 COMPARED_WITH = "per_layer_head"
+UNBUDGETED = (FULL, NOTHING)
 NO_EVICTION = "*"
 
 
@@ -51,7 +52,7 @@ def tables(results: Results, levels: Sequence[tuple[str, int]] | None = None) ->
     parts: list[RenderableType] = [
         Text(
             f"{made['model']}   half: {made['half']}   seed {made['seed']}   {made['tokens']} tokens a document\n"
-            "R: 1 as good as the full cache, 0 as bad as without the information [95 % over documents]; "
+            "R: 1 as good as the full cache, 0 as if the text had said something else [95 % over documents]; "
             f"{NO_EVICTION} nothing was evicted; - the full cache does not know the answers either"
         )
     ]
@@ -79,7 +80,7 @@ def _retained(level: tuple[str, int], scores: dict[str, dict[str, TaskScore]]) -
     for rule in order:
         found = scores[rule]
         other = scores.get(COMPARED_WITH)
-        compared = difference(found, other) if other and rule not in (FULL, COMPARED_WITH) else None
+        compared = difference(found, other) if other and rule not in (*UNBUDGETED, COMPARED_WITH) else None
         cells = [_retained_cell(rule, found.get(task)) for task in tasks]
         table.add_row(rule, _mean_cell(found, n_able), _format(compared, sign="+"), *cells)
     counts = [max((found[task].n_questions for found in scores.values() if task in found), default=0) for task in tasks]
@@ -106,7 +107,7 @@ def _value(estimate: Estimate | None) -> float:
 def _retained_cell(rule: str, score: TaskScore | None) -> str:
     if score is None:
         return ""
-    mark = NO_EVICTION if rule != FULL and score.n_evictions == 0 else ""
+    mark = NO_EVICTION if rule not in UNBUDGETED and score.n_evictions == 0 else ""
     return _format(score.estimate()) + mark
 
 

@@ -12,12 +12,14 @@ from pytriattn._util.atomic_file import write_atomically
 from pytriattn.lab.errors import LabError
 from pytriattn.lab.reading import Answered
 
-__all__ = ["FLOOR", "Cell", "CellKey", "Results"]
+__all__ = ["FLOOR", "NOTHING", "Cell", "CellKey", "Results"]
 
 FORMAT = "pytriattn-eval"
 VERSION = 1
 FLOOR = "floor"
-"""In place of a rule: the full cache has read the text without the information."""
+"""In place of a rule: the full cache has read the text with other information."""
+NOTHING = "nothing"
+"""In place of a rule: the full cache has read the text with nothing in place of the information."""
 
 
 @dataclass(frozen=True, order=True)
@@ -27,7 +29,7 @@ class CellKey:
     Attributes:
         family: kind of document.
         document: its number.
-        rule: name, or `FLOOR`.
+        rule: name, or `FLOOR` or `NOTHING`.
         budget: keys kept; 0: all.
     """
 

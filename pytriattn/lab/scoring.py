@@ -94,7 +94,7 @@ def score_tasks(results: Results, rule: str, ratio_or_budget: tuple[str, int]) -
     """
     found: dict[str, list[tuple[float, float, int, int, list[Answered]]]] = {}
     for key, cell in sorted(results.cells.items(), key=lambda item: item[0]):
-        if key.rule != rule or (rule != FULL and not _is_at(key, cell, ratio_or_budget)):
+        if key.rule != rule or (key.budget and not _is_at(key, cell, ratio_or_budget)):
             continue
         full = results.cells.get(CellKey(key.family, key.document, FULL, 0))
         floor = results.cells.get(CellKey(key.family, key.document, FLOOR, 0))

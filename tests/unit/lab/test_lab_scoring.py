@@ -9,7 +9,7 @@ from pytriattn import EvalResults
 from pytriattn.lab.plots import plot_quality, retained_by_age
 from pytriattn.lab.reading import Answered
 from pytriattn.lab.report import levels_of, tables
-from pytriattn.lab.results import FLOOR, Cell, CellKey
+from pytriattn.lab.results import FLOOR, NOTHING, Cell, CellKey
 from pytriattn.lab.scoring import difference, mean_over_tasks, own_metrics, score_tasks
 
 MADE = {"model": "m.gguf", "half": "report", "seed": 0, "tokens": 1024}
@@ -49,6 +49,10 @@ def test_retained_quality_is_a_ratio_of_sums_over_what_the_full_cache_knows() ->
     assert mine.retained == pytest.approx(14 / 22)
     assert score_tasks(results, "full", RATIO)["facts"].retained == pytest.approx(1.0)
     assert score_tasks(results, "recent", RATIO)["facts"].retained == pytest.approx(6 / 22)
+    for i, logprobs in enumerate(([-8.0, -1.0], [-10.0, -5.0])):
+        answers = [answered("facts", value) for value in logprobs]
+        results.cells[CellKey("facts", i, NOTHING, 0)] = Cell(answers, 0, 1024, 0.0)
+    assert score_tasks(results, NOTHING, RATIO)["facts"].retained == pytest.approx(2.5 / 22)
     assert score_tasks(results, "mine", ("budget", 256))["facts"].retained == pytest.approx(14 / 22)
     assert score_tasks(results, "mine", ("ratio", 2)) == {}
 
