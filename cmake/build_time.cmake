@@ -52,3 +52,6 @@ set_source_files_properties(${LLAMA_CPP_DIR}/common/sampling.cpp
 set(cold gguf.cpp ggml-backend-meta.cpp ggml-opt.cpp)
 list(TRANSFORM cold PREPEND ${LLAMA_CPP_DIR}/ggml/src/)
 set_source_files_properties(${cold} TARGET_DIRECTORY ggml-base PROPERTIES COMPILE_OPTIONS ${PYTRIATTN_COLD_OPTIONS})
+
+# CMake 4 lets the files that it writes name what they include by relative paths: ccache then hits in every checkout.
+set_target_properties(llama llama-cold llama-common PROPERTIES UNITY_BUILD_RELOCATABLE ON)
