@@ -57,6 +57,13 @@ from pytriattn.generation.continuations import ContinuationScore, ContinuationSc
 from pytriattn.generation.sampling import LlamaGrammar, SamplingParams
 from pytriattn.generation.token_stream import Generation
 from pytriattn.gguf.identity import ModelIdentity
+from pytriattn.lab.errors import LabError
+from pytriattn.lab.plots import plot_quality
+from pytriattn.lab.results import Results as EvalResults
+from pytriattn.lab.rules import register as register_rule
+from pytriattn.lab.rules.base import Rule
+from pytriattn.lab.runner import run_eval
+from pytriattn.lab.settings import EvalSettings
 from pytriattn.llama import Llama
 from pytriattn.model_info.info import ModelInfo
 from pytriattn.model_info.kv_bytes import KVBytes
@@ -116,6 +123,8 @@ __all__ = [
     "Embedding",
     "EmbeddingResponse",
     "EmbeddingUsage",
+    "EvalResults",
+    "EvalSettings",
     "Eviction",
     "EvictionSettings",
     "Fact",
@@ -127,6 +136,7 @@ __all__ = [
     "KVBytes",
     "KVStats",
     "KeptKeys",
+    "LabError",
     "LayerInfo",
     "LayerKind",
     "LayerStats",
@@ -140,6 +150,7 @@ __all__ = [
     "RequestCancelledError",
     "RopeInfo",
     "RopeSettings",
+    "Rule",
     "SamplingParams",
     "ServerLostError",
     "StateError",
@@ -163,8 +174,11 @@ __all__ = [
     "plot_concentration",
     "plot_expected_logits",
     "plot_kept",
+    "plot_quality",
     "plot_stats",
     "raise_failures",
+    "register_rule",
+    "run_eval",
     "run_preflight",
     "save_figure",
     "save_kept",

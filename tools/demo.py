@@ -13,10 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 import fetch_models
-
 import pytriattn
 from pytriattn import Llama
 from pytriattn.stats.bundled import bundled_text

@@ -15,14 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import fetch_models
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from PIL import Image
 
+import fetch_models
 from pytriattn import Llama, TriAttentionStats, calibrate
 from pytriattn.plotting.curves import expected_logits
 from pytriattn.plotting.figures import plot_concentration, plot_kept, save_figure

@@ -11,16 +11,19 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 
 MODULE = "pytriattn._core"
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 STUBS = REPOSITORY / "pytriattn" / "_core"
+LINE_LENGTH = 120
 HEADER = "# Made by tools/make_stubs.py from the bindings; do not edit.\n"
 
 _CHANGES = (
     # values of constants say nothing about types, and some change with llama.cpp
     (r"^(\w+: .+?) = .*$", r"\1"),
     (r"^__all__: .*\n", ""),  # the module has none
+    (r"^from \. import testing$", "from . import testing as testing"),  # a submodule is an attribute
     # the generator does not see the hint that the binding gives
     (r"^DEFAULT_OFFSETS: list$", "DEFAULT_OFFSETS: list[int]"),
     (r"^(CACHE_TYPES|MODES|QUANTISED_TYPES): tuple$", r"\1: tuple[str, ...]"),
@@ -64,7 +67,17 @@ def _finish(text: str, path: pathlib.Path) -> str:
         raise SystemExit(f"a binding does not name its arguments (py::arg): {unnamed[0].strip()}")
     options = ("--stdin-filename", str(path), "-")
     fixed = _run("ruff", "check", "--quiet", "--fix", "--select", "I,F401", *options, text=HEADER + text)
-    return _run("ruff", "format", "--quiet", *options, text=fixed)
+    return "".join(
+        _wrap(line) for line in _run("ruff", "format", "--quiet", *options, text=fixed).splitlines(keepends=True)
+    )
+
+
+def _wrap(line: str) -> str:
+    """Break a line of a docstring, which the formatter leaves as long as it is."""
+    if len(line) <= LINE_LENGTH + 1:
+        return line
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(line.strip(), LINE_LENGTH, initial_indent=indent, subsequent_indent=indent) + "\n"
 
 
 def main() -> int:

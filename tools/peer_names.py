@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """List the public names of llama-cpp-python's high-level classes, from its source archive; nothing of it is run.
 
-docs/moving-from-llama-cpp-python.md names them one by one, and tests/test_docs_moving.py holds that page to this list.
+docs/moving-from-llama-cpp-python.md names them one by one, and tests/docs/test_docs_moving.py holds that page to this list.
 
     pip download --no-binary :all: --no-deps llama-cpp-python==0.3.36
     python tools/peer_names.py llama_cpp_python-0.3.36.tar.gz > tests/data/llama_cpp_python.json

@@ -12,6 +12,8 @@ import typing
 import numpy as np
 import numpy.typing as npt
 
+from . import testing as testing
+
 class Device:
     @property
     def backend(self) -> str: ...
@@ -433,7 +435,8 @@ class EvictionLayer:
     def __repr__(self) -> str: ...
     def keys(self) -> npt.NDArray[np.float32]:
         """
-        Keys after RoPE as the cache stores them, dequantised, float32 [n_head_kv, n_keys, head_dim_k]. The Hadamard rotation of a quantised cache has been undone.
+        Keys after RoPE as the cache stores them, dequantised, float32 [n_head_kv, n_keys, head_dim_k]. The Hadamard
+        rotation of a quantised cache has been undone.
         """
     def origins(self) -> npt.NDArray[np.int32]:
         """
@@ -441,7 +444,8 @@ class EvictionLayer:
         """
     def values(self) -> npt.NDArray[np.float32]:
         """
-        Values as the cache stores them, dequantised, float32 [n_head_kv, n_keys, head_dim_v]. The Hadamard rotation of a quantised cache has been undone.
+        Values as the cache stores them, dequantised, float32 [n_head_kv, n_keys, head_dim_v]. The Hadamard rotation of
+        a quantised cache has been undone.
         """
     @property
     def head_dim_k(self) -> int:
@@ -466,7 +470,9 @@ class EvictionLayer:
 
 class EvictionView:
     """
-    What a sequence's cache holds, for who chooses the keys that stay. Keys are in the order of the positions of their cells. A view that a chooser gets can be read until the chooser returns (then ClosedError), one from Context.eviction_view until the cache changes (then ContextError).
+    What a sequence's cache holds, for who chooses the keys that stay. Keys are in the order of the positions of their
+    cells. A view that a chooser gets can be read until the chooser returns (then ClosedError), one from
+    Context.eviction_view until the cache changes (then ContextError).
     """
     def __repr__(self) -> str: ...
     @property
@@ -507,7 +513,11 @@ class EvictionView:
 
 class EvictionConfig:
     """
-    What is evicted, and when. Raises BudgetError for values that contradict each other. Mode 'custom' asks `chooser(view)`, which is given an EvictionView and returns for each of its layers a bool array [n_head_kv, n_keys]: the keys that stay. Every head must keep view.n_keep of them, all protected ones included; anything else is a BudgetError before a key is moved. An error of the chooser comes out of the call that evicts. As after every error of decoding the context has then been cleared and can be used again; Context.evict leaves it as it was.
+    What is evicted, and when. Raises BudgetError for values that contradict each other. Mode 'custom' asks
+    `chooser(view)`, which is given an EvictionView and returns for each of its layers a bool array [n_head_kv, n_keys]:
+    the keys that stay. Every head must keep view.n_keep of them, all protected ones included; anything else is a
+    BudgetError before a key is moved. An error of the chooser comes out of the call that evicts. As after every error
+    of decoding the context has then been cleared and can be used again; Context.evict leaves it as it was.
     """
     def __init__(
         self,
@@ -1030,7 +1040,8 @@ class Context:
         """
     def logprobs(self, tokens: typing.Annotated[npt.ArrayLike, np.int32]) -> npt.NDArray[np.float32]:
         """
-        Clear sequence 0 and read tokens into it as decoding would. Returns ln p(tokens[i+1] | tokens[..i]), float32 [n_tokens - 1].
+        Clear sequence 0 and read tokens into it as decoding would. Returns ln p(tokens[i+1] | tokens[..i]), float32
+        [n_tokens - 1].
         """
     def n_tokens(self, seq: typing.SupportsInt | typing.SupportsIndex = 0) -> int:
         """
@@ -1122,7 +1133,8 @@ class Context:
         keep_evicted: bool = False,
     ) -> int:
         """
-        Cut a sequence back to its first `n` positions. Returns n, or 0 if that is impossible; then it has been cleared. `keep_evicted`: an eviction before position n is no obstacle.
+        Cut a sequence back to its first `n` positions. Returns n, or 0 if that is impossible; then it has been cleared.
+        `keep_evicted`: an eviction before position n is no obstacle.
         """
     @property
     def chunk(self) -> int:
@@ -1173,7 +1185,8 @@ def backend_list() -> list[tuple[str, int]]: ...
 def backend_score(path: str) -> int | None: ...
 def cache_size(params: DecoderParams, n_swa: typing.SupportsInt | typing.SupportsIndex) -> CacheSize:
     """
-    What a sequence's caches need. `n_swa`: the model's sliding window in tokens, 0 if it has none. Raises ContextError if the cells cannot be counted.
+    What a sequence's caches need. `n_swa`: the model's sliding window in tokens, 0 if it has none. Raises ContextError
+    if the cells cannot be counted.
     """
 
 def calibrate(
@@ -1199,7 +1212,8 @@ def check_mode(
     mode: str, n_head_kv: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], has_alibi: bool
 ) -> None:
     """
-    Check that a mode can evict from a model. `n_head_kv`: KV heads of each layer with full attention; `has_alibi`: its attention is biased by distance. Raises UnsupportedModelError, BudgetError.
+    Check that a mode can evict from a model. `n_head_kv`: KV heads of each layer with full attention; `has_alibi`: its
+    attention is biased by distance. Raises UnsupportedModelError, BudgetError.
     """
 
 def check_protected_prompt(n_protected: typing.SupportsInt | typing.SupportsIndex, eviction: EvictionConfig) -> None:

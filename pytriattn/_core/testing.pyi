@@ -84,7 +84,8 @@ def remove(
     positions: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
 ) -> None:
     """
-    Take positions out of the layers with full attention by llama.cpp's own means. Raises ContextError in a context that evicts by itself.
+    Take positions out of the layers with full attention by llama.cpp's own means. Raises ContextError in a context that
+    evicts by itself.
     """
 
 def rotate(
@@ -100,5 +101,6 @@ def scores(
     context: pytriattn._core.Context, seq: typing.SupportsInt | typing.SupportsIndex = 0
 ) -> list[npt.NDArray[np.float32]]:
     """
-    Scores of the keys in the order of cells(): float32 [n_head, n_keys] for each layer that is evicted from; empty if the mode needs none.
+    Scores of the keys in the order of cells(): float32 [n_head, n_keys] for each layer that is evicted from; empty if
+    the mode needs none.
     """

@@ -94,7 +94,7 @@ def complete_batch(
 
 
 def _prepare(llm: Session, index: int, prompt: str | Sequence[int], params: SamplingParams, stops: list[str]) -> _Text:
-    tokens = llm.check_prompt(llm.tokenize(prompt, special=True) if isinstance(prompt, str) else prompt)
+    tokens = llm.check_prompt(llm.tokenize_prompt(prompt) if isinstance(prompt, str) else prompt)
     settings = params.to_native(llm.n_ctx())
     settings.seed = params.native_seed(index)
     return _Text(index, tokens, params.prepare(llm, settings, tokens), TextStream(llm, stops))

@@ -154,7 +154,7 @@ def chat(
     """
     prompt = _apply_template(templates, request)
     stops = [*check_stops(request.stop), *prompt.stops]
-    tokens = llm.check_tokens(llm.tokenize(prompt.prompt, special=True))
+    tokens = llm.check_tokens(llm.tokenize_prompt(prompt.prompt))
     limit = token_limit(request.max_tokens)
     if request.n < 1:
         raise ValueError(f"n is {request.n}, it must be at least 1")

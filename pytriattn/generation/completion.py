@@ -90,7 +90,7 @@ def complete(
     if text is not None:
         if not text:
             raise InvalidTokenError("the prompt is empty; give at least one character")
-        prompt = llm.tokenize(text, special=True)
+        prompt = llm.tokenize_prompt(text)
     tokens = llm.check_tokens(prompt)  # type: ignore[arg-type]
     sampler = params.make_sampler(llm, tokens)
     limit = token_limit(max_tokens)
@@ -100,22 +100,24 @@ def complete(
     shown = "" if not echo else text if text is not None else llm.detokenize(tokens, special=True)
     pieces = generated_pieces(llm, generation, stops, logprobs, len(shown))
     if echo:
-        details = [] if logprobs is None else _prompt_tokens(llm, tokens, prompt_logprobs)
+        details = [] if logprobs is None else _prompt_tokens(llm, tokens, shown, prompt_logprobs)
         pieces = itertools.chain([Piece(shown, details, None)], pieces)
     chunks = _chunks(llm, pieces, with_logprobs=logprobs is not None)
     return chunks if stream else _join(chunks, len(tokens), generation)
 
 
 def _prompt_tokens(
-    llm: Session, tokens: npt.NDArray[np.int32], values: list[tuple[float, list[tuple[int, float]]]]
+    llm: Session, tokens: npt.NDArray[np.int32], shown: str, values: list[tuple[float, list[tuple[int, float]]]]
 ) -> list[GeneratedToken]:
-    """Return the tokens of an echoed prompt; nothing is known about the first one."""
+    """Return the tokens of an echoed prompt, placed in the text that is `shown`; nothing is known about the first one."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    result, place = list[GeneratedToken](), 0
+    # what the model adds in front of a text, a token or a space, is not shown
+    place = len(shown) - len(llm.detokenize(tokens, special=True))
+    result: list[GeneratedToken] = []
     for i, token in enumerate(tokens):
         text, data = llm.detokenize([token], special=True), llm.token_bytes(token, special=True)
         value = None if i == 0 else TokenValue(text, data, values[i - 1][0])
-        result.append(GeneratedToken(place, text, value, [] if i == 0 else token_values(llm, values[i - 1][1])))
+        result.append(GeneratedToken(max(0, place), text, value, [] if i == 0 else token_values(llm, values[i - 1][1])))
         place += len(decoder.decode(data))
     return result
 

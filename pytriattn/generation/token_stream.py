@@ -20,7 +20,7 @@ class Generation(Iterator[int]):
     Attributes:
         n_generated: tokens handed out so far.
         finish_reason: None while it goes on, then ``stop`` (the model ended the text) or ``length`` (`max_tokens` or
-            ``n_ctx``), or ``error`` (an exception ended it).
+            ``n_ctx``), or ``error`` (an exception of `Llama.on_evict` ended it).
     """
 
     def __init__(self, llm: Session, sampler: core.Sampler, limit: int | None, *, ignore_eos: bool) -> None:
@@ -52,7 +52,8 @@ class Generation(Iterator[int]):
         except BusyError:
             raise  # nothing has changed: the next call can go on
         except BaseException:
-            self.finish_reason = "error"
+            if self._call == self._llm.call_number:  # the text is still there, but a token was drawn and not returned
+                self.finish_reason = "error"
             raise
         if not self._ignore_eos and self._llm.is_end(token):
             return self._finish("stop")

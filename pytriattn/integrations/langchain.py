@@ -6,6 +6,7 @@ from pytriattn.integrations.langchain import ChatPytriattn
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -142,8 +143,9 @@ class ChatPytriattn(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        llm = await self._async_llama()
-        return _result(await llm.create_chat_completion(**self._request(messages, stop, kwargs)))
+        async with self._own_turn():
+            llm = await self._async_llama()
+            return _result(await llm.create_chat_completion(**self._request(messages, stop, kwargs)))
 
     async def _astream(
         self,
@@ -152,24 +154,37 @@ class ChatPytriattn(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        llm = await self._async_llama()
-        chunks = await llm.create_chat_completion(stream=True, **self._request(messages, stop, kwargs))
-        async for data in chunks:
-            chunk = _chunk(data)
-            if run_manager is not None:
-                await run_manager.on_llm_new_token(str(chunk.text), chunk=chunk)
-            yield chunk
+        async with self._own_turn():
+            llm = await self._async_llama()
+            chunks = await llm.create_chat_completion(stream=True, **self._request(messages, stop, kwargs))
+            async with contextlib.aclosing(chunks):
+                async for data in chunks:
+                    chunk = _chunk(data)
+                    if run_manager is not None:
+                        await run_manager.on_llm_new_token(str(chunk.text), chunk=chunk)
+                    yield chunk
+
+    @contextlib.asynccontextmanager
+    async def _own_turn(self) -> AsyncIterator[None]:
+        """Wait for calls of other threads and tasks, without blocking the event loop."""
+        waiting = asyncio.get_running_loop().run_in_executor(None, self._lock.acquire)
+        try:
+            await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            waiting.add_done_callback(lambda _: self._lock.release())
+            raise
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     async def _async_llama(self) -> AsyncLlama:
+        """Return the model for this event loop; only in an own turn."""
         loop = asyncio.get_running_loop()
-        llm = await loop.run_in_executor(None, self._locked_load)
+        llm = await loop.run_in_executor(None, self.load)
         if self._async is None or self._async[0] is not loop:  # its lock belongs to an event loop
             self._async = (loop, AsyncLlama(llm))
         return self._async[1]
-
-    def _locked_load(self) -> Llama:
-        with self._lock:
-            return self.load()
 
     def _request(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]) -> dict[str, Any]:
         entries = convert_to_openai_messages(messages)
@@ -241,7 +256,11 @@ class ChatPytriattn(BaseChatModel):
             raise ValueError(f"unknown argument {sorted(kwargs)[0]!r}")
         response_format: dict[str, Any] = {"type": "json_object"}
         if method == "json_schema":
-            response_format = {"type": "json_schema", "json_schema": {"schema": convert_to_json_schema(schema)}}
+            if isinstance(schema, type) and issubclass(schema, BaseModel):
+                wanted = schema.model_json_schema()  # LangChain's own conversion drops what refers to itself
+            else:
+                wanted = convert_to_json_schema(schema)
+            response_format = {"type": "json_schema", "json_schema": {"schema": wanted}}
         model = self.bind(
             response_format=response_format,
             ls_structured_output_format={"kwargs": {"method": method}, "schema": convert_to_json_schema(schema)},

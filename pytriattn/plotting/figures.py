@@ -30,6 +30,7 @@ from pytriattn.session.session import Session
 __all__ = [
     "DEFAULT_DISTANCE",
     "check_extension",
+    "empty_figure",
     "plot_concentration",
     "plot_expected_logits",
     "plot_kept",
@@ -58,7 +59,7 @@ def plot_concentration(stats: TriAttentionStats, axes: Axes | None = None) -> Fi
     Raises:
         ImportError: matplotlib is missing.
     """
-    axes = axes if axes is not None else _figure(6, 8).subplots()
+    axes = axes if axes is not None else empty_figure(6, 8).subplots()
     per_layer = stats.concentration()
     width = max(ratios.shape[1] for ratios in per_layer.values())
     # layers may have heads of different sizes
@@ -107,7 +108,7 @@ def plot_expected_logits(
         values = expected_logits(layers[index], head, np.concatenate([[0], distances]))
         ratio = float(layers[index].concentration()[head].mean())
         curves.append((f"layer {index}, head {head} (mean R {ratio:.2f})", values[1:] / (values[0] or 1.0)))
-    axes = axes if axes is not None else _figure(7, 4).subplots()
+    axes = axes if axes is not None else empty_figure(7, 4).subplots()
     for label, values in curves:
         axes.plot(distances, values, label=label, linewidth=1.2)
     axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
@@ -137,7 +138,7 @@ def plot_kept(source: Session | KeptKeys, axes: Axes | None = None) -> Figure:
     kept = source if isinstance(source, KeptKeys) else kept_keys(source)
     if not kept.positions or kept.n_tokens < 1:
         raise PlotError("no head holds keys, so there is nothing to plot")
-    axes = axes if axes is not None else _figure(8, 5).subplots()
+    axes = axes if axes is not None else empty_figure(8, 5).subplots()
     edges = np.linspace(0, kept.n_tokens, min(kept.n_tokens, _MAX_COLUMNS) + 1).round().astype(np.int64)
     share = np.stack([np.histogram(p, bins=edges)[0] / np.diff(edges) for p in kept.positions.values()])
     rows: dict[int, int] = {}
@@ -187,7 +188,7 @@ def plot_stats(
     """
     if kept is not None and kept.model.sha256 != stats.model.sha256:
         raise PlotError(f"the kept keys are of {kept.model}, the statistics of {stats.model}")
-    figure = _figure(13, 8 if kept is None else 9)
+    figure = empty_figure(13, 8 if kept is None else 9)
     if kept is None:
         axes = figure.subplot_mosaic([["bands", "logits"]], width_ratios=[1, 1.2])
     else:
@@ -231,7 +232,12 @@ def check_extension(path: str | os.PathLike[str]) -> Path:
     return file
 
 
-def _figure(width: float, height: float) -> Figure:
+def empty_figure(width: float, height: float) -> Figure:
+    """Return a figure of this size in inches.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

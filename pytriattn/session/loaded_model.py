@@ -41,6 +41,18 @@ class LoadedModel:
             text = text.encode("utf-8", errors="surrogateescape")
         return self._open_model().tokenize(text, add_bos, special)
 
+    def tokenize_prompt(self, text: str | bytes) -> list[int]:
+        """Return the token ids of a prompt, control tokens in it as such.
+
+        The model's beginning of a text is added if it wants one, its end never: the model is to go on.
+        """
+        tokens = self.tokenize(text, special=True)
+        if tokens and tokens[-1] == self.token_eos():
+            plain = self.tokenize(text, add_bos=False, special=True)
+            if tokens[len(tokens) - 1 - len(plain) : -1] == plain:
+                tokens.pop()
+        return tokens
+
     def detokenize(self, tokens: Iterable[int], special: bool = False) -> str:
         """Return the text of token ids; bytes that are not UTF-8 become U+FFFD.
 

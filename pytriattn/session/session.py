@@ -74,6 +74,7 @@ class Session(LoadedModel):
         self._call = 0
         self._tokens: list[int] = []  # what the cache has read
         self._n_in_steps = 0  # of these, from the start, in the steps of `score`
+        self._n_protected = 0  # of these, from the start, never evicted
         self._prompts = PromptCounters()
         self._reporter: EvictionReporter | None = None
         self._adapters: Adapters | None = None
@@ -120,7 +121,7 @@ class Session(LoadedModel):
             else:
                 rows = context.read_with_logprobs(0, tokens, n_protected, n_top_logprobs)
                 found = [_as_pairs(row) for row in rows]
-            self._tokens = tokens.tolist()
+            self._tokens, self._n_protected = tokens.tolist(), n_protected
         self._report_evictions()
         return found
 
@@ -132,7 +133,8 @@ class Session(LoadedModel):
         except (BusyError, ContextFullError, BudgetError, InvalidTokenError):
             raise
         except BaseException:
-            self._tokens, self._n_in_steps = [], 0
+            self._tokens, self._n_in_steps, self._n_protected = [], 0, 0
+            self._call += 1
             raise
         finally:
             forward_llama_log()
@@ -156,7 +158,7 @@ class Session(LoadedModel):
     def eval(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
         """Read tokens after those that have been read, evicting where a budget asks for it; ``generate(None)`` goes on from there.
 
-        With `logits` this is the loop of generation, for those who draw tokens themselves:
+        A prompt that has been protected stays so. With `logits` this is the loop of generation, for those who draw tokens themselves:
 
             llm.eval(llm.tokenize("Once upon a time"))
             for _ in range(100):
@@ -173,10 +175,85 @@ class Session(LoadedModel):
         self.warn_beyond_training(len(self._tokens) + len(array))
         self.forget_cancellation()
         with self._forgetting_on_failure():
-            context.read(0, array, 0)
+            context.read(0, array, self._n_protected)
             self._call += 1
             self._tokens += array.tolist()
         self._report_evictions()
+
+    @property
+    def n_until_eviction(self) -> int | None:
+        """How many tokens decoding can read until it evicts; None: there is no budget.
+
+        `eval` evicts exactly where decoding would if no call goes beyond this; longer calls evict once, after them.
+        """
+        if self._eviction is None:
+            return None
+        return self._eviction.budget + self._eviction.interval - self._open_context().counters().cells_used
+
+    def eval_logits(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+        """Read tokens after those that have been read, evicting exactly where decoding would; return the logits after each.
+
+        Args:
+            tokens: n ids, at least one.
+
+        Returns:
+            float32 [n, n_vocab].
+
+        Raises:
+            InvalidTokenError, ContextFullError: as `score_next`.
+        """
+        array = self.check_tokens(tokens)
+        context = self._open_context()
+        found: list[npt.NDArray[np.float32]] = []
+        while array.size:
+            n = min(len(array), context.score_step, self.n_until_eviction or len(array))
+            self.score_next(array[:n], n)
+            found += [context.logits(row) for row in range(n)]
+            array = array[n:]
+        return np.stack(found)
+
+    def score_next(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]], first: int = 1) -> ScoredTokens:
+        """Read tokens after those that have been read, and return how well tokens[first:] are predicted.
+
+        Evicts exactly where decoding would, and goes on from an evicted cache or a loaded state as well as from any other.
+
+        Args:
+            tokens: ids, at least one. The first one is read and not scored: what predicts it is not kept by a saved state.
+            first: index of the first token to score, at least 1.
+
+        Raises:
+            InvalidTokenError: `tokens` is empty or has ids that are not in the vocabulary, or `first` is outside it.
+            ContextFullError: there are more tokens than ``n_ctx``; nothing has been read then.
+        """
+        array = self.check_tokens(tokens)
+        context = self._open_context()
+        self._check_fits(len(self._tokens) + len(array), protected=False)
+        self.forget_cancellation()
+        with self._forgetting_on_failure():
+            scores = context.score(array, first)
+            self._call += 1
+            self._n_in_steps = 0
+            self._tokens += array.tolist()
+        self._report_evictions()
+        return ScoredTokens(scores.logprobs, scores.is_best, 0)
+
+    def truncate(self, n: int) -> int:
+        """Forget what has been read after the first `n` tokens; return how many are left: `n` or none.
+
+        None are left where that is impossible: an eviction has taken place later, a sliding window or a recurrent state has moved
+        on, or the prompt is protected. A saved state is the way back then.
+        """
+        context = self._open_context()
+        n = min(n, len(self._tokens))
+        if n == len(self._tokens):
+            return n
+        n_kept = context.truncate(0, n, True) if n > 0 and self._n_protected == 0 else 0
+        if n_kept == 0:
+            self.reset()
+        self._call += 1
+        self._tokens = self._tokens[:n_kept]
+        self._n_in_steps = min(self._n_in_steps, n_kept)
+        return n_kept
 
     @property
     def logits(self) -> npt.NDArray[np.float32]:
@@ -223,7 +300,7 @@ class Session(LoadedModel):
         saved.check({**self._made_with, "llama.cpp": core.LLAMA_CPP_COMMIT}, source)
         self.reset()
         context.load(saved.to_native())
-        self._tokens = saved.tokens.tolist()
+        self._tokens, self._n_protected = saved.tokens.tolist(), saved.n_protected
 
     @property
     def tokens(self) -> list[int]:
@@ -263,7 +340,7 @@ class Session(LoadedModel):
         What the sequence held before is forgotten. The text of `tokens` is that of sequence 0 alone, and is lost.
         """
         context = self._open_context()
-        self._tokens, self._n_in_steps = [], 0
+        self._tokens, self._n_in_steps, self._n_protected = [], 0, 0
         context.clear(seq)
         context.read(seq, tokens, len(tokens) if self._protect_prompt else 0)
         self._report_evictions()
@@ -337,7 +414,7 @@ class Session(LoadedModel):
             self._call += 1
         with self._forgetting_on_failure():
             scores = context.score(tokens[n_kept:], first - n_kept)
-            self._tokens, self._n_in_steps = tokens.tolist(), len(tokens)
+            self._tokens, self._n_in_steps, self._n_protected = tokens.tolist(), len(tokens), 0
         self._report_evictions()
         return ScoredTokens(scores.logprobs, scores.is_best, n_kept)
 
@@ -386,12 +463,12 @@ class Session(LoadedModel):
     @property
     def attention_layers(self) -> list[int]:
         """Indices of the layers with full attention, those that are evicted from."""
-        return [layer for layer, *_ in self._open_context().layers]
+        return [layer.layer for layer in self._open_context().layers]
 
     @property
     def attention_heads(self) -> list[tuple[int, int]]:
         """The (layer, KV head) pairs that are evicted from, in order."""
-        return [(layer, head) for layer, n_head_kv, *_ in self._open_context().layers for head in range(n_head_kv)]
+        return [(layer.layer, head) for layer in self._open_context().layers for head in range(layer.n_head_kv)]
 
     def reset(self) -> None:
         """Forget what has been read."""
@@ -400,7 +477,7 @@ class Session(LoadedModel):
             context.clear(seq)  # refused if another thread is at work; then nothing has changed
         self.forget_cancellation()
         self._call += 1
-        self._tokens, self._n_in_steps = [], 0
+        self._tokens, self._n_in_steps, self._n_protected = [], 0, 0
 
     def on_evict(self, callback: Callable[[Eviction], object] | None) -> None:
         """Call `callback` with each `Eviction`, after the step in which it happened; None: no longer.
@@ -428,7 +505,7 @@ class Session(LoadedModel):
     def abandon(self) -> None:
         """Forget what has been read, after a call that was interrupted or has failed halfway."""
         self._call += 1
-        self._tokens, self._n_in_steps = [], 0
+        self._tokens, self._n_in_steps, self._n_protected = [], 0, 0
         if self._context is not None and not self._context.closed:
             with contextlib.suppress(ServerLostError):  # then nothing is left to forget
                 self._context.clear()

@@ -1,0 +1,54 @@
+# What makes the first build short. Nothing here changes what the code computes; what runs for every token or key keeps -O3.
+# - Files of llama.cpp that nothing here calls are not compiled.
+# - Files are compiled several at once (CMake's "unity build"): most of their time goes into headers that they share.
+# - What is called a few times for each token or less is compiled with -O1: graphs of models, loading, chat templates, JSON.
+
+set(PYTRIATTN_HOT_LLAMA
+    llama-batch.cpp llama-context.cpp llama-grammar.cpp llama-graph.cpp llama-kv-cache.cpp llama-kv-cache-iswa.cpp
+    llama-memory-hybrid.cpp llama-memory-hybrid-iswa.cpp llama-memory-recurrent.cpp llama-sampler.cpp llama-vocab.cpp
+    unicode.cpp)
+set(PYTRIATTN_UNUSED_LLAMA llama-quant.cpp)
+set(PYTRIATTN_UNUSED_COMMON
+    arg.cpp console.cpp debug.cpp download.cpp hf-cache.cpp imatrix-loader.cpp llguidance.cpp preset.cpp subproc.cpp)
+
+set(PYTRIATTN_COLD_OPTIONS "$<$<AND:$<CONFIG:Release>,$<CXX_COMPILER_ID:GNU,Clang,AppleClang>>:-O1>")
+
+# libllama in two parts. The upstream target keeps the hot files; the rest is an object library that goes into it.
+get_target_property(cold llama SOURCES)
+list(REMOVE_ITEM cold ${PYTRIATTN_HOT_LLAMA} ${PYTRIATTN_UNUSED_LLAMA})
+list(FILTER cold INCLUDE REGEX "\\.cpp$")
+list(TRANSFORM cold REPLACE "^([^/].*)$" "${LLAMA_CPP_DIR}/src/\\1")
+add_library(llama-cold OBJECT ${cold})
+target_include_directories(llama-cold PRIVATE $<TARGET_PROPERTY:llama,INCLUDE_DIRECTORIES>)
+target_link_libraries(llama-cold PRIVATE ggml)
+target_compile_features(llama-cold PRIVATE cxx_std_17)
+target_compile_options(llama-cold PRIVATE ${PYTRIATTN_COLD_OPTIONS})
+set_target_properties(llama-cold PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 45)
+# two models with helpers of the same names
+set_source_files_properties(${LLAMA_CPP_DIR}/src/models/glm5-next.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+
+set_property(TARGET llama PROPERTY SOURCES ${PYTRIATTN_HOT_LLAMA} $<TARGET_OBJECTS:llama-cold>)
+set_target_properties(llama PROPERTIES UNITY_BUILD_BATCH_SIZE 6)
+list(TRANSFORM PYTRIATTN_HOT_LLAMA PREPEND ${LLAMA_CPP_DIR}/src/ OUTPUT_VARIABLE hot)
+set_source_files_properties(${hot} TARGET_DIRECTORY llama PROPERTIES SKIP_UNITY_BUILD_INCLUSION OFF)
+
+get_target_property(common llama-common SOURCES)
+list(REMOVE_ITEM common ${PYTRIATTN_UNUSED_COMMON})
+set_property(TARGET llama-common PROPERTY SOURCES ${common})
+foreach(property LINK_LIBRARIES INTERFACE_LINK_LIBRARIES)
+    get_target_property(libraries llama-common ${property})
+    list(REMOVE_ITEM libraries cpp-httplib "$<LINK_ONLY:cpp-httplib>")
+    set_property(TARGET llama-common PROPERTY ${property} ${libraries})
+endforeach()
+target_compile_options(llama-common PRIVATE ${PYTRIATTN_COLD_OPTIONS})
+set_target_properties(llama-common PROPERTIES
+    UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12 UNITY_BUILD_CODE_BEFORE_INCLUDE "#undef FILENAME")
+# json.cpp defines what the others use through its header, and C++ wants the definition first.
+set_source_files_properties(${LLAMA_CPP_DIR}/common/json.cpp
+    TARGET_DIRECTORY llama-common PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+set_source_files_properties(${LLAMA_CPP_DIR}/common/sampling.cpp
+    TARGET_DIRECTORY llama-common PROPERTIES COMPILE_OPTIONS "$<$<AND:$<CONFIG:Release>,$<CXX_COMPILER_ID:GNU,Clang,AppleClang>>:-O3>")
+
+set(cold gguf.cpp ggml-backend-meta.cpp ggml-opt.cpp)
+list(TRANSFORM cold PREPEND ${LLAMA_CPP_DIR}/ggml/src/)
+set_source_files_properties(${cold} TARGET_DIRECTORY ggml-base PROPERTIES COMPILE_OPTIONS ${PYTRIATTN_COLD_OPTIONS})

@@ -1,0 +1,75 @@
+"""What a task consists of: texts as tokens, and questions about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Document", "Question", "Tokens"]
+
+Tokens = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Something asked about a text, and what the answer should be.
+
+    Attributes:
+        task: the task that it counts for.
+        at: how many tokens of the document have been read when it is asked.
+        prompt: int32 [n], the question; it ends where the answer begins. At least one token.
+        answer: int32 [n], the answer.
+        group: what it is reported under, such as a depth or a place in a chat.
+        age: tokens between what it asks for and `at`; None: it asks for no single place.
+        scored: bool [n], which tokens of the answer count; None: all.
+        references: texts to look for in a generated answer; empty: nothing is generated.
+    """
+
+    task: str
+    at: int
+    prompt: Tokens
+    answer: Tokens
+    group: str = ""
+    age: int | None = None
+    scored: npt.NDArray[np.bool_] | None = None
+    references: Sequence[str] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Document:
+    """A text with questions.
+
+    Attributes:
+        tokens: int32 [n].
+        questions: ascending by `at`.
+        floor: the same text without the information that is asked for, int32 [n]; None: the rule ``recent`` is the floor.
+        n_prompt: of the tokens, from the start, those that a user would call the prompt; they can be pinned.
+        length: tokens that a ratio divides to get the budget.
+        keeps_distributions: whether predictions are compared with the full cache's, token by token.
+    """
+
+    tokens: Tokens
+    questions: tuple[Question, ...]
+    floor: Tokens | None
+    n_prompt: int
+    length: int
+    keeps_distributions: bool = False
+
+    @property
+    def n_read(self) -> int:
+        """Tokens that a run reads at most at once: the text, and the longest question with its answer."""
+        return max(question.at + len(question.prompt) + len(question.answer) for question in self.questions)
+
+    @property
+    def cost(self) -> int:
+        """Tokens that one rule reads of it, questions and answers included."""
+        questions = sum(len(question.prompt) + len(question.answer) for question in self.questions)
+        return max(question.at for question in self.questions) + questions
+
+    def only(self, tasks: Sequence[str]) -> Document:
+        """Return the document with the questions of these tasks alone."""
+        questions = tuple(question for question in self.questions if question.task in tasks)
+        return Document(self.tokens, questions, self.floor, self.n_prompt, self.length, self.keeps_distributions)

@@ -1,0 +1,127 @@
+"""Results as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from pytriattn.lab.results import FLOOR, Results
+from pytriattn.lab.scoring import (
+    FULL,
+    Estimate,
+    TaskScore,
+    difference,
+    mean_over_tasks,
+    own_metrics,
+    score_tasks,
+)
+from pytriattn.lab.tasks import TASKS
+
+__all__ = ["levels_of", "rules_of", "tables"]
+
+COMPARED_WITH = "per_layer_head"
+NO_EVICTION = "*"
+
+
+def rules_of(results: Results) -> list[str]:
+    """Return the rules that there are cells of, in the order of their first cell."""
+    return [rule for rule in dict.fromkeys(key.rule for key in results.cells) if rule != FLOOR]
+
+
+def levels_of(results: Results) -> list[tuple[str, int]]:
+    """Return the ratios that results were measured at, or else the budgets."""
+    ratios = {
+        cell.length // key.budget
+        for key, cell in results.cells.items()
+        if key.budget and cell.length // key.budget * key.budget == cell.length
+    }
+    budgets = {key.budget for key in results.cells if key.budget}
+    whole = {cell.length // ratio for cell in results.cells.values() for ratio in ratios}
+    if ratios and budgets <= whole:
+        return [("ratio", ratio) for ratio in sorted(ratios)]
+    return [("budget", budget) for budget in sorted(budgets)]
+
+
+def tables(results: Results, levels: Sequence[tuple[str, int]] | None = None) -> RenderableType:
+    """Return tables of retained quality and of the tasks' own figures, one of each for every ratio or budget."""
+    made = results.made_with
+    parts: list[RenderableType] = [
+        Text(
+            f"{made['model']}   half: {made['half']}   seed {made['seed']}   {made['tokens']} tokens a document\n"
+            "R: 1 as good as the full cache, 0 as bad as without the information [95 % over documents]; "
+            f"{NO_EVICTION} nothing was evicted; - the full cache does not know the answers either"
+        )
+    ]
+    for level in levels or levels_of(results):
+        scores = {rule: score_tasks(results, rule, level) for rule in rules_of(results)}
+        scores = {rule: found for rule, found in scores.items() if found}
+        if scores:
+            parts += [_retained(level, scores), _own(level, scores)]
+    return Group(*parts)
+
+
+def _tasks_in(scores: dict[str, dict[str, TaskScore]]) -> list[str]:
+    there = {task for found in scores.values() for task in found}
+    return [task for task in TASKS if task in there]
+
+
+def _retained(level: tuple[str, int], scores: dict[str, dict[str, TaskScore]]) -> Table:
+    table = Table(title=f"Retained quality R, {level[0]} {level[1]}", title_justify="left")
+    table.add_column("rule", no_wrap=True)
+    tasks = _tasks_in(scores)
+    for name in ("mean", f"- {COMPARED_WITH}", *tasks):
+        table.add_column(name, justify="right")
+    order = sorted(scores, key=lambda rule: -(_value(mean_over_tasks(scores[rule]))))
+    for rule in order:
+        found = scores[rule]
+        other = scores.get(COMPARED_WITH)
+        compared = difference(found, other) if other and rule not in (FULL, COMPARED_WITH) else None
+        cells = [_retained_cell(rule, found.get(task)) for task in tasks]
+        table.add_row(rule, _format(mean_over_tasks(found)), _format(compared, sign="+"), *cells)
+    counts = [max((found[task].n_questions for found in scores.values() if task in found), default=0) for task in tasks]
+    documents = [max(len(found[task].gains) for found in scores.values() if task in found) for task in tasks]
+    table.add_section()
+    table.add_row("questions/documents", "", "", *(f"{n}/{d}" for n, d in zip(counts, documents, strict=True)))
+    return table
+
+
+def _value(estimate: Estimate | None) -> float:
+    return -1e9 if estimate is None else estimate.value
+
+
+def _retained_cell(rule: str, score: TaskScore | None) -> str:
+    if score is None:
+        return ""
+    mark = NO_EVICTION if rule != FULL and score.n_evictions == 0 else ""
+    return _format(score.estimate()) + mark
+
+
+def _format(estimate: Estimate | None, sign: str = "") -> str:
+    if estimate is None:
+        return "-"
+    text = f"{estimate.value:{sign}.2f}"
+    return text if estimate.low is None else f"{text} [{estimate.low:{sign}.2f} {estimate.high:{sign}.2f}]"
+
+
+def _own(level: tuple[str, int], scores: dict[str, dict[str, TaskScore]]) -> Table:
+    table = Table(title=f"The tasks' own figures, {level[0]} {level[1]}", title_justify="left")
+    table.add_column("rule", no_wrap=True)
+    figures = {rule: {task: own_metrics(score) for task, score in found.items()} for rule, found in scores.items()}
+    columns = [
+        (task, name)
+        for task in _tasks_in(scores)
+        for name in dict.fromkeys(name for found in figures.values() for name in found.get(task, {}))
+    ]
+    for task, name in columns:
+        table.add_column(f"{task}\n{name}", justify="right")
+    for rule, found in figures.items():
+        cells = [found.get(task, {}).get(name) for task, name in columns]
+        table.add_row(rule, *("" if value is None else _figure(value) for value in cells))
+    return table
+
+
+def _figure(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"

@@ -1,0 +1,163 @@
+"""The file that a quality run keeps its results in: each cell is stored as soon as it has been computed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytriattn._util.atomic_file import write_atomically
+from pytriattn.lab.errors import LabError
+from pytriattn.lab.reading import Answered
+
+__all__ = ["FLOOR", "Cell", "CellKey", "Results"]
+
+FORMAT = "pytriattn-eval"
+VERSION = 1
+FLOOR = "floor"
+"""In place of a rule: the full cache has read the text without the information."""
+
+
+@dataclass(frozen=True, order=True)
+class CellKey:
+    """Which cell.
+
+    Attributes:
+        family: kind of document.
+        document: its number.
+        rule: name, or `FLOOR`.
+        budget: keys kept; 0: all.
+    """
+
+    family: str
+    document: int
+    rule: str
+    budget: int
+
+    def __str__(self) -> str:
+        """Return the name in the file."""
+        return f"{self.family}/{self.document}/{self.rule}/{self.budget}"
+
+    @staticmethod
+    def parse(text: str) -> CellKey:
+        """Return the key that a name in the file stands for."""
+        family, document, rule, budget = text.rsplit("/", 3)
+        return CellKey(family, int(document), rule, int(budget))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What came of one document under one rule and budget.
+
+    Attributes:
+        answers: of its questions.
+        n_evictions: evictions that took place.
+        length: tokens that a ratio divides.
+        seconds: that it took.
+    """
+
+    answers: list[Answered]
+    n_evictions: int
+    length: int
+    seconds: float
+
+
+@dataclass
+class Results:
+    """All cells of a run.
+
+    Attributes:
+        made_with: versions, model, hashes, seeds and settings; cells with others do not go together.
+        cells: what has been computed.
+        generated: texts that the full cache has generated, by family and number of the document.
+        path: of the file; None: kept in memory alone.
+    """
+
+    made_with: dict[str, Any]
+    cells: dict[CellKey, Cell] = field(default_factory=dict)
+    generated: dict[str, list[int]] = field(default_factory=dict)
+    path: Path | None = None
+
+    @staticmethod
+    def open(path: str | Path | None, made_with: dict[str, Any]) -> Results:
+        """Return the results in a file, to be added to; a new one if there is no file.
+
+        Raises:
+            LabError: it is no results file, damaged, or of another model, version or setting.
+        """
+        if path is None or not Path(path).expanduser().exists():
+            return Results(made_with, path=None if path is None else Path(path).expanduser())
+        found = Results.load(path)
+        names = sorted(set(made_with) | set(found.made_with))
+        different = [name for name in names if made_with.get(name) != found.made_with.get(name)]
+        if different:
+            what = "; ".join(f"{n} was {found.made_with.get(n)!r} and is {made_with.get(n)!r}" for n in different)
+            raise LabError(
+                f"the results '{path}' do not go with this run: {what}; write to another file with -o, or remove it"
+            )
+        return found
+
+    @staticmethod
+    def load(path: str | Path) -> Results:
+        """Read a results file.
+
+        Raises:
+            LabError: it is missing, damaged, no results file, or of another version.
+        """
+        file = Path(path).expanduser()
+        remedy = "write to another file with -o, or remove it"
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise LabError(f"the results '{path}' cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise LabError(f"'{path}' is damaged or no results file of pytriattn-eval; {remedy}") from error
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise LabError(f"'{path}' is no results file of pytriattn-eval; {remedy}")
+        if data.get("version") != VERSION:
+            raise LabError(
+                f"the results '{path}' have the version {data.get('version')}, this program reads {VERSION}; {remedy}"
+            )
+        try:
+            cells = {
+                CellKey.parse(name): Cell(**{**cell, "answers": [Answered(**answer) for answer in cell["answers"]]})
+                for name, cell in data["cells"].items()
+            }
+            return Results(data["made_with"], cells, data["generated"], file)
+        except (KeyError, TypeError, ValueError) as error:
+            raise LabError(f"the results '{path}' are damaged ({error}); {remedy}") from error
+
+    def add(self, key: CellKey, cell: Cell) -> None:
+        """Add a cell and store it.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self.cells[key] = cell
+        self.save()
+
+    def save(self) -> None:
+        """Write the file, whole or not at all; without a path nothing happens.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self.path is not None:
+            write_atomically(self.path, json.dumps(self.to_json(), indent=1, allow_nan=False).encode())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the file holds."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "made_with": self.made_with,
+            "generated": self.generated,
+            "cells": {str(key): asdict(self.cells[key]) for key in sorted(self.cells)},
+        }
+
+    def select(self, families: Iterable[str]) -> Results:
+        """Return the cells of some kinds of documents."""
+        names = set(families)
+        return Results(self.made_with, {key: cell for key, cell in self.cells.items() if key.family in names})

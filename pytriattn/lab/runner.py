@@ -1,0 +1,214 @@
+"""Running the quality lab: cell by cell, each stored as soon as it is there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pytriattn._native import core
+from pytriattn.gguf.identity import check_model_file, model_identity
+from pytriattn.lab.grid import FULL, Job, Subject, check_fits, jobs_of, write_documents
+from pytriattn.lab.reading import Reading, Reference, read_document
+from pytriattn.lab.results import FLOOR, Cell, Results
+from pytriattn.lab.rules.base import Given, Rule, chooser_of
+from pytriattn.lab.settings import EvalSettings
+from pytriattn.lab.texts import SourceText
+from pytriattn.llama import Llama
+from pytriattn.model_info.reader import gguf_info
+from pytriattn.stats.model_stats import TriAttentionStats
+
+__all__ = ["Progress", "run_eval"]
+
+TASKS_VERSION = 1
+"""Goes up with every change of a task or a rule that changes figures."""
+_ROOM = 1024  # tokens of a context beyond a document: a second turn, questions, generated answers
+
+Progress = Callable[[int, int, str], object]
+"""Called with tokens read, tokens to read in all, and what comes next."""
+
+
+def run_eval(
+    model_path: str | os.PathLike[str],
+    settings: EvalSettings | None = None,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    text: str | os.PathLike[str] | None = None,
+    triattn_stats: str | os.PathLike[str] | TriAttentionStats | None = None,
+    again: Sequence[str] = (),
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+) -> Results:
+    """Measure what rules for keeping keys lose.
+
+    What the file `output` holds already is not computed again; each cell is stored there as soon as it has been computed, so that
+    nothing is lost by an interruption.
+
+    Args:
+        model_path: a GGUF file.
+        settings: what to measure; None: every rule and task, at ratio 4.
+        output: the results file; None: results are kept in memory alone.
+        text: a text file that ordinary text is taken from; None: Python's manual.
+        triattn_stats: as in `Llama`.
+        again: rules whose cells are computed again, since their code has changed.
+        n_threads: CPU threads; None: all that this process may use.
+        progress: called before each cell.
+
+    Returns:
+        All cells of the file, those of former runs included.
+
+    Raises:
+        LabError: rules, tasks, budgets, the text, the model or the results file do not fit together.
+        ModelLoadError, UnsupportedModelError, StatsError: as `Llama`.
+    """
+    settings = settings or EvalSettings()
+    source = SourceText.load(None if text is None else os.fspath(text))
+    path = check_model_file(model_path)
+    if triattn_stats is not None and not isinstance(triattn_stats, TriAttentionStats):
+        triattn_stats = TriAttentionStats.load(triattn_stats)
+    results = Results.open(
+        output if output is None else Path(output), _made_with(path, settings, source, triattn_stats)
+    )
+    for key in [key for key in results.cells if key.rule in again]:
+        del results.cells[key]
+    runner = _Runner(path, settings, results, triattn_stats, n_threads, progress or (lambda done, total, name: None))
+    runner.run(source)
+    return results
+
+
+def _made_with(
+    path: Path, settings: EvalSettings, source: SourceText, stats: TriAttentionStats | None
+) -> dict[str, Any]:
+    """Return all that has to be the same in one results file."""
+    identity = model_identity(path)
+    return {
+        "pytriattn": version("pytriattn"),
+        "llama.cpp": core.LLAMA_CPP_COMMIT,
+        "tasks": TASKS_VERSION,
+        "model": path.name,
+        "model_name": identity.name,
+        "model_sha256": _sha256(path),
+        "statistics": "bundled text" if stats is None else f"{stats.n_tokens} tokens, text {stats.corpus_sha256}",
+        "text": source.name,
+        "text_sha256": source.sha256,
+        "tokens": settings.tokens,
+        "half": settings.half,
+        "seed": settings.seed,
+        "window": settings.window,
+        "n_sink": settings.n_sink,
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(stream)
+
+
+def _digest(stream: Any) -> str:
+    digest = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+class _Runner:
+    """One run."""
+
+    def __init__(
+        self,
+        path: Path,
+        settings: EvalSettings,
+        results: Results,
+        stats: TriAttentionStats | None,
+        n_threads: int | None,
+        progress: Progress,
+    ) -> None:
+        self._path = path
+        self._settings = settings
+        self._results = results
+        self._stats = stats
+        self._n_threads = n_threads
+        self._progress = progress
+        self._references: dict[Subject, Reference] = {}
+        self._n_done = self._n_total = 0
+
+    def run(self, source: SourceText) -> None:
+        """Compute the cells that are not there."""
+        n_ctx_train = gguf_info(self._path).n_ctx_train or 0
+        with self._open(None) as llm:
+            subjects = write_documents(llm, self._settings, source, self._results)
+            check_fits(subjects, n_ctx_train)
+            jobs = jobs_of(subjects, self._settings)
+            waiting = [job for job in jobs if job.key not in self._results.cells]
+            # what predictions are compared with is not stored
+            compared = {job.subject for job in waiting if job.subject.document.keeps_distributions}
+            waiting = [job for job in jobs if job in waiting or (job.key.rule == FULL and job.subject in compared)]
+            self._n_total = sum(job.cost for job in waiting)
+            for job in waiting:
+                if job.rule.mode is None:
+                    self._compute(llm, job)
+        for _, group in groupby(
+            [job for job in waiting if job.rule.mode is not None], key=lambda job: (job.key.rule, job.key.budget)
+        ):
+            cells = list(group)
+            with self._open(cells[0].rule, cells[0].key.budget) as llm:
+                for job in cells:
+                    self._compute(llm, job)
+        self._progress(self._n_total, self._n_total, "done")
+
+    def _open(self, rule: Rule | None, budget: int = 0) -> Llama:
+        settings = self._settings
+        factor = 2 if "perplexity" in settings.tasks else 1
+        options: dict[str, Any] = {"n_ctx": factor * settings.tokens + _ROOM, "n_threads": self._n_threads}
+        if rule is None or rule.mode is None:
+            return Llama(self._path, **options)
+        options |= {
+            "budget": budget,
+            "mode": rule.mode,
+            "window": settings.window,
+            "n_sink": settings.n_sink,
+            "seed": settings.seed,
+            "protect_prompt": rule.is_pinned,
+        }
+        if rule.needs_stats:
+            options["triattn_stats"] = self._statistics(options)
+        if rule.mode == "custom":
+            layers = self._stats.layers if rule.needs_stats and self._stats is not None else ()
+            options["chooser"] = chooser_of(rule, Given(settings.seed, {layer.layer: layer for layer in layers}))
+        return Llama(self._path, **{**options, **rule.settings})
+
+    def _statistics(self, options: dict[str, Any]) -> TriAttentionStats:
+        """Return the statistics to score with, measured once if none were given."""
+        if self._stats is None:
+            with Llama(self._path, **{**options, "mode": "per_layer_head"}) as llm:
+                self._stats = llm.triattn_stats
+        assert self._stats is not None
+        return self._stats
+
+    def _compute(self, llm: Llama, job: Job) -> None:
+        self._progress(self._n_done, self._n_total, f"{job.key.rule} {job.key.budget or ''} {job.subject.family.name}")
+        document = job.subject.document
+        start = time.monotonic()
+        reading = self._read(llm, job)
+        self._n_done += job.cost
+        if job.key.rule == FULL and reading.reference is not None:
+            self._references[job.subject] = reading.reference
+        if job.key not in self._results.cells:
+            seconds = round(time.monotonic() - start, 3)
+            self._results.add(job.key, Cell(reading.answers, reading.n_evictions, document.length, seconds))
+
+    def _read(self, llm: Llama, job: Job) -> Reading:
+        document = job.subject.document
+        return read_document(
+            llm,
+            document,
+            tokens=document.floor if job.key.rule == FLOOR else None,
+            is_pinned=job.rule.is_pinned,
+            reads_question=job.rule.reads_question,
+            reference=self._references.get(job.subject),
+        )

@@ -1,0 +1,1 @@
+"""Tiny models with random weights that llama.cpp loads and decodes, by what is special about them."""

@@ -1,0 +1,69 @@
+"""Options that are wrong, or do not fit together: an exception that names the value, before the model is looked for where that can be."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pytriattn import BudgetError, ContextError, Llama
+
+
+def test_settings_that_do_not_fit_together(smollm2: pathlib.Path) -> None:
+    unfit: list[tuple[dict[str, Any], str]] = [
+        ({"budget": 68}, r"budget is 68.*n_sink \(4\) \+ window \(64\) \+ 1 need at least 69"),
+        ({"budget": 0}, "budget is 0"),
+        ({"budget": -5}, "budget is -5"),
+        ({"budget": 512, "window": 0}, "window is 0"),
+        ({"budget": 512, "n_sink": -1}, "n_sink is -1"),
+        ({"budget": 512, "interval": 0}, "interval is 0"),
+        ({"budget": 512, "mode": "best"}, "mode 'best' is unknown"),
+        *(
+            ({"budget": 512, "mode": mode, "flash_attn": False}, "flash attention")
+            for mode in ("per_layer_head", "per_head", "per_layer")
+        ),
+    ]
+    for options, message in unfit:
+        # the model is not even looked for
+        with pytest.raises(BudgetError, match=message):
+            Llama("nowhere.gguf", **options)
+    unknown: list[tuple[dict[str, Any], str]] = [
+        ({"prefill": "some"}, "prefill is 'some'"),
+        ({"flash_attn": "yes"}, "flash_attn is 'yes'"),
+        ({"n_ctx": -1}, "n_ctx is -1"),
+        ({"type_v": "q8_0", "flash_attn": False}, "type_v='q8_0' needs flash attention"),
+    ]
+    for options, message in unknown:
+        with pytest.raises(ContextError, match=message):
+            Llama("nowhere.gguf", **options)
+    impossible: list[tuple[dict[str, Any], str]] = [
+        ({"type_k": "f8"}, "type_k is 'f8', it must be one of f32"),
+        ({"n_batch": 0}, "at least 1"),
+        ({"n_ctx": 2**40}, "counts positions up to"),
+        ({"n_ctx": 2**63 - 1, "budget": 512, "mode": "recent"}, "counts positions up to"),
+        ({"n_threads": 100_000}, "n_threads is 100000.*512"),
+        ({"n_threads": -1}, "n_threads is -1"),
+    ]
+    for options, message in impossible:
+        with pytest.raises(ContextError, match=message):
+            Llama(smollm2, **options)
+    with pytest.raises(TypeError, match="n_context"):
+        Llama(smollm2, n_context=3)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("rope_scaling_type", "ntk", "rope_scaling_type is 'ntk'.*none, linear, yarn, longrope"),
+        ("rope_scaling_type", 7, "rope_scaling_type is 7"),
+        ("rope_freq_base", -1.0, "rope_freq_base is -1.0"),
+        ("rope_freq_scale", float("nan"), "rope_freq_scale is nan"),
+        ("yarn_beta_fast", float("inf"), "yarn_beta_fast is inf"),
+        ("yarn_orig_ctx", -5, "yarn_orig_ctx is -5"),
+    ],
+)
+def test_rope_settings(tiny: Callable[[str], pathlib.Path], setting: str, value: object, message: str) -> None:
+    with pytest.raises(ContextError, match=message):
+        Llama(tiny("llama"), n_ctx=256, **{setting: value})
