@@ -47,6 +47,14 @@ def smollm2_stats(smollm2: pathlib.Path) -> TriAttentionStats:
 
 
 @pytest.fixture(scope="session")
+def sidecar(smollm2_stats: TriAttentionStats, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Return a file with the statistics of SmolLM2."""
+    path = tmp_path_factory.mktemp("sidecar") / "smollm2.triattention"
+    smollm2_stats.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def gemma3_stats(gemma3: pathlib.Path) -> TriAttentionStats:
     return calibrate(gemma3, bundled_text(), n_tokens=256)
 
@@ -59,10 +67,15 @@ def long_text() -> str:
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """Return the folder in which each tiny model is written once."""
+    return tmp_path_factory.mktemp("tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: pathlib.Path) -> Tiny:
     """Return the path of a tiny random model of an architecture."""
-    folder = tmp_path_factory.mktemp("tiny")
-    return lambda arch: make_tiny_model(arch, folder)
+    return lambda arch: make_tiny_model(arch, tiny_folder)
 
 
 @pytest.fixture(scope="session")

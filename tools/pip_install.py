@@ -49,7 +49,7 @@ class Progress:
         if step:
             done, of, what = step.groups()
             self.state = f"[{done}/{of}] {what.split('/')[-1]}"
-        elif line.strip() and not line.startswith("WARNING"):
+        elif line.strip() and not line.strip().startswith("WARNING"):
             self.state = line.strip()
 
     def tell(self) -> None:

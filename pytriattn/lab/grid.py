@@ -17,8 +17,8 @@ from pytriattn.lab.rules.base import Rule
 from pytriattn.lab.settings import HALVES, EvalSettings
 from pytriattn.lab.tasks import Family, families_of
 from pytriattn.lab.tasks.base import TaskInput
-from pytriattn.lab.texts import SourceText
-from pytriattn.lab.writing import Writer
+from pytriattn.lab.writing.source import SourceText
+from pytriattn.lab.writing.writer import Writer
 from pytriattn.llama import Llama
 
 __all__ = ["FULL", "Job", "Subject", "check_fits", "jobs_of", "write_documents"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,7 +80,7 @@ def _draw_levels(axes: Axes, results: Results, levels: list[tuple[str, int]]) ->
         if len(bounded) > 1:
             lows, highs = [e.low for _, e in bounded], [e.high for _, e in bounded]
             axes.fill_between([value for value, _ in bounded], lows, highs, alpha=0.1)  # type: ignore[arg-type]
-    axes.set_xscale("log", base=2)
+    _log_ticks(axes, [level[1] for level in levels])
     axes.set_xlabel("length of the text / budget" if levels[0][0] == "ratio" else "budget (keys)")
     axes.set_ylabel("R, mean over tasks")
     axes.axhline(1.0, color="grey", linewidth=0.8)
@@ -90,8 +91,14 @@ def _draw_ages(axes: Axes, results: Results) -> None:
     for number, rule in enumerate(rule for rule in rules_of(results) if rule != FULL):
         points = retained_by_age(results, rule)
         axes.plot([age for age, _ in points], [r for _, r in points], **_style(number))  # type: ignore[arg-type]
-    axes.set_xscale("log")
+    _log_ticks(axes, AGE_EDGES[1:-1])
     axes.set_xlabel("age of what is asked for (budgets)")
     axes.set_ylabel("R")
     axes.axhline(1.0, color="grey", linewidth=0.8)
     axes.axhline(0.0, color="grey", linewidth=0.8)
+
+
+def _log_ticks(axes: Axes, ticks: Sequence[float]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()

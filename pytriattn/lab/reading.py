@@ -121,9 +121,9 @@ class _Reader:
             is_last_stop = i + 1 == len(stops)
             needs_way_back = not is_last_stop or len(questions) > 1 or bool(questions[-1].references)
             state = self._llm.save_state() if needs_way_back else None
-            for question in questions:
+            for number, question in enumerate(questions, start=1):
                 answers.append(self._ask(question, at, state))
-                if not is_last_stop or question is not questions[-1]:
+                if not is_last_stop or number < len(questions):
                     self._go_back(at, state)
         return answers
 

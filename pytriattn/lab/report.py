@@ -74,18 +74,29 @@ def _retained(level: tuple[str, int], scores: dict[str, dict[str, TaskScore]]) -
     tasks = _tasks_in(scores)
     for name in ("mean", f"- {COMPARED_WITH}", *tasks):
         table.add_column(name, justify="right")
+    n_able = max(_n_able(found) for found in scores.values())
     order = sorted(scores, key=lambda rule: -(_value(mean_over_tasks(scores[rule]))))
     for rule in order:
         found = scores[rule]
         other = scores.get(COMPARED_WITH)
         compared = difference(found, other) if other and rule not in (FULL, COMPARED_WITH) else None
         cells = [_retained_cell(rule, found.get(task)) for task in tasks]
-        table.add_row(rule, _format(mean_over_tasks(found)), _format(compared, sign="+"), *cells)
+        table.add_row(rule, _mean_cell(found, n_able), _format(compared, sign="+"), *cells)
     counts = [max((found[task].n_questions for found in scores.values() if task in found), default=0) for task in tasks]
     documents = [max(len(found[task].gains) for found in scores.values() if task in found) for task in tasks]
     table.add_section()
     table.add_row("questions/documents", "", "", *(f"{n}/{d}" for n, d in zip(counts, documents, strict=True)))
     return table
+
+
+def _n_able(found: dict[str, TaskScore]) -> int:
+    return sum(score.retained is not None for score in found.values())
+
+
+def _mean_cell(found: dict[str, TaskScore], n_able: int) -> str:
+    """Return the mean, and over how many tasks where these are not all: it does not compare with the others then."""
+    n = _n_able(found)
+    return _format(mean_over_tasks(found)) + ("" if n == n_able else f" of {n}")
 
 
 def _value(estimate: Estimate | None) -> float:

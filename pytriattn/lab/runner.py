@@ -18,7 +18,7 @@ from pytriattn.lab.reading import Reading, Reference, read_document
 from pytriattn.lab.results import FLOOR, Cell, Results
 from pytriattn.lab.rules.base import Given, Rule, chooser_of
 from pytriattn.lab.settings import EvalSettings
-from pytriattn.lab.texts import SourceText
+from pytriattn.lab.writing.source import SourceText
 from pytriattn.llama import Llama
 from pytriattn.model_info.reader import gguf_info
 from pytriattn.stats.model_stats import TriAttentionStats

@@ -57,7 +57,8 @@ class TaskScore:
     def resampled(self, picks: npt.NDArray[np.intp]) -> Floats:
         """Return R for each set of documents, [n_sets]; NaN where the full cache knows nothing."""
         known = self.known[picks].sum(axis=1)
-        return np.divide(self.gains[picks].sum(axis=1), known, out=np.full(len(picks), np.nan), where=known > 0)
+        ratios = np.divide(self.gains[picks].sum(axis=1), known, out=np.full(len(picks), np.nan), where=known > 0)
+        return np.asarray(ratios, dtype=np.float64)
 
     def estimate(self, seed: int = 0) -> Estimate | None:
         """Return R with its interval."""

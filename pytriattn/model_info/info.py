@@ -93,6 +93,8 @@ class ModelInfo:
         """
         if parallel < 1:
             raise ContextError(f"parallel is {parallel}, it must be at least 1")
+        if ctx == 0 and self.n_ctx_train < 1:
+            raise ContextError("the file does not tell how many positions the model was trained for; give ctx")
         options = CacheOptions(
             n_ctx=ctx,
             eviction=None if budget is None else EvictionSettings(budget, interval=interval),

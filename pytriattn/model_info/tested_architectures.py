@@ -1,4 +1,4 @@
-"""Which model architectures have passed the tests of eviction. The table is written by ``tools/support_table.py``."""
+"""Which model architectures have passed the tests of eviction. The table is written by ``tests/support_table.py``."""
 
 from __future__ import annotations
 

@@ -35,40 +35,35 @@ def each(runs: list[tuple[Case, str]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("case", "cache_type"), marked(runs, is_quick), ids=str)
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    return tmp_path_factory.mktemp("architectures")
-
-
 @each([(case, cache_type) for case, cache_type in RUNS if not case.is_biased_by_distance])
-def test_scores_are_the_mean_future_logits(folder: pathlib.Path, case: Case, cache_type: str) -> None:
-    error = checks.score_error(checks.load(case, folder), cache_type)
+def test_scores_are_the_mean_future_logits(tiny_folder: pathlib.Path, case: Case, cache_type: str) -> None:
+    error = checks.score_error(checks.load(case, tiny_folder), cache_type)
     assert error.largest <= 1e-3
     assert error.correlation >= 0.9999
 
 
 @each(RUNS)
-def test_evictions_move_rows_bit_for_bit(folder: pathlib.Path, case: Case, cache_type: str) -> None:
-    misplaced = checks.misplaced_after_evictions(checks.load(case, folder), cache_type)
+def test_evictions_move_rows_bit_for_bit(tiny_folder: pathlib.Path, case: Case, cache_type: str) -> None:
+    misplaced = checks.misplaced_after_evictions(checks.load(case, tiny_folder), cache_type)
     assert len(misplaced) >= (1 if case.is_biased_by_distance else 5 if case.has_flash_attention else 3)
     assert not any(misplaced.values())
 
 
 @each(RUNS)
-def test_freeing_cells_is_llama_cpps_own_removal(folder: pathlib.Path, case: Case, cache_type: str) -> None:
-    assert checks.removal_differs_by(checks.load(case, folder), cache_type) == 0
+def test_freeing_cells_is_llama_cpps_own_removal(tiny_folder: pathlib.Path, case: Case, cache_type: str) -> None:
+    assert checks.removal_differs_by(checks.load(case, tiny_folder), cache_type) == 0
 
 
 @pytest.mark.parametrize("case", marked([case for case in CASES if case.arch not in REAL], is_quick), ids=str)
-def test_sequences_are_independent(folder: pathlib.Path, case: Case) -> None:
-    same, difference = checks.sequences_differ_by(checks.load(case, folder))
+def test_sequences_are_independent(tiny_folder: pathlib.Path, case: Case) -> None:
+    same, difference = checks.sequences_differ_by(checks.load(case, tiny_folder))
     assert same
     assert difference < 2e-3
 
 
 @each(RUNS)
-def test_cells_and_bytes_are_what_the_budget_says(folder: pathlib.Path, case: Case, cache_type: str) -> None:
-    found = checks.memory(checks.load(case, folder), cache_type)
+def test_cells_and_bytes_are_what_the_budget_says(tiny_folder: pathlib.Path, case: Case, cache_type: str) -> None:
+    found = checks.memory(checks.load(case, tiny_folder), cache_type)
     assert found.cells == found.expected_cells
     assert found.full_bytes == found.expected_full_bytes > 0
     assert found.sliding_bytes == found.expected_sliding_bytes
@@ -76,8 +71,8 @@ def test_cells_and_bytes_are_what_the_budget_says(folder: pathlib.Path, case: Ca
 
 
 @pytest.mark.parametrize("arch", REFUSED)
-def test_others_are_refused_with_the_reason(folder: pathlib.Path, arch: str) -> None:
-    model = core.Model(str(make_tiny_model(arch, folder)))
+def test_others_are_refused_with_the_reason(tiny_folder: pathlib.Path, arch: str) -> None:
+    model = core.Model(str(make_tiny_model(arch, tiny_folder)))
     with pytest.raises(UnsupportedModelError, match=REFUSED[arch]):
         core.calibrate(model, checks.TOKENS[:64], n_ctx=64, n_ubatch=64, n_threads=1)
     # without a budget it works
@@ -94,8 +89,8 @@ def nodes_of(loaded: Loaded, **options: Any) -> dict[int, Any]:
 
 
 @pytest.mark.parametrize("arch", marked(arch for arch in ARCHITECTURES if arch not in REFUSED))
-def test_layers_and_rotations_are_found(folder: pathlib.Path, arch: str) -> None:
-    facts, nodes = FACTS[arch], nodes_of(checks.load(Case(arch), folder))
+def test_layers_and_rotations_are_found(tiny_folder: pathlib.Path, arch: str) -> None:
+    facts, nodes = FACTS[arch], nodes_of(checks.load(Case(arch), tiny_folder))
     assert sorted(nodes) == sorted([*facts.full, *facts.sliding, *facts.shared])
     for layer, node in nodes.items():
         assert node.owner == facts.shared.get(layer, layer)
@@ -112,15 +107,15 @@ def test_layers_and_rotations_are_found(folder: pathlib.Path, arch: str) -> None
         if not node.sliding and layer not in facts.nope:
             assert (node.rot_begin, node.n_rot) == (facts.rot_begin, facts.n_rot)
     # statistics have one entry for each cache that is evicted from, with the heads of all layers that read it
-    stats = {layer.layer: layer for layer in checks.load(Case(arch), folder).stats.layers}
+    stats = {layer.layer: layer for layer in checks.load(Case(arch), tiny_folder).stats.layers}
     assert sorted(stats) == list(facts.full)
     for owner, measured in stats.items():
         assert measured.n_head == sum(node.n_head for node in nodes.values() if node.owner == owner)
 
 
 @pytest.mark.parametrize("case", marked([case for case in CASES if str(case) in OMEGA], is_quick), ids=str)
-def test_frequencies_are_those_of_the_definition(folder: pathlib.Path, case: Case) -> None:
-    nodes = nodes_of(checks.load(case, folder))
+def test_frequencies_are_those_of_the_definition(tiny_folder: pathlib.Path, case: Case) -> None:
+    nodes = nodes_of(checks.load(case, tiny_folder))
     for layer, omega in OMEGA[str(case)].items():
         node = nodes[layer]
         first = node.rot_begin // 2
@@ -137,9 +132,9 @@ UNROTATED = core.RopeOverrides(scaling="linear", freq_scale=1e-9, yarn_ext_facto
 
 
 @pytest.mark.parametrize("case", marked([case for case in CASES if case.arch not in REAL], is_quick), ids=str)
-def test_statistics_are_of_queries_before_rope(folder: pathlib.Path, case: Case) -> None:
+def test_statistics_are_of_queries_before_rope(tiny_folder: pathlib.Path, case: Case) -> None:
     """RoPE slowed down to nothing leaves the first attention layer's own queries as they are."""
-    loaded = checks.load(case, folder)
+    loaded = checks.load(case, tiny_folder)
     first = min(nodes_of(loaded))
     own = loaded.stats.layers[0]
     if own.layer != first:
@@ -176,9 +171,11 @@ def test_statistics_are_of_queries_before_rope(folder: pathlib.Path, case: Case)
     ],
     ids=["base", "linear", "none", "yarn"],
 )
-def test_overrides_are_followed(folder: pathlib.Path, rope: dict, omega: npt.NDArray[np.float64], scale: float) -> None:
+def test_overrides_are_followed(
+    tiny_folder: pathlib.Path, rope: dict, omega: npt.NDArray[np.float64], scale: float
+) -> None:
     """Statistics are of the model as it is; scores rotate as the context does."""
-    tiny = checks.load(Case("qwen3"), folder)
+    tiny = checks.load(Case("qwen3"), tiny_folder)
     node = nodes_of(tiny, rope=overrides(**rope))[0]
     np.testing.assert_allclose(node.omega, omega, rtol=2e-5)
     assert np.isclose(node.scale, scale, rtol=1e-6)

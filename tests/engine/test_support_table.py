@@ -29,21 +29,21 @@ def test_every_model_has_its_line_and_none_fails() -> None:
     marked([case for case in support_table.cases() if case.arch not in REFUSED], lambda case: case.arch in TYPICAL),
     ids=str,
 )
-def test_a_line_says_what_is_found_in_the_model(tmp_path: pathlib.Path, case: Case) -> None:
-    row = dataclasses.replace(support_table.describe(checks.Loaded(case, tmp_path)), verdict="passes")
+def test_a_line_says_what_is_found_in_the_model(tiny_folder: pathlib.Path, case: Case) -> None:
+    row = dataclasses.replace(support_table.describe(checks.Loaded(case, tiny_folder)), verdict="passes")
     assert any(line.startswith(support_table.line_of(row).removesuffix(" |")) for line in LINES)
 
 
 @pytest.mark.parametrize("arch", REFUSED)
-def test_a_refusal_is_the_one_that_the_engine_gives(tmp_path: pathlib.Path, arch: str) -> None:
-    assert support_table.line_of(support_table.examine(Case(arch), tmp_path)) in LINES
+def test_a_refusal_is_the_one_that_the_engine_gives(tiny_folder: pathlib.Path, arch: str) -> None:
+    assert support_table.line_of(support_table.examine(Case(arch), tiny_folder)) in LINES
 
 
-def test_a_budget_is_allowed_for_what_has_passed(tmp_path: pathlib.Path) -> None:
+def test_a_budget_is_allowed_for_what_has_passed(tiny_folder: pathlib.Path) -> None:
     passed = set()
     for case in support_table.cases():
         if case.arch not in REFUSED and case.arch not in checks.REAL:
-            model = core.Model(str(make_tiny_model(case.arch, tmp_path)))
+            model = core.Model(str(make_tiny_model(case.arch, tiny_folder)))
             passed.add(model.metadata["general.architecture"])
     assert passed_architectures() == passed
     assert {"llama", "qwen3", "gemma4", "deepseek2", "gpt-oss"} <= passed

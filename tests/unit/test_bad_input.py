@@ -157,6 +157,7 @@ def test_file_names_need_not_be_utf8(tiny: Callable[[str], pathlib.Path], tmp_pa
         assert llm.n_vocab() == 256
 
 
+@pytest.mark.slow
 def test_a_second_thread_does_not_end_the_first_ones_generation(smollm2: pathlib.Path) -> None:
     with Llama(smollm2, n_ctx=2048) as llm:
         generation = llm.generate([1, 2, 3], ignore_eos=True)
@@ -216,6 +217,7 @@ def test_a_later_call_ends_an_earlier_generation(smollm2_core: Llama) -> None:
     assert next(second) >= 0
 
 
+@pytest.mark.slow
 def test_two_threads_on_one_llama(smollm2: pathlib.Path) -> None:
     with Llama(smollm2, n_ctx=2048) as llm:
         started, failed = threading.Event(), []

@@ -73,7 +73,7 @@ def download(pin: dict[str, str], into: Path) -> Path:
         "--quiet",
         "--no-deps",
         "--no-binary",
-        ":all:",
+        pin["project"],  # and not of what pip needs to read the project's metadata
         "--dest",
         str(into),
         requirement,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pytriattn.lab.documents import Tokens
-from pytriattn.lab.writing import Writer
+from pytriattn.lab.writing.writer import Writer
 
 __all__ = ["ChatPieces", "TaskInput"]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pytriattn.lab.documents import Document, Question
-from pytriattn.lab.facts import Fact, draw_facts
 from pytriattn.lab.tasks.base import TaskInput
-from pytriattn.lab.writing import as_tokens
+from pytriattn.lab.writing.facts import Fact, draw_facts
+from pytriattn.lab.writing.writer import as_tokens
 
 __all__ = ["chat"]
 

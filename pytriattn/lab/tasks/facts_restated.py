@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pytriattn.lab.documents import Document
-from pytriattn.lab.facts import draw_facts, questions_about, spread_ages
 from pytriattn.lab.tasks.base import TaskInput
-from pytriattn.lab.writing import Insert
+from pytriattn.lab.writing.facts import draw_facts, questions_about, spread_ages
+from pytriattn.lab.writing.writer import Insert
 
 __all__ = ["facts_restated"]
 

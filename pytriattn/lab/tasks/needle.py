@@ -6,8 +6,8 @@ import numpy as np
 
 from pytriattn.lab.documents import Document, Question
 from pytriattn.lab.tasks.base import TaskInput
-from pytriattn.lab.words import PLACES
-from pytriattn.lab.writing import as_tokens
+from pytriattn.lab.writing.words import PLACES
+from pytriattn.lab.writing.writer import as_tokens
 
 __all__ = ["needle"]
 

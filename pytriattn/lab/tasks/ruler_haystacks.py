@@ -8,8 +8,8 @@ import numpy as np
 
 from pytriattn.lab.documents import Document, Question
 from pytriattn.lab.tasks.base import TaskInput
-from pytriattn.lab.words import COLOURS, NOISE, WORDS
-from pytriattn.lab.writing import Insert, Writer, as_tokens
+from pytriattn.lab.writing.words import COLOURS, NOISE, WORDS
+from pytriattn.lab.writing.writer import Insert, Writer, as_tokens
 
 __all__ = ["niah_multikey_2", "niah_multikey_3", "niah_single_1", "noise_sentences"]
 

@@ -7,8 +7,8 @@ import numpy as np
 from pytriattn.lab.documents import Document, Question
 from pytriattn.lab.tasks.base import TaskInput
 from pytriattn.lab.tasks.ruler_haystacks import noise_sentences
-from pytriattn.lab.words import WORDS
-from pytriattn.lab.writing import Insert, as_tokens
+from pytriattn.lab.writing.words import WORDS
+from pytriattn.lab.writing.writer import Insert, as_tokens
 
 __all__ = ["common_words", "frequent_words", "variable_tracking"]
 

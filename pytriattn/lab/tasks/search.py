@@ -6,8 +6,8 @@ import numpy as np
 
 from pytriattn.lab.documents import Document, Question
 from pytriattn.lab.tasks.base import TaskInput
-from pytriattn.lab.words import NODES
-from pytriattn.lab.writing import Writer, as_tokens
+from pytriattn.lab.writing.words import NODES
+from pytriattn.lab.writing.writer import Writer, as_tokens
 
 __all__ = ["search"]
 

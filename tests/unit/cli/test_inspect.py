@@ -268,6 +268,7 @@ def test_bytes_of_real_models(
     assert found == allocated(path, 3000, budget, 128)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["smollm2", "gemma3"])
 def test_what_fits_is_the_largest_that_does(model: str, request: pytest.FixtureRequest) -> None:
     info = gguf_info(request.getfixturevalue(model))
@@ -291,6 +292,7 @@ def test_what_fits_is_the_largest_that_does(model: str, request: pytest.FixtureR
     assert everything.largest_budget == 8192
 
 
+@pytest.mark.slow
 def test_a_full_cache_may_be_too_large_to_count(
     smollm2: pathlib.Path, capsys: pytest.CaptureFixture[str], smollm2_stats: TriAttentionStats
 ) -> None:

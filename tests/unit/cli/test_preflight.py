@@ -137,7 +137,7 @@ def test_statistics_of_another_model_differ_in_named_facts(files: Files, capsys:
         ("cut", "cannot be used|are damaged"),
         ("damaged", "do not match its checksum"),
         ("FOLDER", "cannot be read"),
-        ("SMOLLM2", "not one of TriAttention statistics"),
+        pytest.param("SMOLLM2", "not one of TriAttention statistics", marks=pytest.mark.slow),
     ],
 )
 def test_statistics_that_cannot_be_read(
@@ -233,6 +233,7 @@ def test_an_untested_architecture_through_the_program(
     assert (code, status_of(found)["architecture"]) == (0, "warn")
 
 
+@pytest.mark.slow
 def test_model_and_statistics_in_each_others_place(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(files["smollm2"]), str(files["SMOLLM2"]), "--budget", "512"]) == 2
     assert "holds statistics and no model" in capsys.readouterr().err

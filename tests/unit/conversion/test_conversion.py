@@ -281,6 +281,7 @@ def test_what_does_not_fit_names_both_sides(tiny: Tiny, data: bytes, message: st
         imported(data, tiny("llama"))
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_that_can_be_read_fits_or_is_refused(tiny: Tiny, data: st.DataObject) -> None:

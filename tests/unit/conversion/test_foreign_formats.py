@@ -205,6 +205,7 @@ def _with_long_tensors(data: bytes) -> bytes:
 # --- damage ---
 
 
+@pytest.mark.slow
 @settings(max_examples=800, deadline=None)
 @given(data=st.data())
 def test_damage_never_raises_anything_else(data: st.DataObject) -> None:
@@ -243,6 +244,7 @@ def test_damage_never_raises_anything_else(data: st.DataObject) -> None:
     assert peak < 60 * len(content) + 1_000_000
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_damaged_pickles_in_a_sound_archive(data: st.DataObject) -> None:

@@ -31,6 +31,7 @@ def test_what_is_kept_and_what_was_evicted_make_up_the_text(tiny: Tiny, random_t
                 np.testing.assert_array_equal(everything, np.arange(llm.n_tokens))
 
 
+@pytest.mark.slow
 def test_heads_lose_different_keys(smollm2: pathlib.Path, long_text: str) -> None:
     with Llama(smollm2, budget=256, n_ctx=4096) as llm:
         found: list[Eviction] = []

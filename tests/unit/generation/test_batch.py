@@ -54,6 +54,7 @@ def test_seeds(llm: Llama) -> None:
     assert len(set(texts)) == 3
 
 
+@pytest.mark.slow
 def test_limits(llm: Llama) -> None:
     assert llm.generate_batch([]) == []
     (nothing,) = llm.generate_batch([PROMPTS[0]], max_tokens=0)
@@ -76,6 +77,7 @@ def test_a_bad_prompt_is_refused_before_anything_is_read(llm: Llama) -> None:
     assert llm.n_tokens == n_tokens
 
 
+@pytest.mark.slow
 def test_each_sequence_has_its_own_budget(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats) -> None:
     options = {"triattn_stats": smollm2_stats, "budget": 96, "interval": 32, "window": 32, "n_ctx": 4096}
     with Llama(smollm2, n_seq_max=2, **options) as llm:  # type: ignore[arg-type]

@@ -282,6 +282,7 @@ def test_results_of_tools_go_into_the_prompt(tool_llm: Llama) -> None:
 # --- under a budget ---
 
 
+@pytest.mark.slow
 def test_a_long_chat_in_a_small_cache(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats) -> None:
     with Llama(smollm2, triattn_stats=smollm2_stats, budget=256, n_ctx=8192, seed=1) as llm:
         messages: list[dict[str, str]] = [{"role": "system", "content": "You are a storyteller."}]

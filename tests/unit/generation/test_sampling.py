@@ -29,6 +29,7 @@ def distinct(llm: Llama, **sampling: Any) -> int:
     return len(set(tokens))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sampling",
     [
@@ -47,6 +48,7 @@ def test_what_leaves_one_token_is_greedy(llm: Llama, sampling: dict) -> None:
     assert text(llm, **{"temperature": 1.0, **sampling}) == text(llm, temperature=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sampling",
     [
@@ -67,6 +69,7 @@ def test_samplers_change_the_text(llm: Llama, sampling: dict) -> None:
     assert text(llm, **sampling) == text(llm, **sampling)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sampling",
     [{"repeat_penalty": 1.5}, {"presence_penalty": 2.0}, {"dry_multiplier": 2.0, "dry_penalty_last_n": -1}],

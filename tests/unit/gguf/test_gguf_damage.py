@@ -102,6 +102,7 @@ def test_undamaged_models_are_read(tmp_path: pathlib.Path, model: int) -> None:
     assert info.kv_bytes().total > 0
 
 
+@pytest.mark.slow
 @settings(
     max_examples=N_CASES,
     deadline=None,

@@ -30,6 +30,7 @@ def write(tmp_path: pathlib.Path):
 # --- what is read ---
 
 
+@pytest.mark.slow
 def test_real_models_are_read_like_the_gguf_package_does(smollm2: pathlib.Path) -> None:
     ours, theirs = read_metadata(smollm2), gguf.GGUFReader(smollm2)
     assert ours.file_bytes == smollm2.stat().st_size

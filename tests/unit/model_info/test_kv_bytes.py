@@ -20,14 +20,9 @@ from support.info_checks import NAMES, NOT_VIEWED, SETTINGS, make_context, path_
 from support.typical import marked
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    return tmp_path_factory.mktemp("info")
-
-
 @pytest.mark.parametrize("name", marked(name for name in NAMES if name not in NOT_VIEWED))
-def test_bytes_are_what_the_engine_allocates(folder: pathlib.Path, name: str) -> None:
-    path = path_of(name, folder)
+def test_bytes_are_what_the_engine_allocates(tiny_folder: pathlib.Path, name: str) -> None:
+    path = path_of(name, tiny_folder)
     info = gguf_info(path)
     assert info.is_exact
     n_compared = 0
@@ -54,8 +49,8 @@ def test_bytes_are_what_the_engine_allocates(folder: pathlib.Path, name: str) ->
 
 @pytest.mark.parametrize("type_k", CACHE_TYPES)
 @pytest.mark.parametrize("type_v", CACHE_TYPES)
-def test_bytes_of_each_pair_of_types(folder: pathlib.Path, type_k: str, type_v: str) -> None:
-    path = path_of("mimo2", folder)
+def test_bytes_of_each_pair_of_types(tiny_folder: pathlib.Path, type_k: str, type_v: str) -> None:
+    path = path_of("mimo2", tiny_folder)
     values = {"ctx": 4096, "budget": 200, "type_k": type_k, "type_v": type_v}
     expected, counters = gguf_info(path).kv_bytes(**values), make_context(path, values).counters()
     assert expected.total == counters.k_bytes + counters.v_bytes
@@ -73,13 +68,14 @@ def test_bytes_of_each_pair_of_types(folder: pathlib.Path, type_k: str, type_v: 
     parallel=st.integers(1, 3),
     prefill=st.sampled_from(["chunked", "full"]),
 )
-def test_the_rule_of_cells_is_the_engines(folder: pathlib.Path, name: str, **values: Any) -> None:
-    path = path_of(name, folder)
+def test_the_rule_of_cells_is_the_engines(tiny_folder: pathlib.Path, name: str, **values: Any) -> None:
+    path = path_of(name, tiny_folder)
     expected, counters = gguf_info(path).kv_bytes(**values), make_context(path, values).counters()
     assert expected.cells_full * values["parallel"] == counters.cells_allocated
     assert expected.total == counters.k_bytes + counters.v_bytes + counters.recurrent_bytes
 
 
+@pytest.mark.slow
 def test_llama_allocates_what_is_told(smollm2: pathlib.Path, gemma3: pathlib.Path) -> None:
     for path in (smollm2, gemma3):
         with Llama(path, n_ctx=6000, budget=500, interval=64, mode="recent", type_k="q8_0", type_v="q8_0") as llm:
@@ -122,12 +118,12 @@ def test_settings_that_make_no_sense(smollm2: pathlib.Path, values: dict, messag
         gguf_info(smollm2).kv_bytes(**values)
 
 
-def test_types_that_do_not_fit(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    latent = gguf_info(make_tiny_model("deepseek2", folder))
+def test_types_that_do_not_fit(tiny_folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    latent = gguf_info(make_tiny_model("deepseek2", tiny_folder))
     with pytest.raises(ValueError, match="latent attention stores one row for both"):
         latent.kv_bytes(type_k="q8_0")
     with pytest.raises(ValueError, match="which grok models cannot have"):
-        gguf_info(make_tiny_model("grok", folder)).kv_bytes(type_k="q8_0", type_v="q8_0")
+        gguf_info(make_tiny_model("grok", tiny_folder)).kv_bytes(type_k="q8_0", type_v="q8_0")
     path = tmp_path / "odd.gguf"
     path.write_bytes(gguf_bytes("llama", model_keys(attention__key_length=40, rope__dimension_count=40)))
     with pytest.raises(ValueError, match="type_k='q8_0' does not fit heads of 40 in layer 0"):
@@ -147,8 +143,8 @@ def logged_mib(path: pathlib.Path, values: dict[str, Any]) -> list[float]:
 
 @pytest.mark.parametrize("values", [v for v in SETTINGS if "budget" not in v])
 @pytest.mark.parametrize("name", sorted(NOT_VIEWED))
-def test_bytes_are_what_llama_cpp_says(folder: pathlib.Path, name: str, values: dict[str, Any]) -> None:
-    path = path_of(name, folder)
+def test_bytes_are_what_llama_cpp_says(tiny_folder: pathlib.Path, name: str, values: dict[str, Any]) -> None:
+    path = path_of(name, tiny_folder)
     info, sizes = gguf_info(path), logged_mib(path, values)
     assert info.is_exact
     assert len(sizes) >= 2

@@ -19,18 +19,12 @@ from support.gguf_bytes import gguf_bytes, model_keys
 from support.info_checks import NAMES, NOT_VIEWED, check_rope, make_context, path_of, slides
 from support.typical import marked
 
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    return tmp_path_factory.mktemp("info")
-
-
 # --- every architecture ---
 
 
 @pytest.mark.parametrize("name", marked(NAMES))
-def test_the_model_is_told(folder: pathlib.Path, name: str) -> None:
-    path = path_of(name, folder)
+def test_the_model_is_told(tiny_folder: pathlib.Path, name: str) -> None:
+    path = path_of(name, tiny_folder)
     info, model = gguf_info(path), core.Model(str(path))
     assert info.file_bytes == path.stat().st_size
     assert info.architecture == model.metadata["general.architecture"]
@@ -50,8 +44,8 @@ def test_the_model_is_told(folder: pathlib.Path, name: str) -> None:
 
 @pytest.mark.parametrize("n_ctx", [512, 2048])
 @pytest.mark.parametrize("name", marked(name for name in NAMES if name not in NOT_VIEWED))
-def test_layers_and_rope_are_what_the_engine_finds(folder: pathlib.Path, name: str, n_ctx: int) -> None:
-    path = path_of(name, folder)
+def test_layers_and_rope_are_what_the_engine_finds(tiny_folder: pathlib.Path, name: str, n_ctx: int) -> None:
+    path = path_of(name, tiny_folder)
     info = gguf_info(path)
     nodes = {node.layer: node for node in make_context(path, {"ctx": n_ctx}).attention()}
     layers = {layer.index: layer for layer in info.layers if layer.owner >= 0 and layer.kind is not LayerKind.MTP}
@@ -67,10 +61,10 @@ def test_layers_and_rope_are_what_the_engine_finds(folder: pathlib.Path, name: s
             check_rope(layer.rope, node, n_ctx)
 
 
-def test_kinds_of_layers(folder: pathlib.Path) -> None:
+def test_kinds_of_layers(tiny_folder: pathlib.Path) -> None:
     def kinds(name: str) -> str:
         letters = {"full": "F", "sliding": "S", "shared": "s", "recurrent": "R", "none": "-", "mtp": "M"}
-        return "".join(letters[layer.kind.value] for layer in gguf_info(make_tiny_model(name, folder)).layers)
+        return "".join(letters[layer.kind.value] for layer in gguf_info(make_tiny_model(name, tiny_folder)).layers)
 
     assert kinds("llama") == "FFF"
     assert kinds("gemma4") == "SFSFss"
@@ -79,22 +73,22 @@ def test_kinds_of_layers(folder: pathlib.Path) -> None:
     assert kinds("lfm2-sliding") == "RSRS"
     assert kinds("deci") == "F-F-F"
     assert kinds("falcon-h1") == "FF"
-    assert gguf_info(make_tiny_model("falcon-h1", folder)).layers[0].state_size > 0
+    assert gguf_info(make_tiny_model("falcon-h1", tiny_folder)).layers[0].state_size > 0
 
 
-def test_sources_of_facts(folder: pathlib.Path) -> None:
-    facts = gguf_info(make_tiny_model("smollm3", folder)).facts
+def test_sources_of_facts(tiny_folder: pathlib.Path) -> None:
+    facts = gguf_info(make_tiny_model("smollm3", tiny_folder)).facts
     assert facts["rope_freq_base"].source == "key smollm3.rope.freq_base"
     assert facts["rope_mode"].source == "rule of smollm3 (src/llama-model.cpp)"
     assert facts["rope_scaling"].source == "default of llama.cpp (src/llama-model.cpp)"
     assert facts["layers_without_rope"].value == (3,)
     assert facts["layers_without_rope"].source == "rule of smollm3 (src/models/smollm3.cpp)"
-    facts = gguf_info(make_tiny_model("llama-ropefreqs", folder)).facts
+    facts = gguf_info(make_tiny_model("llama-ropefreqs", tiny_folder)).facts
     assert facts["rope_factors"].source == "tensor rope_freqs.weight"
-    facts = gguf_info(make_tiny_model("gemma3n", folder)).facts
+    facts = gguf_info(make_tiny_model("gemma3n", tiny_folder)).facts
     assert facts["shared_layers"].value == (20, 21)
     assert "src/models/gemma3n.cpp" in facts["shared_layers"].source
-    facts = gguf_info(make_tiny_model("gemma4", folder)).facts
+    facts = gguf_info(make_tiny_model("gemma4", tiny_folder)).facts
     assert facts["shared_layers"].source == "key gemma4.attention.shared_kv_layers"
     assert facts["sliding_layers"].source == "key gemma4.attention.sliding_window_pattern"
     facts = gguf_info(fetch("gemma3")).facts

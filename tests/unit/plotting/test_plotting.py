@@ -29,13 +29,6 @@ N_TOKENS = 700
 
 
 @pytest.fixture(scope="module")
-def sidecar(smollm2_stats: TriAttentionStats, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    path = tmp_path_factory.mktemp("plot") / "smollm2.triattention"
-    smollm2_stats.save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def kept_file(
     smollm2: pathlib.Path,
     smollm2_stats: TriAttentionStats,
@@ -189,6 +182,7 @@ def test_all_panels(smollm2_stats: TriAttentionStats, kept_file: tuple[pathlib.P
     assert [title.split()[0] for title in sorted(titles)] == ["Concentration", "Expected", "Keys"]
 
 
+@pytest.mark.slow
 def test_png_and_svg(
     sidecar: pathlib.Path,
     smollm2: pathlib.Path,
@@ -209,6 +203,7 @@ def test_png_and_svg(
     )  # matplotlib writes text as comments beside its outlines
 
 
+@pytest.mark.slow
 def test_the_same_figure_gives_the_same_bytes(smollm2_stats: TriAttentionStats, tmp_path: pathlib.Path) -> None:
     for name in ("a.svg", "b.svg", "a.png", "b.png"):
         save_figure(plot_stats(smollm2_stats), tmp_path / name)

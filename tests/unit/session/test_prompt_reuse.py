@@ -167,4 +167,7 @@ def test_reset_forgets(tiny: Tiny, random_tokens: Tokens) -> None:
         assert reused(llm) == (0, 50)
         llm.logprobs(random_tokens[:40])
         next_logits(llm, random_tokens[:50])
+        assert reused(llm) == (40, 10)  # what has been measured has been read
+        llm.reset()
+        next_logits(llm, random_tokens[:50])
         assert reused(llm) == (0, 50)

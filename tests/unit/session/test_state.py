@@ -50,6 +50,7 @@ def test_a_restored_run_goes_on_bit_for_bit(tiny: Tiny, random_tokens: Tokens, a
         assert [llm.kept_positions(layer, 0).tolist() for layer in llm.attention_layers] == kept
 
 
+@pytest.mark.slow
 def test_a_real_model(
     smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, tmp_path: pathlib.Path, long_text: str
 ) -> None:

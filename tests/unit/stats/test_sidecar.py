@@ -20,13 +20,6 @@ from pytriattn.stats.bundled import bundled_text
 from pytriattn.stats.sidecar import FORMAT_VERSION
 
 
-@pytest.fixture(scope="module")
-def sidecar(smollm2_stats: TriAttentionStats, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    path = tmp_path_factory.mktemp("sidecar") / "model.triattention"
-    smollm2_stats.save(path)
-    return path
-
-
 def test_round_trip(sidecar: pathlib.Path, smollm2_stats: TriAttentionStats) -> None:
     loaded = TriAttentionStats.load(sidecar)
     assert (loaded.model, loaded.n_tokens, loaded.corpus_sha256) == (
@@ -58,6 +51,7 @@ def test_it_is_plain_gguf(sidecar: pathlib.Path) -> None:
     assert {tensor.name for tensor in reader.tensors} >= {"layer.0.centre", "layer.29.magnitude"}
 
 
+@pytest.mark.slow
 def test_the_same_model_and_text_give_the_same_bytes(smollm2: pathlib.Path, tmp_path: pathlib.Path) -> None:
     for name in "ab":
         calibrate(smollm2, bundled_text(), n_tokens=96).save(tmp_path / name)
@@ -81,6 +75,7 @@ def test_a_failed_write_leaves_the_old_file(
     assert [p.name for p in tmp_path.iterdir()] == ["model.triattention"]
 
 
+@pytest.mark.slow
 def test_missing_empty_and_foreign_files(tmp_path: pathlib.Path, smollm2: pathlib.Path) -> None:
     with pytest.raises(StatsError, match="nowhere.triattention.*cannot be read"):
         TriAttentionStats.load(tmp_path / "nowhere.triattention")
@@ -97,7 +92,7 @@ def test_missing_empty_and_foreign_files(tmp_path: pathlib.Path, smollm2: pathli
 def test_another_version(
     sidecar: pathlib.Path, tmp_path: pathlib.Path, smollm2_stats: TriAttentionStats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytriattn.sidecar.FORMAT_VERSION", FORMAT_VERSION + 1)
+    monkeypatch.setattr("pytriattn.stats.sidecar.FORMAT_VERSION", FORMAT_VERSION + 1)
     smollm2_stats.save(tmp_path / "new")
     monkeypatch.undo()
     with pytest.raises(StatsError, match=f"format version {FORMAT_VERSION + 1}.*reads {FORMAT_VERSION}"):

@@ -9,7 +9,7 @@ import numpy as np
 
 from pytriattn.lab.documents import Tokens
 from pytriattn.lab.errors import LabError
-from pytriattn.lab.texts import SourceText, Tokenize
+from pytriattn.lab.writing.source import SourceText, Tokenize
 
 __all__ = ["Insert", "Written", "Writer", "as_tokens"]
 
@@ -115,7 +115,8 @@ class Writer:
             raise LabError(
                 f"what a task tells takes {needed} tokens, more than the {n_tokens} of its text; raise --tokens"
             )
-        true, false, ends = list(head), list(head), []
+        true, false = list(head), list(head)
+        ends: list[int] = []
         waiting = [(n_tokens - age - len(insert.true), insert) for insert, age in zip(inserts, ages, strict=True)]
         sizes = [len(insert.true) for insert in inserts]
         while len(true) < n_tokens or waiting:

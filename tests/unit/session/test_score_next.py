@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import pathlib
-from collections.abc import Callable
-
 import numpy as np
 import pytest
-from conftest import Tokens
 
 from pytriattn import ContextFullError, InvalidTokenError, Llama
-
-Tiny = Callable[[str], pathlib.Path]
+from support.tiny_context import Tiny, Tokens
 
 
 def test_scoring_on_is_what_one_pass_gives(tiny: Tiny, random_tokens: Tokens) -> None:

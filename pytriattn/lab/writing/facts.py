@@ -8,8 +8,8 @@ from itertools import product
 import numpy as np
 
 from pytriattn.lab.documents import Question, Tokens
-from pytriattn.lab.words import ANIMALS, COLOURS, CONTAINERS, PEOPLE, PLACES, THINGS
-from pytriattn.lab.writing import Insert, Writer, as_tokens
+from pytriattn.lab.writing.words import ANIMALS, COLOURS, CONTAINERS, PEOPLE, PLACES, THINGS
+from pytriattn.lab.writing.writer import Insert, Writer, as_tokens
 
 __all__ = ["Fact", "draw_facts", "questions_about", "spread_ages"]
 
