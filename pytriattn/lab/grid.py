@@ -11,7 +11,7 @@ import numpy as np
 from pytriattn.lab.documents import Document, Tokens
 from pytriattn.lab.errors import LabError
 from pytriattn.lab.model_input import begin_tokens, chat_pieces, generate_after, tokens_of
-from pytriattn.lab.results import FLOOR, NOTHING, CellKey, Results
+from pytriattn.lab.results import FLOOR, NOTHING, CellKey, EvalResults
 from pytriattn.lab.rules import PINNED
 from pytriattn.lab.rules.base import Rule
 from pytriattn.lab.settings import HALVES, EvalSettings
@@ -72,7 +72,7 @@ class Job:
         return document.cost
 
 
-def write_documents(llm: Llama, settings: EvalSettings, source: SourceText, results: Results) -> list[Subject]:
+def write_documents(llm: Llama, settings: EvalSettings, source: SourceText, results: EvalResults) -> list[Subject]:
     """Write the documents of a run; the same settings, model and text give the same ones.
 
     What the full cache has to generate for them is taken from the results, or stored there.

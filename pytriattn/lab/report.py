@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pytriattn.lab.results import FLOOR, NOTHING, Results
+from pytriattn.lab.results import FLOOR, NOTHING, EvalResults
 from pytriattn.lab.scoring import (
     FULL,
     Estimate,
@@ -16,6 +16,7 @@ from pytriattn.lab.scoring import (
     difference,
     mean_over_tasks,
     own_metrics,
+    score_groups,
     score_tasks,
 )
 from pytriattn.lab.tasks import TASKS
@@ -27,12 +28,12 @@ UNBUDGETED = (FULL, NOTHING)
 NO_EVICTION = "*"
 
 
-def rules_of(results: Results) -> list[str]:
+def rules_of(results: EvalResults) -> list[str]:
     """Return the rules that there are cells of, in the order of their first cell."""
     return [rule for rule in dict.fromkeys(key.rule for key in results.cells) if rule != FLOOR]
 
 
-def levels_of(results: Results) -> list[tuple[str, int]]:
+def levels_of(results: EvalResults) -> list[tuple[str, int]]:
     """Return the ratios that results were measured at, or else the budgets."""
     ratios = {
         cell.length // key.budget
@@ -46,7 +47,7 @@ def levels_of(results: Results) -> list[tuple[str, int]]:
     return [("budget", budget) for budget in sorted(budgets)]
 
 
-def tables(results: Results, levels: Sequence[tuple[str, int]] | None = None) -> RenderableType:
+def tables(results: EvalResults, levels: Sequence[tuple[str, int]] | None = None) -> RenderableType:
     """Return tables of retained quality and of the tasks' own figures, one of each for every ratio or budget."""
     made = results.made_with
     parts: list[RenderableType] = [
@@ -60,7 +61,7 @@ def tables(results: Results, levels: Sequence[tuple[str, int]] | None = None) ->
         scores = {rule: score_tasks(results, rule, level) for rule in rules_of(results)}
         scores = {rule: found for rule, found in scores.items() if found}
         if scores:
-            parts += [_retained(level, scores), _own(level, scores)]
+            parts += [_retained(level, scores), *_by_group(results, level, list(scores)), _own(level, scores)]
     return Group(*parts)
 
 
@@ -116,6 +117,29 @@ def _format(estimate: Estimate | None, sign: str = "") -> str:
         return "-"
     text = f"{estimate.value:{sign}.2f}"
     return text if estimate.low is None else f"{text} [{estimate.low:{sign}.2f} {estimate.high:{sign}.2f}]"
+
+
+def _by_group(results: EvalResults, level: tuple[str, int], rules: list[str]) -> list[Table]:
+    """Return a table of R by depth and place, if there are questions that have one."""
+    found = {rule: score_groups(results, rule, level) for rule in rules}
+    there = {name for groups in found.values() for name in groups}
+    names = sorted(there, key=lambda name: (TASKS.index(name[0]), _place(name[1])))
+    if not names:
+        return []
+    table = Table(title=f"R by place, {level[0]} {level[1]}", title_justify="left")
+    table.add_column("rule", no_wrap=True)
+    for task, group in names:
+        table.add_column(f"{task}\n{group}", justify="right")
+    for rule, groups in found.items():
+        table.add_row(rule, *(f"{groups[name]:.2f}" if name in groups else "-" for name in names))
+    return [table]
+
+
+def _place(group: str) -> tuple[int, str]:
+    """Return what orders groups: turns of a chat by time, depths by number."""
+    turns = ("prompt", "system", "early", "middle", "late")
+    digits = "".join(character for character in group if character.isdigit())
+    return (turns.index(group) if group in turns else int(digits or 0), group)
 
 
 def _own(level: tuple[str, int], scores: dict[str, dict[str, TaskScore]]) -> Table:

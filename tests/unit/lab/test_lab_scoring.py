@@ -10,7 +10,7 @@ from pytriattn.lab.plots import plot_quality, retained_by_age
 from pytriattn.lab.reading import Answered
 from pytriattn.lab.report import levels_of, tables
 from pytriattn.lab.results import FLOOR, NOTHING, Cell, CellKey
-from pytriattn.lab.scoring import difference, mean_over_tasks, own_metrics, score_tasks
+from pytriattn.lab.scoring import difference, mean_over_tasks, own_metrics, score_groups, score_tasks
 
 MADE = {"model": "m.gguf", "half": "report", "seed": 0, "tokens": 1024}
 RATIO = ("ratio", 4)
@@ -112,6 +112,16 @@ def test_own_figures_are_means_over_questions() -> None:
     results.cells[CellKey("facts", 0, FLOOR, 0)] = Cell([answered("facts", -9.0)] * 2, 0, 1024, 0.0)
     figures = own_metrics(score_tasks(results, "full", RATIO)["facts"])
     assert figures == {"exact": 0.0, "found": 0.5, "top1": 0.75, "divergence": 0.1, "first_mismatch": 3.0}
+
+
+def test_groups_have_figures_of_their_own() -> None:
+    results = EvalResults(dict(MADE))
+    for rule, budget, early, late in (("full", 0, -1.0, -1.0), (FLOOR, 0, -9.0, -11.0), ("mine", 256, -9.0, -1.0)):
+        answers = [
+            Answered("chat", group, 5, logprob, 4, False) for group, logprob in (("early", early), ("late", late))
+        ]
+        results.cells[CellKey("chat", 0, rule, budget)] = Cell(answers, 1, 1024, 0.0)
+    assert score_groups(results, "mine", RATIO) == {("chat", "early"): 0.0, ("chat", "late"): 1.0}
 
 
 def test_ages_are_counted_in_budgets() -> None:
