@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 from pytriattn import TriAttentionStats
 from support.paths import TESTS
 from support.rpc_losses import PHASES
