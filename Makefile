@@ -57,7 +57,7 @@ clean:  ## remove everything that was built
 $(VENV)/tools: pyproject.toml
 	@command -v "$(PYTHON)" >/dev/null || { echo "pytriattn cannot be built here: there is no $(PYTHON); install Python 3.10 or newer, or name one: make demo PYTHON=/path/to/python3" >&2; exit 1; }
 	@"$(PYTHON)" tools/check_machine.py
-	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
 	@$(PIP) --quick --upgrade "pip>=25.1"
 	@$(PIP) --group build
 	@touch $@

@@ -1,7 +1,8 @@
-# What makes the first build short. Nothing here changes what the code computes; what runs for every token or key keeps -O3.
+# What makes the first build short. Nothing here changes what the code computes; what runs for every token and key keeps
+# -O3.
 # - Files of llama.cpp that nothing here calls are not compiled.
 # - Files are compiled several at once (CMake's "unity build"): most of their time goes into headers that they share.
-# - What is called a few times for each token or less is compiled with -O1: graphs of models, loading, chat templates, JSON.
+# - What is called a few times for each token or less is compiled with -O1: graphs of models, loading, chat templates.
 
 set(PYTRIATTN_HOT_LLAMA
     llama-batch.cpp llama-context.cpp llama-grammar.cpp llama-graph.cpp llama-kv-cache.cpp llama-kv-cache-iswa.cpp
@@ -11,18 +12,25 @@ set(PYTRIATTN_UNUSED_LLAMA llama-quant.cpp)
 set(PYTRIATTN_UNUSED_COMMON
     arg.cpp console.cpp debug.cpp download.cpp hf-cache.cpp imatrix-loader.cpp llguidance.cpp preset.cpp subproc.cpp)
 
-set(PYTRIATTN_COLD_OPTIONS "$<$<AND:$<CONFIG:Release>,$<CXX_COMPILER_ID:GNU,Clang,AppleClang>>:-O1>")
+set(release "$<AND:$<CONFIG:Release>,$<CXX_COMPILER_ID:GNU,Clang,AppleClang>>")
+set(PYTRIATTN_COLD_OPTIONS "$<${release}:-O1>")
+set(PYTRIATTN_HOT_OPTIONS "$<${release}:-O3>")
 
 # libllama in two parts. The upstream target keeps the hot files; the rest is an object library that goes into it.
-get_target_property(cold llama SOURCES)
-list(REMOVE_ITEM cold ${PYTRIATTN_HOT_LLAMA} ${PYTRIATTN_UNUSED_LLAMA})
-list(FILTER cold INCLUDE REGEX "\\.cpp$")
-list(TRANSFORM cold REPLACE "^([^/].*)$" "${LLAMA_CPP_DIR}/src/\\1")
+get_target_property(sources llama SOURCES)
+list(REMOVE_ITEM sources ${PYTRIATTN_HOT_LLAMA} ${PYTRIATTN_UNUSED_LLAMA})
+list(FILTER sources INCLUDE REGEX "\\.cpp$")
+set(cold "")
+foreach(source ${sources})
+    get_filename_component(source ${source} ABSOLUTE BASE_DIR ${LLAMA_CPP_DIR}/src)
+    list(APPEND cold ${source})
+endforeach()
 add_library(llama-cold OBJECT ${cold})
 target_include_directories(llama-cold PRIVATE $<TARGET_PROPERTY:llama,INCLUDE_DIRECTORIES>)
+target_compile_definitions(llama-cold PRIVATE $<TARGET_PROPERTY:llama,COMPILE_DEFINITIONS>)
 target_link_libraries(llama-cold PRIVATE ggml)
 target_compile_features(llama-cold PRIVATE cxx_std_17)
-target_compile_options(llama-cold PRIVATE ${PYTRIATTN_COLD_OPTIONS})
+target_compile_options(llama-cold PRIVATE ${PYTRIATTN_COLD_OPTIONS} "$<$<CXX_COMPILER_ID:MSVC>:/utf-8;/bigobj>")
 set_target_properties(llama-cold PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 45)
 # two models with helpers of the same names
 set_source_files_properties(${LLAMA_CPP_DIR}/src/models/glm5-next.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
@@ -47,8 +55,11 @@ set_target_properties(llama-common PROPERTIES
 set_source_files_properties(${LLAMA_CPP_DIR}/common/json.cpp
     TARGET_DIRECTORY llama-common PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 set_source_files_properties(${LLAMA_CPP_DIR}/common/sampling.cpp
-    TARGET_DIRECTORY llama-common PROPERTIES COMPILE_OPTIONS "$<$<AND:$<CONFIG:Release>,$<CXX_COMPILER_ID:GNU,Clang,AppleClang>>:-O3>")
+    TARGET_DIRECTORY llama-common PROPERTIES COMPILE_OPTIONS ${PYTRIATTN_HOT_OPTIONS})
 
 set(cold gguf.cpp ggml-backend-meta.cpp ggml-opt.cpp)
 list(TRANSFORM cold PREPEND ${LLAMA_CPP_DIR}/ggml/src/)
 set_source_files_properties(${cold} TARGET_DIRECTORY ggml-base PROPERTIES COMPILE_OPTIONS ${PYTRIATTN_COLD_OPTIONS})
+
+# CMake 4 lets the files that it writes name what they include by relative paths: ccache then hits in every checkout.
+set_target_properties(llama llama-cold llama-common PROPERTIES UNITY_BUILD_RELOCATABLE ON)

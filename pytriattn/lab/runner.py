@@ -135,6 +135,7 @@ class _Runner:
         self._n_threads = n_threads
         self._progress = progress
         self._references: dict[Subject, Reference] = {}
+        self._given = Given()  # of the rule that is open
         self._n_done = self._n_total = 0
 
     def run(self, source: SourceText) -> None:
@@ -179,7 +180,8 @@ class _Runner:
             options["triattn_stats"] = self._statistics(options)
         if rule.mode == "custom":
             layers = self._stats.layers if rule.needs_stats and self._stats is not None else ()
-            options["chooser"] = chooser_of(rule, Given(settings.seed, {layer.layer: layer for layer in layers}))
+            self._given = Given(settings.seed, {layer.layer: layer for layer in layers})
+            options["chooser"] = chooser_of(rule, self._given)
         return Llama(self._path, **{**options, **rule.settings})
 
     def _statistics(self, options: dict[str, Any]) -> TriAttentionStats:
@@ -193,6 +195,7 @@ class _Runner:
     def _compute(self, llm: Llama, job: Job) -> None:
         self._progress(self._n_done, self._n_total, f"{job.key.rule} {job.key.budget or ''} {job.subject.family.name}")
         document = job.subject.document
+        self._given.memory.clear()
         start = time.monotonic()
         reading = self._read(llm, job)
         self._n_done += job.cost

@@ -157,18 +157,18 @@ def test_sequences_have_budgets_of_their_own(tiny: Tiny, random_tokens: Tokens, 
         else:
             assert found == kept
             np.testing.assert_allclose(together.logits(seq), logits, atol=2e-3)
-        assert together.counters(seq)["cells_used"] == len(kept[0])
+        assert together.counters(seq).cells_used == len(kept[0])
     # clearing one leaves the other alone
     together.clear(0)
     assert together.n_tokens(0) == 0
-    assert together.counters(1)["cells_used"] == len(alone[1][1][0])
+    assert together.counters(1).cells_used == len(alone[1][1][0])
 
 
 def test_unequal_lengths_in_one_unified_cache(tiny: Tiny, random_tokens: Tokens) -> None:
     together = TinyContext(tiny("llama"), budget=96, n_seq_max=3, kv_unified=True).context
     for seq, n in enumerate((400, 50, 130)):
         together.read(seq, random_tokens[:n], 0)
-    assert [together.counters(seq)["cells_used"] for seq in range(3)] == [96, 50, 96]
+    assert [together.counters(seq).cells_used for seq in range(3)] == [96, 50, 96]
     together.step([2, 0, 1], [1, 2, 3])
     assert [together.n_tokens(seq) for seq in range(3)] == [401, 51, 131]
 
@@ -217,10 +217,10 @@ def test_sliding_windows_larger_than_the_budget(
 def test_memory_is_what_the_budget_says(tiny: Tiny) -> None:
     full = TinyContext(tiny("llama"), budget=None, n_ctx=8192).context.counters()
     small = TinyContext(tiny("llama"), budget=512, interval=128, n_ctx=8192).context.counters()
-    assert full["cells_allocated"] == 8192
-    assert full["k_bytes"] == 8192 * 3 * 2 * 32 * 2  # layers, heads, head dimension, bytes
-    assert small["cells_allocated"] == 768
-    assert small["k_bytes"] * 8192 == full["k_bytes"] * 768
+    assert full.cells_allocated == 8192
+    assert full.k_bytes == 8192 * 3 * 2 * 32 * 2  # layers, heads, head dimension, bytes
+    assert small.cells_allocated == 768
+    assert small.k_bytes * 8192 == full.k_bytes * 768
 
 
 def test_a_budget_near_n_ctx_does_not_slow_down_reading(tiny: Tiny) -> None:

@@ -36,10 +36,11 @@ _KNOWN = (
     Rule("one_offset", "per_layer_head for the next token alone", score=one_offset, needs_stats=True),
 )
 RULES: dict[str, Rule] = {rule.name: rule for rule in _KNOWN}
-_PINNABLE = tuple(name for name in RULES if name not in ("full", "published", "inverse"))
-DEFAULT_RULES = (
-    *RULES,
-    *(name + PINNED for name in ("recent", "random_per_head", "value_norm", "vase_dkv", "per_layer_head")),
+DEFAULT_RULES = tuple(
+    name for name in RULES if name not in ("key_norm", "per_head", "no_trig", "no_norm", "one_offset")
+)
+_PINNED_IN_ALL = tuple(
+    name + PINNED for name in ("recent", "random_per_head", "value_norm", "vase_dkv", "per_layer_head")
 )
 QUICK_RULES = ("full", "recent", "random", "random_per_head", "inverse", "value_norm", "per_layer_head")
 
@@ -58,14 +59,14 @@ def register(rule: Rule) -> None:
 
 
 def find_rules(names: Sequence[str]) -> list[Rule]:
-    """Return rules by name, ``all`` standing for every one, with and without the prompt pinned.
+    """Return rules by name. ``all`` stands for every rule, and for the most important ones with the prompt pinned.
 
     Raises:
         LabError: a name is unknown, or none is given.
     """
     wanted: list[str] = []
     for name in names:
-        wanted += [*RULES, *(pinnable + PINNED for pinnable in _PINNABLE)] if name == "all" else [name]
+        wanted += [*RULES, *_PINNED_IN_ALL] if name == "all" else [name]
     if not wanted:
         raise LabError(f"no rule is named; there are {', '.join(RULES)}")
     return [_find(name) for name in dict.fromkeys(wanted)]

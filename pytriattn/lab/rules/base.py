@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,19 @@ import numpy.typing as npt
 from pytriattn.lab.errors import LabError
 from pytriattn.stats.layer_stats import LayerStats
 
-__all__ = ["Chooser", "Given", "Kept", "LayerView", "Rule", "Score", "View", "chooser_of", "keep_best"]
+__all__ = [
+    "Choose",
+    "Chooser",
+    "Given",
+    "Kept",
+    "LayerView",
+    "Rule",
+    "Score",
+    "View",
+    "check_kept",
+    "chooser_of",
+    "keep_best",
+]
 
 Kept = list[npt.NDArray[np.bool_]]
 """For each layer bool [n_head_kv, n_keys]: which keys stay."""
@@ -66,10 +78,12 @@ class Given:
     Attributes:
         seed: of what it draws by chance.
         stats: layer index -> statistics of its queries; empty unless the rule needs them.
+        memory: what a rule notes down from one eviction of a document to the next; empty when a document begins.
     """
 
     seed: int = 0
     stats: Mapping[int, LayerStats] = field(default_factory=dict)
+    memory: dict[Any, Any] = field(default_factory=dict)
 
     def rng(self, view: View, layer: LayerView) -> np.random.Generator:
         """Return a generator that is another one for each eviction and layer."""
@@ -78,6 +92,8 @@ class Given:
 
 Score = Callable[[LayerView, View, Given], npt.NDArray[np.floating]]
 """Scores of a layer's keys, [n_head_kv, n_keys]; the highest are kept. Those of protected keys do not matter."""
+Choose = Callable[[View, Given], Kept]
+"""Chooses the keys of all layers at once, for rules whose heads or layers do not choose alone."""
 Chooser = Callable[[View], Kept]
 
 
@@ -89,7 +105,8 @@ class Rule:
         name: what it is called on the command line and in results.
         summary: one line on what it keeps.
         mode: the engine's mode; None: the full cache, nothing is evicted.
-        score: of a rule with mode ``custom``, which the engine asks at each eviction.
+        score: scores the keys of a layer; a rule with mode ``custom`` has this or `choose`.
+        choose: chooses the keys of all layers.
         needs_stats: whether it scores with statistics of queries.
         is_pinned: whether a document's prompt is never evicted.
         reads_question: whether it must see the question when it reads the text: then the text is read for each question.
@@ -100,6 +117,7 @@ class Rule:
     summary: str
     mode: str | None = "custom"
     score: Score | None = None
+    choose: Choose | None = None
     needs_stats: bool = False
     is_pinned: bool = False
     reads_question: bool = False
@@ -134,18 +152,47 @@ def keep_best(view: View, score: Callable[[LayerView], npt.NDArray[np.floating]]
     return kept
 
 
+def check_kept(view: View, kept: Kept) -> Kept:
+    """Return what a rule keeps.
+
+    Raises:
+        LabError: a head does not keep as many keys as it has to, or loses a protected one.
+    """
+    protected = np.asarray(view.is_protected)
+    if len(kept) != len(view.layers):
+        raise LabError(f"it keeps keys of {len(kept)} layers; give an array for each of the {len(view.layers)}")
+    for layer, marks in zip(view.layers, kept, strict=True):
+        shape = (layer.n_head_kv, len(protected))
+        if np.shape(marks) != shape or np.asarray(marks).dtype != np.bool_:
+            raise LabError(
+                f"it gives {np.asarray(marks).dtype} {list(np.shape(marks))} for layer {layer.layer}; give bool {list(shape)}"
+            )
+        for head, row in enumerate(marks):
+            if row.sum() != view.n_keep or not row[protected].all():
+                raise LabError(
+                    f"head {head} of layer {layer.layer} keeps {row.sum()} keys, of the {protected.sum()} protected ones "
+                    f"{row[protected].sum()}; it must keep {view.n_keep}, all protected ones among them"
+                )
+    return kept
+
+
 def chooser_of(rule: Rule, given: Given) -> Chooser:
     """Return what the engine asks at each eviction.
 
     Raises:
-        LabError: (the chooser) the rule's scores do not fit; it names the rule.
+        LabError: the rule has neither scores nor a choice; or (from the chooser) what it gives does not fit. It names the rule.
     """
-    score = rule.score
-    if score is None:
-        raise LabError(f"the rule {rule.name!r} has mode {rule.mode!r} and no score; give it one, or another mode")
+    score, choose_all = rule.score, rule.choose
+    if (score is None) == (choose_all is None):
+        raise LabError(
+            f"the rule {rule.name!r} with mode {rule.mode!r} needs either a score or a choose function; give it one"
+        )
 
     def choose(view: View) -> Kept:
         try:
+            if choose_all is not None:
+                return check_kept(view, choose_all(view, given))
+            assert score is not None
             return keep_best(view, lambda layer: score(layer, view, given))
         except LabError as error:
             raise LabError(f"the rule {rule.name!r}: {error}") from error

@@ -88,8 +88,30 @@ def test_wrong_scores_are_refused_by_name() -> None:
     broken = Rule("broken", "NaN", score=lambda layer, view, given: np.full((2, 40), np.nan))
     with pytest.raises(LabError, match="rule 'broken'.*not a number"):
         chooser_of(broken, make_given())(view)
-    with pytest.raises(LabError, match="no score"):
-        chooser_of(Rule("none", "no score"), make_given())
+    with pytest.raises(LabError, match="'none' with mode 'custom' needs either a score or a choose"):
+        chooser_of(Rule("none", "nothing"), make_given())
+
+
+def test_a_rule_that_chooses_for_all_layers_is_held_to_the_same() -> None:
+    view = make_view(1, 40, 15)
+    right = chooser_of(RULES["key_norm"], make_given())(view)
+
+    def chosen(*kept: np.ndarray) -> None:
+        chooser_of(Rule("mine", "", choose=lambda view, given: list(kept)), make_given())(view)
+
+    chosen(*right)
+    with pytest.raises(LabError, match="rule 'mine': it keeps keys of 1 layers; give an array for each of the 2"):
+        chosen(right[0])
+    with pytest.raises(LabError, match=r"int64 \[2, 40\] for layer 3; give bool \[2, 40\]"):
+        chosen(right[0], right[1].astype(np.int64))
+    more, lost = right[1].copy(), right[1].copy()
+    more[1, np.flatnonzero(~more[1])[0]] = True
+    with pytest.raises(LabError, match="head 1 of layer 3 keeps 16 keys, of the 12 protected ones 12; it must keep 15"):
+        chosen(right[0], more)
+    lost[0, 0] = False
+    lost[0, np.flatnonzero(~lost[0])[-1]] = True
+    with pytest.raises(LabError, match="head 0 of layer 3 keeps 15 keys, of the 12 protected ones 11"):
+        chosen(right[0], lost)
 
 
 def test_rules_are_found_by_name() -> None:
