@@ -67,7 +67,7 @@ def test_an_interruption_loses_nothing(
     smollm2: Path, tmp_path: Path, read: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "results.json"
-    fake = runner.read_document
+    fake = runner.read_document  # type: ignore[attr-defined]  # not for others, but it is replaced here
     left = 3
 
     def interrupted(*arguments: Any, **options: Any) -> Reading:
