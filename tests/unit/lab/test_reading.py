@@ -64,7 +64,12 @@ def test_a_rule_that_reads_the_question_gets_text_and_question_as_one_prompt(
     prompts = []
     with Llama(tiny("llama"), n_threads=1, n_ctx=1024, **BUDGET) as llm:
         read = llm.read_prompt
-        monkeypatch.setattr(llm, "read_prompt", lambda tokens: (prompts.append(tokens.tolist()), read(tokens)))
+
+        def noted(tokens: Tokens) -> None:
+            prompts.append(tokens.tolist())
+            read(tokens)
+
+        monkeypatch.setattr(llm, "read_prompt", noted)
         answers = read_document(llm, document, reads_question=True).answers
     assert len(answers) == len(prompts) == 3
     for question, prompt in zip(document.questions, prompts, strict=True):
@@ -99,7 +104,12 @@ def test_lists_are_looked_for_in_what_is_generated(
     document = Document(random_tokens[:384], (question, question), None, 0, 384)
     with Llama(tiny("llama"), n_threads=1, n_ctx=1024, **BUDGET) as llm:
         said: list[list[int]] = []
-        monkeypatch.setattr(llm, "detokenize", lambda tokens: (said.append(list(tokens)), "it is ABC")[1])
+
+        def answer_always(tokens: list[int]) -> str:
+            said.append(list(tokens))
+            return "it is ABC"
+
+        monkeypatch.setattr(llm, "detokenize", answer_always)
         answers = read_document(llm, document).answers
     assert [answer.found for answer in answers] == [0.5, 0.5]
     assert answers[0].logprob == pytest.approx(answers[1].logprob, abs=1e-4)

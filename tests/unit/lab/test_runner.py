@@ -30,6 +30,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return rows
 
 
+@pytest.mark.slow
 def test_a_small_run(smollm2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output, picture = tmp_path / "results.json", tmp_path / "plot.svg"
     arguments = [str(smollm2), "--rules", "recent", "--tasks", "copy", "--tokens", "512", "--documents", "1"]
@@ -46,6 +47,7 @@ def test_a_small_run(smollm2: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert results.made_with["model"] == smollm2.name and len(results.made_with["model_sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_computed_again(smollm2: Path, tmp_path: Path, read: list[Any]) -> None:
     output = tmp_path / "results.json"
     steps: list[tuple[int, int, str]] = []
@@ -67,7 +69,7 @@ def test_an_interruption_loses_nothing(
     smollm2: Path, tmp_path: Path, read: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "results.json"
-    fake = runner.read_document
+    fake = runner.read_document  # type: ignore[attr-defined]  # not for others, but it is replaced here
     left = 3
 
     def interrupted(*arguments: Any, **options: Any) -> Reading:
@@ -87,6 +89,7 @@ def test_an_interruption_loses_nothing(
     assert len(read) == len(EvalResults.load(output).cells) == 12
 
 
+@pytest.mark.slow
 def test_results_of_another_run_are_refused(smollm2: Path, gemma3: Path, tmp_path: Path, read: list[Any]) -> None:
     output = tmp_path / "results.json"
     run_eval(smollm2, SETTINGS, output=output)
