@@ -59,8 +59,8 @@ from pytriattn.generation.token_stream import Generation
 from pytriattn.gguf.identity import ModelIdentity
 from pytriattn.lab.errors import LabError
 from pytriattn.lab.plots import plot_quality
-from pytriattn.lab.results import Results as EvalResults
-from pytriattn.lab.rules import register as register_rule
+from pytriattn.lab.results import EvalResults
+from pytriattn.lab.rules import register_rule
 from pytriattn.lab.rules.base import Rule
 from pytriattn.lab.runner import run_eval
 from pytriattn.lab.settings import EvalSettings

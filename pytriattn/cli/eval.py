@@ -16,7 +16,7 @@ from pytriattn.cli.program import EXIT_OK, run
 from pytriattn.cli.sizes import natural, positive
 from pytriattn.lab.plots import plot_quality
 from pytriattn.lab.report import tables
-from pytriattn.lab.results import Results
+from pytriattn.lab.results import EvalResults
 from pytriattn.lab.rules import DEFAULT_RULES, RULES
 from pytriattn.lab.runner import run_eval
 from pytriattn.lab.settings import HALVES, EvalSettings
@@ -84,7 +84,7 @@ def _settings(arguments: argparse.Namespace) -> EvalSettings:
     return replace(base, **given)
 
 
-def _measure(arguments: argparse.Namespace, settings: EvalSettings, output: Path) -> Results:
+def _measure(arguments: argparse.Namespace, settings: EvalSettings, output: Path) -> EvalResults:
     hidden = not sys.stderr.isatty()
     with tqdm(total=0, unit="tok", unit_scale=True, file=sys.stderr, disable=hidden, smoothing=0.05) as bar:
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +45,8 @@ class Document:
     Attributes:
         tokens: int32 [n].
         questions: ascending by `at`.
-        floor: the same text without the information that is asked for, int32 [n]; None: the rule ``recent`` is the floor.
+        floor: the same text with other information than what is asked for, int32 [n]; None: the rule ``recent`` is the floor.
+        nothing: the same text with ordinary text in place of the information, int32 [n]; None: it is not measured what that gives.
         n_prompt: of the tokens, from the start, those that a user would call the prompt; they can be pinned.
         length: tokens that a ratio divides to get the budget.
         keeps_distributions: whether predictions are compared with the full cache's, token by token.
@@ -56,6 +57,7 @@ class Document:
     floor: Tokens | None
     n_prompt: int
     length: int
+    nothing: Tokens | None = None
     keeps_distributions: bool = False
 
     @property
@@ -72,4 +74,4 @@ class Document:
     def only(self, tasks: Sequence[str]) -> Document:
         """Return the document with the questions of these tasks alone."""
         questions = tuple(question for question in self.questions if question.task in tasks)
-        return Document(self.tokens, questions, self.floor, self.n_prompt, self.length, self.keeps_distributions)
+        return replace(self, questions=questions)

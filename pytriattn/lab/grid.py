@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from pytriattn.lab.documents import Document, Tokens
 from pytriattn.lab.errors import LabError
 from pytriattn.lab.model_input import begin_tokens, chat_pieces, generate_after, tokens_of
-from pytriattn.lab.results import FLOOR, CellKey, Results
+from pytriattn.lab.results import FLOOR, NOTHING, CellKey, EvalResults
 from pytriattn.lab.rules import PINNED
 from pytriattn.lab.rules.base import Rule
 from pytriattn.lab.settings import HALVES, EvalSettings
@@ -50,12 +50,18 @@ class Job:
     Attributes:
         key: which cell.
         subject: the document.
-        rule: under which rule; for the floor, the full cache.
+        rule: under which rule; the full cache for the floor.
     """
 
     key: CellKey
     subject: Subject
     rule: Rule
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """What is read in place of the document; None: the document itself."""
+        document = self.subject.document
+        return {FLOOR: document.floor, NOTHING: document.nothing}.get(self.key.rule)
 
     @property
     def cost(self) -> int:
@@ -66,7 +72,7 @@ class Job:
         return document.cost
 
 
-def write_documents(llm: Llama, settings: EvalSettings, source: SourceText, results: Results) -> list[Subject]:
+def write_documents(llm: Llama, settings: EvalSettings, source: SourceText, results: EvalResults) -> list[Subject]:
     """Write the documents of a run; the same settings, model and text give the same ones.
 
     What the full cache has to generate for them is taken from the results, or stored there.
@@ -125,11 +131,11 @@ def jobs_of(subjects: Sequence[Subject], settings: EvalSettings) -> list[Job]:
             for budget in [0] if rule.mode is None else budgets:
                 _check_pinned(rule, subject, budget, settings)
                 jobs.append(Job(CellKey(subject.family.name, subject.index, rule.name, budget), subject, rule))
-        if document.floor is not None:
-            full = replace(rules[0], reads_question=False)
-            jobs.append(Job(CellKey(subject.family.name, subject.index, FLOOR, 0), subject, full))
+        for name, text in ((FLOOR, document.floor), (NOTHING, document.nothing)):
+            if text is not None:
+                jobs.append(Job(CellKey(subject.family.name, subject.index, name, 0), subject, rules[0]))
     order = [rule.name for rule in rules]
-    order.insert(1, FLOOR)
+    order[1:1] = FLOOR, NOTHING
     return sorted(jobs, key=lambda job: (order.index(job.key.rule), -job.key.budget))
 
 

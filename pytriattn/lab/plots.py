@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytriattn.lab.report import levels_of, rules_of
-from pytriattn.lab.results import FLOOR, CellKey, Results
+from pytriattn.lab.report import UNBUDGETED, levels_of, rules_of
+from pytriattn.lab.results import FLOOR, CellKey, EvalResults
 from pytriattn.lab.scoring import FULL, LEAST_GAIN, mean_over_tasks, score_tasks
 from pytriattn.plotting.figures import empty_figure
 from pytriattn.plotting.kept import PlotError
@@ -23,7 +23,7 @@ AGE_EDGES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 1e9)
 """In budgets."""
 
 
-def retained_by_age(results: Results, rule: str) -> list[tuple[float, float]]:
+def retained_by_age(results: EvalResults, rule: str) -> list[tuple[float, float]]:
     """Return (age in budgets, R) over all questions that ask for one place, in classes of age, over all budgets together."""
     sums: dict[int, list[float]] = {}
     for key, cell in results.cells.items():
@@ -43,7 +43,7 @@ def retained_by_age(results: Results, rule: str) -> list[tuple[float, float]]:
     return [(sums[i][2] / sums[i][3], sums[i][0] / sums[i][1]) for i in sorted(sums)]
 
 
-def plot_quality(results: Results) -> Figure:
+def plot_quality(results: EvalResults) -> Figure:
     """Return a figure: the mean of R over tasks against ratio or budget, and R against the age of what is asked for.
 
     Raises:
@@ -67,8 +67,8 @@ def _style(number: int) -> dict[str, str]:
     return {"marker": "os^vD*"[number % 6], "linestyle": ("-", "--", ":")[number // 6 % 3]}
 
 
-def _draw_levels(axes: Axes, results: Results, levels: list[tuple[str, int]]) -> None:
-    for number, rule in enumerate(rule for rule in rules_of(results) if rule != FULL):
+def _draw_levels(axes: Axes, results: EvalResults, levels: list[tuple[str, int]]) -> None:
+    for number, rule in enumerate(rule for rule in rules_of(results) if rule not in UNBUDGETED):
         points = []
         for level in levels:
             estimate = mean_over_tasks(score_tasks(results, rule, level))
@@ -87,8 +87,8 @@ def _draw_levels(axes: Axes, results: Results, levels: list[tuple[str, int]]) ->
     axes.axhline(0.0, color="grey", linewidth=0.8)
 
 
-def _draw_ages(axes: Axes, results: Results) -> None:
-    for number, rule in enumerate(rule for rule in rules_of(results) if rule != FULL):
+def _draw_ages(axes: Axes, results: EvalResults) -> None:
+    for number, rule in enumerate(rule for rule in rules_of(results) if rule not in UNBUDGETED):
         points = retained_by_age(results, rule)
         axes.plot([age for age, _ in points], [r for _, r in points], **_style(number))  # type: ignore[arg-type]
     _log_ticks(axes, AGE_EDGES[1:-1])

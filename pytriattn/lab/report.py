@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pytriattn.lab.results import FLOOR, Results
+from pytriattn.lab.results import FLOOR, NOTHING, EvalResults
 from pytriattn.lab.scoring import (
     FULL,
     Estimate,
@@ -16,6 +16,7 @@ from pytriattn.lab.scoring import (
     difference,
     mean_over_tasks,
     own_metrics,
+    score_groups,
     score_tasks,
 )
 from pytriattn.lab.tasks import TASKS
@@ -23,15 +24,16 @@ from pytriattn.lab.tasks import TASKS
 __all__ = ["levels_of", "rules_of", "tables"]
 
 COMPARED_WITH = "per_layer_head"
+UNBUDGETED = (FULL, NOTHING)
 NO_EVICTION = "*"
 
 
-def rules_of(results: Results) -> list[str]:
+def rules_of(results: EvalResults) -> list[str]:
     """Return the rules that there are cells of, in the order of their first cell."""
     return [rule for rule in dict.fromkeys(key.rule for key in results.cells) if rule != FLOOR]
 
 
-def levels_of(results: Results) -> list[tuple[str, int]]:
+def levels_of(results: EvalResults) -> list[tuple[str, int]]:
     """Return the ratios that results were measured at, or else the budgets."""
     ratios = {
         cell.length // key.budget
@@ -45,13 +47,13 @@ def levels_of(results: Results) -> list[tuple[str, int]]:
     return [("budget", budget) for budget in sorted(budgets)]
 
 
-def tables(results: Results, levels: Sequence[tuple[str, int]] | None = None) -> RenderableType:
+def tables(results: EvalResults, levels: Sequence[tuple[str, int]] | None = None) -> RenderableType:
     """Return tables of retained quality and of the tasks' own figures, one of each for every ratio or budget."""
     made = results.made_with
     parts: list[RenderableType] = [
         Text(
             f"{made['model']}   half: {made['half']}   seed {made['seed']}   {made['tokens']} tokens a document\n"
-            "R: 1 as good as the full cache, 0 as bad as without the information [95 % over documents]; "
+            "R: 1 as good as the full cache, 0 as if the text had said something else [95 % over documents]; "
             f"{NO_EVICTION} nothing was evicted; - the full cache does not know the answers either"
         )
     ]
@@ -59,7 +61,7 @@ def tables(results: Results, levels: Sequence[tuple[str, int]] | None = None) ->
         scores = {rule: score_tasks(results, rule, level) for rule in rules_of(results)}
         scores = {rule: found for rule, found in scores.items() if found}
         if scores:
-            parts += [_retained(level, scores), _own(level, scores)]
+            parts += [_retained(level, scores), *_by_group(results, level, list(scores)), _own(level, scores)]
     return Group(*parts)
 
 
@@ -79,7 +81,7 @@ def _retained(level: tuple[str, int], scores: dict[str, dict[str, TaskScore]]) -
     for rule in order:
         found = scores[rule]
         other = scores.get(COMPARED_WITH)
-        compared = difference(found, other) if other and rule not in (FULL, COMPARED_WITH) else None
+        compared = difference(found, other) if other and rule not in (*UNBUDGETED, COMPARED_WITH) else None
         cells = [_retained_cell(rule, found.get(task)) for task in tasks]
         table.add_row(rule, _mean_cell(found, n_able), _format(compared, sign="+"), *cells)
     counts = [max((found[task].n_questions for found in scores.values() if task in found), default=0) for task in tasks]
@@ -106,7 +108,7 @@ def _value(estimate: Estimate | None) -> float:
 def _retained_cell(rule: str, score: TaskScore | None) -> str:
     if score is None:
         return ""
-    mark = NO_EVICTION if rule != FULL and score.n_evictions == 0 else ""
+    mark = NO_EVICTION if rule not in UNBUDGETED and score.n_evictions == 0 else ""
     return _format(score.estimate()) + mark
 
 
@@ -115,6 +117,29 @@ def _format(estimate: Estimate | None, sign: str = "") -> str:
         return "-"
     text = f"{estimate.value:{sign}.2f}"
     return text if estimate.low is None else f"{text} [{estimate.low:{sign}.2f} {estimate.high:{sign}.2f}]"
+
+
+def _by_group(results: EvalResults, level: tuple[str, int], rules: list[str]) -> list[Table]:
+    """Return a table of R by depth and place, if there are questions that have one."""
+    found = {rule: score_groups(results, rule, level) for rule in rules}
+    there = {name for groups in found.values() for name in groups}
+    names = sorted(there, key=lambda name: (TASKS.index(name[0]), _place(name[1])))
+    if not names:
+        return []
+    table = Table(title=f"R by place, {level[0]} {level[1]}", title_justify="left")
+    table.add_column("rule", no_wrap=True)
+    for task, group in names:
+        table.add_column(f"{task}\n{group}", justify="right")
+    for rule, groups in found.items():
+        table.add_row(rule, *(f"{groups[name]:.2f}" if name in groups else "-" for name in names))
+    return [table]
+
+
+def _place(group: str) -> tuple[int, str]:
+    """Return what orders groups: turns of a chat by time, depths by number."""
+    turns = ("prompt", "system", "early", "middle", "late")
+    digits = "".join(character for character in group if character.isdigit())
+    return (turns.index(group) if group in turns else int(digits or 0), group)
 
 
 def _own(level: tuple[str, int], scores: dict[str, dict[str, TaskScore]]) -> Table:

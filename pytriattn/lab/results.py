@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,14 @@ from pytriattn._util.atomic_file import write_atomically
 from pytriattn.lab.errors import LabError
 from pytriattn.lab.reading import Answered
 
-__all__ = ["FLOOR", "Cell", "CellKey", "Results"]
+__all__ = ["FLOOR", "NOTHING", "Cell", "CellKey", "EvalResults"]
 
 FORMAT = "pytriattn-eval"
 VERSION = 1
 FLOOR = "floor"
-"""In place of a rule: the full cache has read the text without the information."""
+"""In place of a rule: the full cache has read the text with other information."""
+NOTHING = "nothing"
+"""In place of a rule: the full cache has read the text with nothing in place of the information."""
 
 
 @dataclass(frozen=True, order=True)
@@ -27,7 +28,7 @@ class CellKey:
     Attributes:
         family: kind of document.
         document: its number.
-        rule: name, or `FLOOR`.
+        rule: name, or `FLOOR` or `NOTHING`.
         budget: keys kept; 0: all.
     """
 
@@ -65,7 +66,7 @@ class Cell:
 
 
 @dataclass
-class Results:
+class EvalResults:
     """All cells of a run.
 
     Attributes:
@@ -81,15 +82,15 @@ class Results:
     path: Path | None = None
 
     @staticmethod
-    def open(path: str | Path | None, made_with: dict[str, Any]) -> Results:
+    def open(path: str | Path | None, made_with: dict[str, Any]) -> EvalResults:
         """Return the results in a file, to be added to; a new one if there is no file.
 
         Raises:
             LabError: it is no results file, damaged, or of another model, version or setting.
         """
         if path is None or not Path(path).expanduser().exists():
-            return Results(made_with, path=None if path is None else Path(path).expanduser())
-        found = Results.load(path)
+            return EvalResults(made_with, path=None if path is None else Path(path).expanduser())
+        found = EvalResults.load(path)
         names = sorted(set(made_with) | set(found.made_with))
         different = [name for name in names if made_with.get(name) != found.made_with.get(name)]
         if different:
@@ -100,7 +101,7 @@ class Results:
         return found
 
     @staticmethod
-    def load(path: str | Path) -> Results:
+    def load(path: str | Path) -> EvalResults:
         """Read a results file.
 
         Raises:
@@ -125,7 +126,7 @@ class Results:
                 CellKey.parse(name): Cell(**{**cell, "answers": [Answered(**answer) for answer in cell["answers"]]})
                 for name, cell in data["cells"].items()
             }
-            return Results(data["made_with"], cells, data["generated"], file)
+            return EvalResults(data["made_with"], cells, data["generated"], file)
         except (KeyError, TypeError, ValueError) as error:
             raise LabError(f"the results '{path}' are damaged ({error}); {remedy}") from error
 
@@ -156,8 +157,3 @@ class Results:
             "generated": self.generated,
             "cells": {str(key): asdict(self.cells[key]) for key in sorted(self.cells)},
         }
-
-    def select(self, families: Iterable[str]) -> Results:
-        """Return the cells of some kinds of documents."""
-        names = set(families)
-        return Results(self.made_with, {key: cell for key, cell in self.cells.items() if key.family in names})

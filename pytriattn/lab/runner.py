@@ -15,7 +15,7 @@ from pytriattn._native import core
 from pytriattn.gguf.identity import check_model_file, model_identity
 from pytriattn.lab.grid import FULL, Job, Subject, check_fits, jobs_of, write_documents
 from pytriattn.lab.reading import Reading, Reference, read_document
-from pytriattn.lab.results import FLOOR, Cell, Results
+from pytriattn.lab.results import Cell, EvalResults
 from pytriattn.lab.rules.base import Given, Rule, chooser_of
 from pytriattn.lab.settings import EvalSettings
 from pytriattn.lab.writing.source import SourceText
@@ -25,7 +25,7 @@ from pytriattn.stats.model_stats import TriAttentionStats
 
 __all__ = ["Progress", "run_eval"]
 
-TASKS_VERSION = 1
+TASKS_VERSION = 2
 """Goes up with every change of a task or a rule that changes figures."""
 _ROOM = 1024  # tokens of a context beyond a document: a second turn, questions, generated answers
 
@@ -43,7 +43,7 @@ def run_eval(
     again: Sequence[str] = (),
     n_threads: int | None = None,
     progress: Progress | None = None,
-) -> Results:
+) -> EvalResults:
     """Measure what rules for keeping keys lose.
 
     What the file `output` holds already is not computed again; each cell is stored there as soon as it has been computed, so that
@@ -71,7 +71,7 @@ def run_eval(
     path = check_model_file(model_path)
     if triattn_stats is not None and not isinstance(triattn_stats, TriAttentionStats):
         triattn_stats = TriAttentionStats.load(triattn_stats)
-    results = Results.open(
+    results = EvalResults.open(
         output if output is None else Path(output), _made_with(path, settings, source, triattn_stats)
     )
     for key in [key for key in results.cells if key.rule in again]:
@@ -123,7 +123,7 @@ class _Runner:
         self,
         path: Path,
         settings: EvalSettings,
-        results: Results,
+        results: EvalResults,
         stats: TriAttentionStats | None,
         n_threads: int | None,
         progress: Progress,
@@ -210,7 +210,7 @@ class _Runner:
         return read_document(
             llm,
             document,
-            tokens=document.floor if job.key.rule == FLOOR else None,
+            tokens=job.tokens,
             is_pinned=job.rule.is_pinned,
             reads_question=job.rule.reads_question,
             reference=self._references.get(job.subject),

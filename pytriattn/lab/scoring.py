@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from pytriattn.lab.reading import Answered
-from pytriattn.lab.results import FLOOR, Cell, CellKey, Results
+from pytriattn.lab.results import FLOOR, Cell, CellKey, EvalResults
 
-__all__ = ["LEAST_GAIN", "Estimate", "TaskScore", "difference", "mean_over_tasks", "own_metrics", "score_tasks"]
+__all__ = [
+    "LEAST_GAIN",
+    "Estimate",
+    "TaskScore",
+    "difference",
+    "mean_over_tasks",
+    "own_metrics",
+    "score_groups",
+    "score_tasks",
+]
 
 LEAST_GAIN = 1.0
 """Nats by which the full cache must know an answer better than the floor for its question to count."""
@@ -80,37 +89,49 @@ def _with_interval(value: float, resampled: Floats) -> Estimate:
     return Estimate(value, float(low), float(high))
 
 
-def _answers_of(cell: Cell | None, task: str) -> list[Answered]:
-    return [] if cell is None else [answer for answer in cell.answers if answer.task == task]
-
-
-def score_tasks(results: Results, rule: str, ratio_or_budget: tuple[str, int]) -> dict[str, TaskScore]:
-    """Return what a rule retains in each task at a ratio or a budget, over the documents that all its cells are there of.
-
-    Args:
-        results: of a run.
-        rule: its name.
-        ratio_or_budget: ``("ratio", 4)`` or ``("budget", 512)``.
-    """
-    found: dict[str, list[tuple[float, float, int, int, list[Answered]]]] = {}
+def _compared(
+    results: EvalResults, rule: str, level: tuple[str, int]
+) -> Iterator[tuple[str, Cell, list[tuple[Answered, Answered, Answered]]]]:
+    """Yield task, cell, and for each question how the rule, the full cache and the floor answered it."""
     for key, cell in sorted(results.cells.items(), key=lambda item: item[0]):
-        if key.rule != rule or (rule != FULL and not _is_at(key, cell, ratio_or_budget)):
+        if key.rule != rule or (key.budget and not _is_at(key, cell, level)):
             continue
         full = results.cells.get(CellKey(key.family, key.document, FULL, 0))
         floor = results.cells.get(CellKey(key.family, key.document, FLOOR, 0))
         if floor is None:
-            budget = key.budget or _budget_at(cell, ratio_or_budget)
+            budget = key.budget or _budget_at(cell, level)
             floor = results.cells.get(CellKey(key.family, key.document, FLOOR_RULE, budget))
         if full is None or floor is None:
             continue
         for task in dict.fromkeys(answer.task for answer in cell.answers):
             mine, best, worst = (_answers_of(c, task) for c in (cell, full, floor))
-            if not len(mine) == len(best) == len(worst):
-                continue
-            counts = [b.logprob - w.logprob > LEAST_GAIN for b, w in zip(best, worst, strict=True)]
-            gains = sum(m.logprob - w.logprob for m, w, c in zip(mine, worst, counts, strict=True) if c)
-            known = sum(b.logprob - w.logprob for b, w, c in zip(best, worst, counts, strict=True) if c)
-            found.setdefault(task, []).append((gains, known, sum(counts), cell.n_evictions, mine))
+            if len(mine) == len(best) == len(worst):
+                yield task, cell, list(zip(mine, best, worst, strict=True))
+
+
+def _answers_of(cell: Cell, task: str) -> list[Answered]:
+    return [answer for answer in cell.answers if answer.task == task]
+
+
+def _sums(answers: Iterable[tuple[Answered, Answered, Answered]]) -> tuple[float, float, int]:
+    """Return the sums of rule - floor and full - floor over the questions that count, and how many these are."""
+    pairs = [(mine.logprob - worst.logprob, best.logprob - worst.logprob) for mine, best, worst in answers]
+    counting = [(gain, known) for gain, known in pairs if known > LEAST_GAIN]
+    return sum(gain for gain, _ in counting), sum(known for _, known in counting), len(counting)
+
+
+def score_tasks(results: EvalResults, rule: str, level: tuple[str, int]) -> dict[str, TaskScore]:
+    """Return what a rule retains in each task, over the documents that have been read under it.
+
+    Args:
+        results: of a run.
+        rule: its name.
+        level: ``("ratio", 4)`` or ``("budget", 512)``.
+    """
+    found: dict[str, list[tuple[float, float, int, int, list[Answered]]]] = {}
+    for task, cell, answers in _compared(results, rule, level):
+        row = (*_sums(answers), cell.n_evictions, [mine for mine, *_ in answers])
+        found.setdefault(task, []).append(row)
     return {
         task: TaskScore(
             np.array([row[0] for row in rows]),
@@ -123,13 +144,24 @@ def score_tasks(results: Results, rule: str, ratio_or_budget: tuple[str, int]) -
     }
 
 
-def _budget_at(cell: Cell, ratio_or_budget: tuple[str, int]) -> int:
-    kind, value = ratio_or_budget
+def score_groups(results: EvalResults, rule: str, level: tuple[str, int]) -> dict[tuple[str, str], float]:
+    """Return R for each (task, group) of questions that have a group, such as a depth or a place in a chat."""
+    found: dict[tuple[str, str], list[tuple[Answered, Answered, Answered]]] = {}
+    for task, _, answers in _compared(results, rule, level):
+        for row in answers:
+            if row[0].group:
+                found.setdefault((task, row[0].group), []).append(row)
+    sums = {name: _sums(answers) for name, answers in found.items()}
+    return {name: gain / known for name, (gain, known, n) in sums.items() if n > 0}
+
+
+def _budget_at(cell: Cell, level: tuple[str, int]) -> int:
+    kind, value = level
     return value if kind == "budget" else cell.length // value
 
 
-def _is_at(key: CellKey, cell: Cell, ratio_or_budget: tuple[str, int]) -> bool:
-    return key.budget == _budget_at(cell, ratio_or_budget)
+def _is_at(key: CellKey, cell: Cell, level: tuple[str, int]) -> bool:
+    return key.budget == _budget_at(cell, level)
 
 
 def mean_over_tasks(scores: dict[str, TaskScore], seed: int = 0) -> Estimate | None:

@@ -13,7 +13,7 @@ from pytriattn.lab.rules.published_score import inverse, no_norm, no_trig, one_o
 from pytriattn.lab.rules.random_per_head import random_per_head
 from pytriattn.lab.rules.vase_dkv import vase_dkv
 
-__all__ = ["DEFAULT_RULES", "QUICK_RULES", "RULES", "find_rules", "register"]
+__all__ = ["DEFAULT_RULES", "QUICK_RULES", "RULES", "find_rules", "register_rule"]
 
 PINNED = "+pinned"
 _KNOWN = (
@@ -45,7 +45,7 @@ _PINNED_IN_ALL = tuple(
 QUICK_RULES = ("full", "recent", "random", "random_per_head", "inverse", "value_norm", "per_layer_head")
 
 
-def register(rule: Rule) -> None:
+def register_rule(rule: Rule) -> None:
     """Make a rule known by its name, in this process.
 
     Raises:

@@ -19,14 +19,15 @@ def facts(given: TaskInput) -> Document:
     writer, n = given.writer, given.n_tokens
     found = draw_facts(writer, _NUMBERS[given.index % len(_NUMBERS)] + _IN_PROMPT)
     begin = writer.bos + writer.tokenize("Remember this.")
-    heads = [begin, list(begin)]
+    heads = [begin, list(begin), list(begin)]
     for fact in found[:_IN_PROMPT]:
         heads[0] += fact.insert.true
         heads[1] += fact.insert.false
+        heads[2] += writer.prose(len(fact.insert.true))
     n_head = len(heads[0])
     stated = found[_IN_PROMPT:]
     text = writer.weave([f.insert for f in stated], spread_ages(len(stated), n, room=n_head + 96), n, heads[0])
-    text.false[:n_head] = heads[1]
+    text.false[:n_head], text.nothing[:n_head] = heads[1], heads[2]
     turn = as_tokens(writer.tokenize("\nUser: Thank you. Now something else.") + writer.prose(_LATER))[:_LATER]
     later = n + len(turn)
     ends = [n_head] * _IN_PROMPT + text.ends
@@ -34,5 +35,5 @@ def facts(given: TaskInput) -> Document:
     questions = questions_about(found, ends, "facts", n, groups) + questions_about(
         found, ends, "facts-later", later, groups
     )
-    tokens, floor = as_tokens([*text.true, *turn]), as_tokens([*text.false, *turn])
-    return Document(tokens, tuple(questions), floor, n_head, n)
+    tokens, floor, nothing = (as_tokens([*tokens, *turn]) for tokens in (text.true, text.false, text.nothing))
+    return Document(tokens, tuple(questions), floor, n_head, n, nothing)

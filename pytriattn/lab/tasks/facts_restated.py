@@ -23,4 +23,5 @@ def facts_restated(given: TaskInput) -> Document:
     ages = [n // 2 + age for age in spread_ages(_N_FACTS, n // 2)] + spread_ages(_N_FACTS, n // 2)
     text = writer.weave(first + second, ages, n, writer.bos)
     ends = [text.ends[_N_FACTS + list(order).index(i)] for i in range(_N_FACTS)]
-    return Document(text.true, tuple(questions_about(found, ends, "facts-restated", n)), text.false, 0, n)
+    questions = tuple(questions_about(found, ends, "facts-restated", n))
+    return Document(text.true, questions, text.false, 0, n, text.nothing)

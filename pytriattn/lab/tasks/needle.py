@@ -31,4 +31,4 @@ def needle(given: TaskInput) -> Document:
         questions.append(
             Question("needle", n, as_tokens(writer.tokenize(prompt)), answer, f"depth {_DEPTHS[i]} %", age)
         )
-    return Document(written.true, tuple(questions), written.false, 0, n)
+    return Document(written.true, tuple(questions), written.false, 0, n, written.nothing)

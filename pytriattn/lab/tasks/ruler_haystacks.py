@@ -56,7 +56,7 @@ def _document(given: TaskInput, task: str, needles: list[tuple[str, Insert, str]
         prompt = as_tokens(writer.tokenize(_QUESTION.format(key)))
         answer = as_tokens(writer.tokenize(f" {value}"))
         questions.append(Question(task, n, prompt, answer, "", n - written.ends[i]))
-    return Document(written.true, tuple(questions), written.false, len(head), n)
+    return Document(written.true, tuple(questions), written.false, len(head), n, written.nothing)
 
 
 def niah_single_1(given: TaskInput) -> Document:

@@ -52,7 +52,8 @@ def variable_tracking(given: TaskInput) -> Document:
         f"\nQuestion: Which variables have the value {values[0]}?\n"
         f"Answer: The {len(chains[0])} variables with the value {values[0]} are:"
     )
-    return Document(written.true, (_list_question("ruler-vt", given, prompt, chains[0]),), written.false, len(head), n)
+    question = _list_question("ruler-vt", given, prompt, chains[0])
+    return Document(written.true, (question,), written.false, len(head), n, written.nothing)
 
 
 def _counted_words(

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 from pytriattn.lab.documents import Question, Tokens
-from pytriattn.lab.writing.words import ANIMALS, COLOURS, CONTAINERS, PEOPLE, PLACES, THINGS
+from pytriattn.lab.writing.words import COLOURS, PEOPLE, PLACES, THINGS, WORDS
 from pytriattn.lab.writing.writer import Insert, Writer, as_tokens
 
 __all__ = ["Fact", "draw_facts", "questions_about", "spread_ages"]
@@ -25,6 +25,7 @@ class _Kind:
 
 
 _NUMBERS = tuple(str(n) for n in range(1013, 9999, 7))
+# Values are hard to guess: a rule that has lost a fact must not score by knowing what such facts are like.
 _KINDS = (
     _Kind(
         tuple(f"{colour} {thing}" for colour, thing in product(COLOURS, THINGS)),
@@ -32,14 +33,13 @@ _KINDS = (
         "What is the code of the {0}?",
         _NUMBERS,
     ),
-    _Kind(tuple(PEOPLE), "The favourite animal of {0} is the", "What is the favourite animal of {0}?", tuple(ANIMALS)),
-    _Kind(tuple(PLACES), "The number of houses in {0} is", "How many houses are there in {0}?", _NUMBERS),
-    _Kind(tuple(PEOPLE), "{0} hides the letter in the", "Where does {0} hide the letter?", tuple(CONTAINERS)),
+    _Kind(PEOPLE, "The password of {0} is", "What is the password of {0}?", WORDS),
+    _Kind(PLACES, "The number of houses in {0} is", "How many houses are there in {0}?", _NUMBERS),
     _Kind(
         tuple(f"ship from {place}" for place in PLACES),
-        "The flag of the {0} is",
-        "What colour is the flag of the {0}?",
-        tuple(COLOURS),
+        "The name of the {0} is",
+        "What is the name of the {0}?",
+        tuple(word.capitalize() for word in WORDS),
     ),
 )
 

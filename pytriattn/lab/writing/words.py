@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ANIMALS", "COLOURS", "CONTAINERS", "NODES", "NOISE", "PEOPLE", "PLACES", "THINGS", "WORDS"]
+__all__ = ["COLOURS", "NODES", "NOISE", "PEOPLE", "PLACES", "THINGS", "WORDS"]
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -22,8 +22,6 @@ PEOPLE = _split(
     "Anna Bruno Clara David Elena Felix Greta Henry Ida Jonas Karin Louis Maria Nina Oscar Paula Robert Sarah Thomas "
     "Vera Walter Emma Peter Laura"
 )
-ANIMALS = _split("horse tiger eagle rabbit dolphin wolf camel otter swan lizard spider monkey turtle goat owl bear")
-CONTAINERS = _split("drawer basket bucket kettle suitcase bottle box jar pocket vase barrel envelope cupboard bag")
 WORDS = _split(
     "apple river stone window paper silver forest market bridge candle winter summer engine mirror pencil ticket "
     "island valley carpet hammer button ladder needle pillow rocket saddle temple tunnel violin wallet anchor basket "

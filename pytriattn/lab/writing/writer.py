@@ -36,10 +36,18 @@ class Insert:
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """A text, its variant that tells something else, and where each insert ends in both: int [n]."""
+    """A text, its variants, and where each insert ends in all of them.
+
+    Attributes:
+        true: int32 [n].
+        false: the inserts say something else.
+        nothing: there is ordinary text in place of the inserts.
+        ends: a token index for each insert.
+    """
 
     true: Tokens
     false: Tokens
+    nothing: Tokens
     ends: list[int]
 
 
@@ -115,7 +123,7 @@ class Writer:
             raise LabError(
                 f"what a task tells takes {needed} tokens, more than the {n_tokens} of its text; raise --tokens"
             )
-        true, false = list(head), list(head)
+        true, false, nothing = list(head), list(head), list(head)
         ends: list[int] = []
         waiting = [(n_tokens - age - len(insert.true), insert) for insert, age in zip(inserts, ages, strict=True)]
         sizes = [len(insert.true) for insert in inserts]
@@ -128,16 +136,17 @@ class Writer:
                 insert = waiting.pop(0)[1]
                 true += insert.true
                 false += insert.false
+                nothing += self.prose(len(insert.true))
                 ends.append(len(true))
             if len(true) < n_tokens or waiting:
                 sentence = next(filler)[:_LEAST_FILLER]
-                true += sentence
-                false += sentence
+                for text in (true, false, nothing):
+                    text.extend(sentence)
         surplus = len(true) - n_tokens
         cut = slice(len(head), len(head) + surplus)
         first = ends[0] - sizes[0] if ends else len(true)
         if surplus > first - len(head):
             raise LabError(f"what a task tells does not fit its text of {n_tokens} tokens; raise --tokens")
-        del true[cut]
-        del false[cut]
-        return Written(as_tokens(true), as_tokens(false), [end - surplus for end in ends])
+        for text in (true, false, nothing):
+            del text[cut]
+        return Written(as_tokens(true), as_tokens(false), as_tokens(nothing), [end - surplus for end in ends])

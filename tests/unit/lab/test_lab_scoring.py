@@ -9,8 +9,8 @@ from pytriattn import EvalResults
 from pytriattn.lab.plots import plot_quality, retained_by_age
 from pytriattn.lab.reading import Answered
 from pytriattn.lab.report import levels_of, tables
-from pytriattn.lab.results import FLOOR, Cell, CellKey
-from pytriattn.lab.scoring import difference, mean_over_tasks, own_metrics, score_tasks
+from pytriattn.lab.results import FLOOR, NOTHING, Cell, CellKey
+from pytriattn.lab.scoring import difference, mean_over_tasks, own_metrics, score_groups, score_tasks
 
 MADE = {"model": "m.gguf", "half": "report", "seed": 0, "tokens": 1024}
 RATIO = ("ratio", 4)
@@ -49,6 +49,10 @@ def test_retained_quality_is_a_ratio_of_sums_over_what_the_full_cache_knows() ->
     assert mine.retained == pytest.approx(14 / 22)
     assert score_tasks(results, "full", RATIO)["facts"].retained == pytest.approx(1.0)
     assert score_tasks(results, "recent", RATIO)["facts"].retained == pytest.approx(6 / 22)
+    for i, logprobs in enumerate(([-8.0, -1.0], [-10.0, -5.0])):
+        answers = [answered("facts", value) for value in logprobs]
+        results.cells[CellKey("facts", i, NOTHING, 0)] = Cell(answers, 0, 1024, 0.0)
+    assert score_tasks(results, NOTHING, RATIO)["facts"].retained == pytest.approx(2.5 / 22)
     assert score_tasks(results, "mine", ("budget", 256))["facts"].retained == pytest.approx(14 / 22)
     assert score_tasks(results, "mine", ("ratio", 2)) == {}
 
@@ -108,6 +112,16 @@ def test_own_figures_are_means_over_questions() -> None:
     results.cells[CellKey("facts", 0, FLOOR, 0)] = Cell([answered("facts", -9.0)] * 2, 0, 1024, 0.0)
     figures = own_metrics(score_tasks(results, "full", RATIO)["facts"])
     assert figures == {"exact": 0.0, "found": 0.5, "top1": 0.75, "divergence": 0.1, "first_mismatch": 3.0}
+
+
+def test_groups_have_figures_of_their_own() -> None:
+    results = EvalResults(dict(MADE))
+    for rule, budget, early, late in (("full", 0, -1.0, -1.0), (FLOOR, 0, -9.0, -11.0), ("mine", 256, -9.0, -1.0)):
+        answers = [
+            Answered("chat", group, 5, logprob, 4, False) for group, logprob in (("early", early), ("late", late))
+        ]
+        results.cells[CellKey("chat", 0, rule, budget)] = Cell(answers, 1, 1024, 0.0)
+    assert score_groups(results, "mine", RATIO) == {("chat", "early"): 0.0, ("chat", "late"): 1.0}
 
 
 def test_ages_are_counted_in_budgets() -> None:

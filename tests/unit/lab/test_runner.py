@@ -52,17 +52,17 @@ def test_what_is_there_is_not_computed_again(smollm2: Path, tmp_path: Path, read
     output = tmp_path / "results.json"
     steps: list[tuple[int, int, str]] = []
     first = run_eval(smollm2, SETTINGS, output=output, progress=lambda *step: steps.append(step))
-    assert len(read) == len(first.cells) == 2 * 4
+    assert len(read) == len(first.cells) == 2 * 4 + 1
     assert steps[-1][0] == steps[-1][1] > 0 and [done for done, *_ in steps] == sorted(done for done, *_ in steps)
     run_eval(smollm2, SETTINGS, output=output)
-    assert len(read) == 8
+    assert len(read) == 9
     more = EvalSettings(
         rules=("recent", "random", "recent+pinned"), tasks=("facts",), tokens=512, ratios=(4,), documents=2
     )
     run_eval(smollm2, more, output=output)
-    assert len(read) == 8 + 1 + 5
+    assert len(read) == 9 + 1 + 6
     run_eval(smollm2, SETTINGS, output=output, again=("random",))
-    assert len(read) == 14 + 2
+    assert len(read) == 16 + 2
 
 
 def test_an_interruption_loses_nothing(
@@ -86,7 +86,7 @@ def test_an_interruption_loses_nothing(
     assert len(EvalResults.load(output).cells) == 3
     monkeypatch.setattr(runner, "read_document", fake)
     assert main(arguments) == 0
-    assert len(read) == len(EvalResults.load(output).cells) == 12
+    assert len(read) == len(EvalResults.load(output).cells) == 14
 
 
 @pytest.mark.slow
@@ -139,6 +139,6 @@ def test_bad_input_is_one_line(smollm2: Path, tmp_path: Path, capsys: pytest.Cap
 def test_rules_are_opened_as_they_ask(smollm2: Path, read: list[Any]) -> None:
     settings = EvalSettings(rules=("recent+pinned",), tasks=("facts",), tokens=512, ratios=(4,), documents=1)
     run_eval(smollm2, settings)
-    assert [row[0] for row in read] == [None, None, 128]
-    assert [row[1]["is_pinned"] for row in read] == [False, False, True]
-    assert [row[1]["tokens"] is None for row in read] == [True, False, True]
+    assert [row[0] for row in read] == [None, None, None, 128]
+    assert [row[1]["is_pinned"] for row in read] == [False, False, False, True]
+    assert [row[1]["tokens"] is None for row in read] == [True, False, False, True]

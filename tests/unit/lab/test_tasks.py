@@ -12,7 +12,7 @@ from pytriattn import EvalResults, EvalSettings, LabError, Llama
 from pytriattn.lab import grid
 from pytriattn.lab.documents import Tokens
 from pytriattn.lab.grid import Subject, check_fits, jobs_of, write_documents
-from pytriattn.lab.results import FLOOR
+from pytriattn.lab.results import FLOOR, NOTHING
 from pytriattn.lab.settings import QUICK
 from pytriattn.lab.tasks import FAMILIES, TASKS, families_of
 from pytriattn.lab.writing.source import SourceText
@@ -60,6 +60,7 @@ def test_documents_are_as_long_as_asked_for_and_questions_lie_in_them(write) -> 
         else:
             assert len(document.floor) == len(document.tokens)
             assert (document.floor != document.tokens).any()
+            assert document.nothing is None or len(document.nothing) == len(document.tokens)
             assert document.n_prompt < N // 4
 
 
@@ -83,6 +84,8 @@ def test_what_is_asked_for_stands_in_the_text_and_not_in_the_floor(write, llm: L
             answer = llm.detokenize(question.answer)
             assert answer in llm.detokenize(document.tokens[place]), (subject.family.name, answer)
             assert answer not in llm.detokenize(document.floor[place]), (subject.family.name, answer)
+            if document.nothing is not None:
+                assert answer not in llm.detokenize(document.nothing[place]), (subject.family.name, answer)
 
 
 def test_ages_go_from_a_tenth_of_a_small_budget_to_nearly_the_whole_text(write) -> None:  # type: ignore[no-untyped-def]
@@ -172,6 +175,7 @@ def test_the_grid_has_every_cell_once_and_the_full_cache_first(write) -> None:  
     assert len(set(keys)) == len(keys)
     assert [key.rule for key in keys[:3]] == ["full"] * 3
     assert {key.family for key in keys if key.rule == FLOOR} == {"facts", "copy"}
+    assert {key.family for key in keys if key.rule == NOTHING} == {"facts"}
     # perplexity's floor is the rule recent, and there is no prompt to pin in a copy
     assert {key.family for key in keys if key.rule == "recent"} == {"facts", "copy", "perplexity"}
     assert {key.family for key in keys if key.rule == "recent+pinned"} == {"facts"}
