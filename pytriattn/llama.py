@@ -22,7 +22,7 @@ from pytriattn.generation.sampling import SamplingParams
 from pytriattn.generation.token_stream import Generation, token_limit
 from pytriattn.gguf.hub import download
 from pytriattn.options.cache import CacheOptions, cache_type, flash_attention
-from pytriattn.options.eviction import EvictionSettings
+from pytriattn.options.eviction import Chooser, EvictionSettings
 from pytriattn.options.rope import RopeSettings
 from pytriattn.session.adapters import LoraScales
 from pytriattn.session.opening import DeviceOptions, open_model
@@ -43,7 +43,10 @@ class Llama(Session):
             short text that ships with the package, and the result is kept in the user's cache folder.
         budget: keys kept per layer and KV head. None: the full cache of ``n_ctx`` tokens.
         mode: what keeps its own set of keys: ``per_layer_head``, ``per_head``, ``per_layer`` or ``global``; or, to compare with,
-            ``recent`` (the newest keys) and ``random``.
+            ``recent`` (the newest keys) and ``random``; or ``custom``, to try a rule of your own.
+        chooser: with ``mode="custom"``, called at each eviction with a view of the cache: ``position``, ``n_keep``, ``positions``,
+            ``is_protected`` and ``layers``, of which each has ``keys()``, ``values()`` and ``origins()`` as arrays. It returns for
+            each layer which keys stay: bool [n_head_kv, n_keys] with ``n_keep`` of them in each row, all protected ones included.
         interval: tokens between evictions.
         window: the newest keys, never evicted. Counts towards the budget, as do the next two.
         n_sink: the first keys, never evicted.
@@ -105,6 +108,7 @@ class Llama(Session):
         triattn_stats: str | os.PathLike[str] | TriAttentionStats | None = None,
         budget: int | None = None,
         mode: str = "per_layer_head",
+        chooser: Chooser | None = None,
         interval: int = 128,
         window: int = 64,
         n_sink: int = 4,
@@ -148,7 +152,7 @@ class Llama(Session):
         eviction = None
         if budget is not None:
             eviction = EvictionSettings(
-                budget, mode, interval, window, n_sink, (seed or 0) & 0xFFFFFFFF, scale_budget_by_attention
+                budget, mode, interval, window, n_sink, (seed or 0) & 0xFFFFFFFF, scale_budget_by_attention, chooser
             )
         options = CacheOptions(
             n_ctx=n_ctx,

@@ -1,21 +1,20 @@
-"""The bytes of a context's caches, before there is one: the same sums as in llama.cpp and in our engine."""
+"""The bytes of a context's caches, before there is one: cells as the engine counts them, times rows as ggml stores them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+from pytriattn._native import core
 from pytriattn.errors import ContextError
 from pytriattn.gguf.types import row_bytes
 from pytriattn.model_info.layers import LayerInfo, LayerKind
 from pytriattn.options.cache import QUANTISED_TYPES, CacheOptions
+from pytriattn.options.eviction import EvictionSettings
 
-__all__ = ["CachedModel", "Cells", "KVBytes", "cells_of", "kv_bytes"]
+__all__ = ["CachedModel", "KVBytes", "kv_bytes"]
 
-PADDING = 256
-"""llama.cpp rounds cells up to this."""
-LARGEST_CACHE = (1 << 31) - 1
 STATE_BYTES = 4
 """Recurrent states are float32, whatever the types of K and V."""
 
@@ -72,54 +71,6 @@ class KVBytes:
         return self.full + self.sliding + self.recurrent
 
 
-@dataclass(frozen=True)
-class Cells:
-    """How many positions a sequence has room for.
-
-    Attributes:
-        full: in layers with full attention.
-        sliding: in sliding-window layers.
-    """
-
-    full: int
-    sliding: int
-
-
-def cells_of(options: CacheOptions, n_ctx: int, window: int) -> Cells:
-    """Return the cells that a context of `n_ctx` positions gets for each sequence.
-
-    The rule is that of ``cache_size`` in the engine (vendor/llama.cpp/triattention/decoder.cpp), and for sliding layers that of
-    llama.cpp (src/llama-kv-cache-iswa.cpp).
-
-    Args:
-        options: of the context.
-        n_ctx: its positions.
-        window: of sliding attention; 0: none.
-
-    Raises:
-        ContextError: the cache would be too large to be counted.
-    """
-    whole = _pad(n_ctx)
-    cells, chunk = whole, min(options.n_batch, whole)
-    batch = chunk
-    if options.eviction is not None and options.prefill != "full":
-        budget, interval = options.eviction.budget, options.eviction.interval
-        # a step beyond the budget has to fit: an interval at least, at most a quarter of the budget
-        room = max(interval, min(options.n_ubatch, budget // 4))
-        cells = min(_pad(budget + room), whole)
-        chunk = min(options.n_ubatch, options.n_batch, cells - budget if cells < whole else cells)
-        batch = min(max(chunk, interval), cells)
-    batch = max(batch, options.n_seq_max)
-    n_ubatch = min(options.n_ubatch, batch)
-    if window > 0:
-        cells = min(max(cells, _pad(window + n_ubatch)), whole)
-    if cells * options.n_seq_max > LARGEST_CACHE:
-        raise ContextError(
-            f"{options.n_seq_max} × {cells} cells are more than llama.cpp can count; lower n_ctx or set a budget"
-        )
-    return Cells(cells, _pad(min(cells, window + n_ubatch)))
-
-
 def kv_bytes(model: CachedModel, options: CacheOptions) -> KVBytes:
     """Return the bytes that the caches of a context take; see `ModelInfo.kv_bytes`.
 
@@ -132,7 +83,7 @@ def kv_bytes(model: CachedModel, options: CacheOptions) -> KVBytes:
         raise ContextError("the file does not tell how many positions the model was trained for; give n_ctx")
     flash = options.allows_flash_attention and model.flash_attention
     _check_types(model, options, flash)
-    cells = cells_of(options, n_ctx, model.cell_window)
+    size = core.cache_size(_params(options, n_ctx), model.cell_window)
     cached = [layer for layer in model.layers if layer.has_cells]
     # without flash attention V is transposed, and its rows have to be equally long in all layers, cached or not
     widest = 0 if flash else model.widest_v
@@ -143,20 +94,24 @@ def kv_bytes(model: CachedModel, options: CacheOptions) -> KVBytes:
         row = sum(row_bytes(options.type_k, width) for width in widths_k)
         return n_cells * (row + sum(row_bytes(options.type_v, width) for width in widths_v))
 
-    full = sum(of_layer(layer, cells.full) for layer in cached if layer.kind is not LayerKind.SLIDING)
-    sliding = sum(of_layer(layer, cells.sliding) for layer in cached if layer.kind is LayerKind.SLIDING)
+    full = sum(of_layer(layer, size.n_cells) for layer in cached if layer.kind is not LayerKind.SLIDING)
+    sliding = sum(of_layer(layer, size.n_cells_sliding) for layer in cached if layer.kind is LayerKind.SLIDING)
     recurrent = sum(layer.state_size for layer in model.layers) * STATE_BYTES
     return KVBytes(
         full=options.n_seq_max * full,
         sliding=options.n_seq_max * sliding,
         recurrent=options.n_seq_max * recurrent,
-        cells_full=cells.full,
-        cells_sliding=cells.sliding if sliding else 0,
+        cells_full=size.n_cells,
+        cells_sliding=size.n_cells_sliding if sliding else 0,
     )
 
 
-def _pad(n_cells: int) -> int:
-    return -(-n_cells // PADDING) * PADDING
+def _params(options: CacheOptions, n_ctx: int) -> core.DecoderParams:
+    """Return what the engine needs to tell the number of cells: this does not depend on mode, window and sinks."""
+    eviction = options.eviction
+    if eviction is not None:
+        eviction = EvictionSettings(eviction.budget, "recent", eviction.interval, window=1, n_sink=0)
+    return replace(options, n_ctx=n_ctx, eviction=eviction).to_native(n_threads=1)
 
 
 def _check_types(model: CachedModel, options: CacheOptions, flash: bool) -> None:

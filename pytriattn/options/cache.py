@@ -14,8 +14,8 @@ from pytriattn.options.rope import RopeSettings
 
 __all__ = ["CACHE_TYPES", "QUANTISED_TYPES", "CacheOptions", "cache_type", "flash_attention"]
 
-CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
-QUANTISED_TYPES = CACHE_TYPES[3:]
+CACHE_TYPES = core.CACHE_TYPES
+QUANTISED_TYPES = core.QUANTISED_TYPES
 """Values of these types need flash attention."""
 
 
@@ -98,19 +98,18 @@ class CacheOptions:
         eviction = EvictionSettings(budget) if self.eviction is None else replace(self.eviction, budget=budget)
         return replace(self, eviction=eviction)
 
-    def make_context(self, model: core.Model, n_threads: int, stats: core.Stats | None) -> core.Context:
-        """Return a context of a model; `n_ctx` must not be 0. Without a budget the statistics are not used.
+    def to_native(self, n_threads: int) -> core.DecoderParams:
+        """Return the same options as the C++ engine takes them; `n_ctx` must not be 0.
 
         Raises:
-            ContextError: a cache of this size or these types cannot be made.
-            UnsupportedModelError: nothing can be evicted from this model's cache.
+            ContextError, BudgetError: a value makes no sense; the message names it.
         """
-        params = core.DecoderParams(
+        return core.DecoderParams(
             n_ctx=self.n_ctx,
             n_batch=self.n_batch,
             n_ubatch=self.n_ubatch,
-            n_seq_max=self.n_seq_max,
             n_threads=n_threads,
+            n_seq_max=self.n_seq_max,
             type_k=self.type_k,
             type_v=self.type_v,
             flash_attn=self.flash_attn,
@@ -118,13 +117,10 @@ class CacheOptions:
             eviction=None if self.eviction is None else self.eviction.to_native(),
             full_prefill=self.prefill == "full",
         )
-        return core.Context(model, params, None if self.eviction is None else stats)
 
     def describe_state(self, model_sha256: str, n_cells: int) -> dict[str, Any]:
         """Return all that has to be the same where a saved state is loaded."""
-        eviction = None if self.eviction is None else asdict(self.eviction)
-        if eviction is not None:
-            del eviction["scale_budget_by_attention"]  # the budget is what came of it
+        eviction = None if self.eviction is None else self.eviction.describe_state()
         return {
             "model": model_sha256,
             "cells": n_cells,

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from pytriattn._native import core
 from pytriattn._util.numbers import whole_number
 from pytriattn.errors import BudgetError
 
-__all__ = ["MODES", "EvictionSettings"]
+__all__ = ["MODES", "Chooser", "EvictionSettings"]
 
-MODES = ("per_layer_head", "per_head", "per_layer", "global", "recent", "random")
+MODES = core.MODES
+"""The modes that choose by themselves; ``custom`` asks a function."""
+Chooser = Callable[[core.EvictionView], Sequence[npt.NDArray[np.bool_]]]
+"""Returns for each layer of a view which keys stay, bool [n_head_kv, n_keys]."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,7 @@ class EvictionSettings:
         n_sink: the first keys, never evicted.
         seed: of mode ``random``.
         scale_budget_by_attention: raise the budget where few layers have full attention.
+        chooser: what mode ``custom`` asks; see `Llama`.
 
     Raises:
         BudgetError: a value is no whole number.
@@ -37,6 +46,7 @@ class EvictionSettings:
     n_sink: int = 4
     seed: int = 0
     scale_budget_by_attention: bool = False
+    chooser: Chooser | None = None
 
     def __post_init__(self) -> None:
         """Take whole numbers of any kind, numpy's too."""
@@ -49,26 +59,22 @@ class EvictionSettings:
         Raises:
             BudgetError: it does not.
         """
-        if n_protected + self.window + 1 > self.budget:
-            raise BudgetError(
-                f"the protected prompt of {n_protected} tokens and a window of {self.window} do not fit the budget of "
-                f"{self.budget}; raise the budget or use protect_prompt=False"
-            )
+        core.check_protected_prompt(n_protected, self.to_native())
 
     @property
     def least_budget(self) -> int:
         """The smallest budget with these sinks and this window: both, and one key to choose."""
-        return self.n_sink + self.window + 1
+        return core.least_budget(self.window, self.n_sink)
 
     @property
     def moves_rows(self) -> bool:
         """Whether heads keep different keys, for which rows are moved."""
-        return self.mode.startswith("per_")
+        return core.moves_rows(self.mode)
 
     @property
     def needs_scores(self) -> bool:
         """Whether keys are scored, for which there have to be statistics."""
-        return self.moves_rows or self.mode == "global"
+        return core.needs_scores(self.mode)
 
     def to_native(self) -> core.EvictionConfig:
         """Return the same settings as the C++ engine takes them.
@@ -83,4 +89,12 @@ class EvictionSettings:
             window=self.window,
             n_sink=self.n_sink,
             seed=self.seed,
+            chooser=self.chooser,
         )
+
+    def describe_state(self) -> dict[str, Any]:
+        """Return all that has to be the same where a saved state is loaded, as JSON values."""
+        values = asdict(self)
+        # the budget is what came of the one; the other is code, whose choices are in the state
+        del values["scale_budget_by_attention"], values["chooser"]
+        return values

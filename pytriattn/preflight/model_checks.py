@@ -67,20 +67,10 @@ def check_layers(info: ModelInfo, eviction: EvictionSettings) -> Iterator[Findin
     """Check that there are layers to evict from, and that the mode fits them."""
     name = "layers"
     layers = evictable_layers(info)
-    if not layers:
-        message = "no layer of this model has full attention, so there is nothing to evict; load it with budget=None"
-        yield failure(name, message, UnsupportedModelError)
-        return
-    if info.has_alibi and eviction.needs_scores:
-        message = (
-            "attention is biased by distance (ALiBi): scores do not know the bias, and a key that is moved would get another one; "
-            "use mode='recent' or budget=None"
-        )
-        yield failure(name, message, UnsupportedModelError)
-        return
-    if eviction.mode == "per_head" and len({layer.n_head_kv for layer in layers}) > 1:
-        message = "mode='per_head' needs the same number of KV heads in every layer; use per_layer_head"
-        yield failure(name, message, UnsupportedModelError)
+    try:
+        core.check_mode(eviction.mode, [layer.n_head_kv for layer in layers], info.has_alibi)
+    except UnsupportedModelError as error:
+        yield failure(name, str(error), UnsupportedModelError)
         return
     others = ", ".join(
         f"{len(info.layers_of(kind))} {what}"

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+from pytriattn._native import core
 from pytriattn._util.text import format_bytes
 from pytriattn.errors import BudgetError, ContextError
 from pytriattn.model_info.info import ModelInfo
@@ -24,14 +25,12 @@ def check_context(info: ModelInfo, options: CacheOptions) -> Iterator[Finding]:
     try:
         ctx = info.positions(options)
         info.cache_bytes(options)
+        core.check_learned_positions(ctx, info.n_ctx_train, info.has_learned_positions)
     except ContextError as error:
         yield failure(name, str(error), ContextError)
         return
     trained = info.n_ctx_train
-    if info.has_learned_positions and ctx > trained:
-        message = f"the model has learned positions, and only {trained:,} of them; use at most that many, not {ctx:,}"
-        yield failure(name, message, ContextError)
-    elif 0 < trained < ctx:
+    if 0 < trained < ctx:
         message = (
             f"{ctx:,} positions are more than the {trained:,} that the model was trained for; what it predicts there may be poor, "
             "unless its context is stretched (rope_freq_scale, YaRN)"

@@ -123,7 +123,8 @@ def open_model(
             model.use_long_rope()
         if stats is None and options.eviction is not None and options.eviction.needs_scores:
             stats = bundled_stats(model, identity, n_threads)
-        context = options.make_context(model, n_threads, None if stats is None else stats.to_native())
+        native_stats = None if stats is None or options.eviction is None else stats.to_native()
+        context = core.Context(model, options.to_native(n_threads), native_stats)
     finally:
         forward_llama_log()
     return OpenedModel(model, context, identity, str(path), options, stats, n_threads)

@@ -1,275 +1,30 @@
-"""A model with a context, and the text that its cache holds: reading, drawing, measuring, closing."""
+"""A session as its user sees it: what is kept, saved states, adapters, closing. `Llama` adds generating."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from pytriattn._native import core
 from pytriattn._native.log import forward_llama_log
-from pytriattn.errors import (
-    BudgetError,
-    BusyError,
-    ClosedError,
-    ContextError,
-    ContextFullError,
-    ContextWarning,
-    InvalidTokenError,
-    ServerLostError,
-)
-from pytriattn.eviction.counters import KVStats, PromptCounters, kv_stats_of
-from pytriattn.eviction.records import Eviction, EvictionReporter
+from pytriattn.eviction.counters import KVStats, kv_stats_of
 from pytriattn.session.adapters import Adapters, LoraScales
-from pytriattn.session.loaded_model import LoadedModel
-from pytriattn.session.opening import OpenedModel
+from pytriattn.session.cached_text import CachedText
 from pytriattn.session.state import context_state, read_state, write_state
 from pytriattn.stats.model_stats import TriAttentionStats
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ScoredTokens", "Session"]
+__all__ = ["Session"]
 
 
-class ScoredTokens(NamedTuple):
-    """How well tokens were predicted.
-
-    Attributes:
-        logprobs: natural-log probabilities, float32 [n].
-        is_best: whether no other token was likelier, bool [n].
-        n_reused: tokens of the text that did not have to be read.
-    """
-
-    logprobs: npt.NDArray[np.float32]
-    is_best: npt.NDArray[np.bool_]
-    n_reused: int
-
-
-class Session(LoadedModel):
-    """A loaded model with a context. One thread at a time; a second one gets `BusyError`.
-
-    It alone steps its context, and it alone knows what the context has read.
-    """
-
-    def __init__(self, opened: OpenedModel, *, protect_prompt: bool = False, reuse_evicted: bool = False) -> None:
-        """Take a model that `open_model` has opened; see `Llama` for the settings."""
-        super().__init__(opened.model, opened.identity, opened.path, opened.n_threads)
-        self._context: core.Context | None = opened.context
-        self._stats = opened.stats
-        self._n_ctx = opened.options.n_ctx
-        self._n_ctx_train = opened.model.n_ctx_train
-        self._eviction = opened.options.eviction
-        n_cells = opened.context.counters().cells_allocated
-        self._made_with = opened.options.describe_state(opened.identity.sha256, n_cells)
-        self._protect_prompt = protect_prompt
-        self._reuse_evicted = reuse_evicted
-        self._has_warned = False
-        self._call = 0
-        self._tokens: list[int] = []  # what the cache has read
-        self._n_in_steps = 0  # of these, from the start, in the steps of `score`
-        self._n_protected = 0  # of these, from the start, never evicted
-        self._prompts = PromptCounters()
-        self._reporter: EvictionReporter | None = None
-        self._adapters: Adapters | None = None
-
-    # -- reading ---------------------------------------------------------------------------------------------------------------
-
-    def check_prompt(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
-        """Return a prompt's tokens as an int32 array, if it fits the context and the budget.
-
-        Raises:
-            InvalidTokenError, ContextFullError, BudgetError: it does not.
-        """
-        array = self.check_tokens(tokens)
-        self._check_fits(len(array), protected=self._protect_prompt)
-        return array
-
-    def _check_fits(self, n_tokens: int, *, protected: bool) -> None:
-        if n_tokens > self._n_ctx:
-            raise ContextFullError(
-                f"{n_tokens} tokens are more than n_ctx {self._n_ctx}; raise n_ctx or shorten the text"
-            )
-        self.warn_beyond_training(n_tokens)
-        if self._eviction is not None and protected:
-            self._eviction.check_prompt(n_tokens)
-
-    def read_prompt(
-        self, tokens: npt.NDArray[np.int32], n_top_logprobs: int | None = None
-    ) -> list[tuple[float, list[tuple[int, float]]]]:
-        """Read a prompt that `check_tokens` gave; return (log-probability, best tokens) of tokens[1:] if `n_top_logprobs` is given.
-
-        What it has in common with the text in the cache is not read again, unless an eviction has touched that (see
-        ``reuse_evicted`` of `Llama`), or log-probabilities of all tokens are wanted; `kv_stats` tells.
-        """
-        context = self._open_context()
-        self._check_fits(len(tokens), protected=self._protect_prompt)
-        n_protected = len(tokens) if self._protect_prompt else 0
-        self.forget_cancellation()
-        n_kept = self._keep_prefix(tokens, wanted=n_top_logprobs is None)
-        self._call += 1
-        with self._forgetting_on_failure():
-            if n_top_logprobs is None:
-                context.read(0, tokens[n_kept:], n_protected)
-                found: list[tuple[float, list[tuple[int, float]]]] = []
-            else:
-                rows = context.read_with_logprobs(0, tokens, n_protected, n_top_logprobs)
-                found = [_as_pairs(row) for row in rows]
-            self._tokens, self._n_protected = tokens.tolist(), n_protected
-        self._report_evictions()
-        return found
-
-    @contextlib.contextmanager
-    def _forgetting_on_failure(self) -> Iterator[None]:
-        """Keep the books while the context computes: what fails has cleared it, unless it was refused before it began."""
-        try:
-            yield
-        except (BusyError, ContextFullError, BudgetError, InvalidTokenError):
-            raise
-        except BaseException:
-            self._tokens, self._n_in_steps, self._n_protected = [], 0, 0
-            self._call += 1
-            raise
-        finally:
-            forward_llama_log()
-
-    def _keep_prefix(self, tokens: npt.NDArray[np.int32], *, wanted: bool) -> int:
-        """Cut the cache back to what it has in common with `tokens`; return how many that are."""
-        context = self._open_context()
-        # the last token is always read, for its logits
-        common = min(_n_common(np.asarray(self._tokens, dtype=np.int32), tokens), len(tokens) - 1)
-        was_evicted = context.has_evicted(0)
-        # what is evicted from a protected prompt would be missing in a longer one
-        keep_evicted = self._reuse_evicted and not self._protect_prompt
-        # refused if another thread is at work; then nothing has changed
-        n_kept = context.truncate(0, common if wanted else 0, keep_evicted)
-        self._tokens = self._tokens[:n_kept]
-        self._n_in_steps = min(self._n_in_steps, n_kept)
-        was_lost = wanted and was_evicted and common > 0 and n_kept == 0
-        self._prompts.record(n_tokens=len(tokens), n_reused=n_kept, was_lost=was_lost)
-        return n_kept
-
-    def eval(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
-        """Read tokens after those that have been read, evicting where a budget asks for it; ``generate(None)`` goes on from there.
-
-        A prompt that has been protected stays so. With `logits` this is the loop of generation, for those who draw tokens themselves:
-
-            llm.eval(llm.tokenize("Once upon a time"))
-            for _ in range(100):
-                llm.eval([int(llm.logits.argmax())])
-
-        Args:
-            tokens: ids, at least one.
-
-        Raises:
-            InvalidTokenError, ContextFullError: as `Llama.__call__`; nothing has been read then.
-        """
-        array = self.check_tokens(tokens)
-        context = self._open_context()
-        self.warn_beyond_training(len(self._tokens) + len(array))
-        self.forget_cancellation()
-        with self._forgetting_on_failure():
-            context.read(0, array, self._n_protected)
-            self._call += 1
-            self._tokens += array.tolist()
-        self._report_evictions()
-
-    @property
-    def n_until_eviction(self) -> int | None:
-        """How many tokens decoding can read until it evicts; None: there is no budget.
-
-        `eval` evicts exactly where decoding would if no call goes beyond this; longer calls evict once, after them.
-        """
-        if self._eviction is None:
-            return None
-        return self._eviction.budget + self._eviction.interval - self._open_context().counters().cells_used
-
-    def eval_logits(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
-        """Read tokens after those that have been read, evicting exactly where decoding would; return the logits after each.
-
-        Args:
-            tokens: n ids, at least one.
-
-        Returns:
-            float32 [n, n_vocab].
-
-        Raises:
-            InvalidTokenError, ContextFullError: as `score_next`.
-        """
-        array = self.check_tokens(tokens)
-        context = self._open_context()
-        found: list[npt.NDArray[np.float32]] = []
-        while array.size:
-            n = min(len(array), context.score_step, self.n_until_eviction or len(array))
-            self.score_next(array[:n], n)
-            found += [context.logits(row) for row in range(n)]
-            array = array[n:]
-        return np.stack(found)
-
-    def score_next(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]], first: int = 1) -> ScoredTokens:
-        """Read tokens after those that have been read, and return how well tokens[first:] are predicted.
-
-        Evicts exactly where decoding would, and goes on from an evicted cache or a loaded state as well as from any other.
-
-        Args:
-            tokens: ids, at least one. The first one is read and not scored: what predicts it is not kept by a saved state.
-            first: index of the first token to score, at least 1.
-
-        Raises:
-            InvalidTokenError: `tokens` is empty or has ids that are not in the vocabulary, or `first` is outside it.
-            ContextFullError: there are more tokens than ``n_ctx``; nothing has been read then.
-        """
-        array = self.check_tokens(tokens)
-        context = self._open_context()
-        self._check_fits(len(self._tokens) + len(array), protected=False)
-        self.forget_cancellation()
-        with self._forgetting_on_failure():
-            scores = context.score(array, first)
-            self._call += 1
-            self._n_in_steps = 0
-            self._tokens += array.tolist()
-        self._report_evictions()
-        return ScoredTokens(scores.logprobs, scores.is_best, 0)
-
-    def truncate(self, n: int) -> int:
-        """Forget what has been read after the first `n` tokens; return how many are left: `n` or none.
-
-        None are left where that is impossible: an eviction has taken place later, a sliding window or a recurrent state has moved
-        on, or the prompt is protected. A saved state is the way back then.
-        """
-        context = self._open_context()
-        n = min(n, len(self._tokens))
-        if n == len(self._tokens):
-            return n
-        n_kept = context.truncate(0, n, True) if n > 0 and self._n_protected == 0 else 0
-        if n_kept == 0:
-            self.reset()
-        self._call += 1
-        self._tokens = self._tokens[:n_kept]
-        self._n_in_steps = min(self._n_in_steps, n_kept)
-        return n_kept
-
-    @property
-    def logits(self) -> npt.NDArray[np.float32]:
-        """Logits of the token that follows what has been read: float32 [n_vocab], read-only.
-
-        They are taken out of llama.cpp's buffer when they are first asked for after a step; asking again gives the same memory. The
-        array keeps its values whatever comes later, `close` included. While `generate` goes on they are those that the last token
-        was drawn from.
-
-        Raises:
-            ContextError: nothing has been read, or not since a state was loaded.
-        """
-        context = self._open_context()
-        if not self._tokens or context.n_rows == 0:
-            raise ContextError("there are no logits, since nothing has been read; eval a token first")
-        return context.logits(-1)
+class Session(CachedText):
+    """A loaded model with a context, and what can be known and done of its cache."""
 
     def save_state(self, path: str | os.PathLike[str] | None = None) -> bytes | None:
         """Return what has been read and what is left of it in the cache as bytes, or write it to a file.
@@ -302,133 +57,6 @@ class Session(LoadedModel):
         context.load(saved.to_native())
         self._tokens, self._n_protected = saved.tokens.tolist(), saved.n_protected
 
-    @property
-    def tokens(self) -> list[int]:
-        """What has been read, token by token."""
-        return list(self._tokens)
-
-    def draw(self, sampler: core.Sampler, *, after: int | None = None) -> int:
-        """Return the next token.
-
-        Args:
-            sampler: draws it.
-            after: the token that was drawn before; it is read first.
-
-        Raises:
-            BusyError: another thread is computing with this object; nothing has changed.
-            DecodeError, RequestCancelledError, ServerLostError: it failed; what had been read is forgotten.
-        """
-        context = self._open_context()
-        if after is not None:
-            self.warn_beyond_training(context.n_tokens() + 1)
-        try:
-            token = context.sample(sampler) if after is None else context.step_and_sample(after, sampler)
-        except BusyError:
-            raise  # nothing has been touched
-        except BaseException:
-            # the context has been cleared, or the sampler has taken a token that the caller did not get
-            self.abandon()
-            raise
-        if after is not None:
-            self._tokens.append(after)
-            self._report_evictions()
-        return token
-
-    def start_sequence(self, seq: int, tokens: npt.NDArray[np.int32], sampler: core.Sampler) -> int:
-        """Read a prompt into a sequence of its own, and return the first token drawn after it; for `draw_each`.
-
-        What the sequence held before is forgotten. The text of `tokens` is that of sequence 0 alone, and is lost.
-        """
-        context = self._open_context()
-        self._tokens, self._n_in_steps, self._n_protected = [], 0, 0
-        context.clear(seq)
-        context.read(seq, tokens, len(tokens) if self._protect_prompt else 0)
-        self._report_evictions()
-        return context.sample(sampler)
-
-    def draw_each(self, seqs: Sequence[int], after: Sequence[int], samplers: Sequence[core.Sampler]) -> list[int]:
-        """Read one token in each of several sequences, and return the next one of each.
-
-        Args:
-            seqs: which sequences.
-            after: the token that was drawn before in each.
-            samplers: that of each.
-        """
-        drawn = self._open_context().step_and_sample_each(list(seqs), list(after), list(samplers))
-        self._report_evictions()
-        return drawn
-
-    def next_logprobs(self, token: int, n_top: int) -> tuple[float, list[tuple[int, float]]]:
-        """Return the log-probability of `token` as the next one, and the `n_top` likeliest tokens with theirs."""
-        return _as_pairs(self._open_context().row_logprobs(-1, token, n_top))
-
-    def logprobs(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
-        """Return the natural-log probability of each token after the first, given those before it.
-
-        The cache is cleared and the text is read in steps of ``interval``, evicting exactly where decoding would: what perplexity
-        and every other measure of quality under a budget rests on.
-
-        Args:
-            tokens: n ids, at least one.
-
-        Returns:
-            float32 [n - 1].
-
-        Raises:
-            InvalidTokenError, ContextFullError: as `__call__`.
-        """
-        array = self.check_tokens(tokens)
-        self._check_fits(len(array), protected=False)
-        self.reset()
-        return self.score(array, 1).logprobs
-
-    def score(self, tokens: npt.NDArray[np.int32], first: int) -> ScoredTokens:
-        """Return how well tokens[first:] are predicted; bit for bit what `logprobs` gives for the whole text.
-
-        A text that begins like the one before is read from the last common step of ``interval`` on, if both were read by this
-        method and no eviction has been there. Texts that differ in the last token alone are read once, eviction or not.
-
-        Args:
-            tokens: a text that `check_tokens` gave.
-            first: index of the first token to score, at least 1.
-
-        Raises:
-            ContextFullError: the text is longer than ``n_ctx``.
-        """
-        context = self._open_context()
-        self._check_fits(len(tokens), protected=False)
-        read = np.asarray(self._tokens[: self._n_in_steps], dtype=np.int32)
-        common = _n_common(read[: first - 1], tokens)
-        if first == len(tokens) - 1 == len(read) - 1 and context.n_rows > 1 and _n_common(read[:-1], tokens) == first:
-            row = context.row_logprobs(-2, int(tokens[-1]), 1)
-            return ScoredTokens(
-                np.array([row.logprob], dtype=np.float32), np.array([row.top[0].token == tokens[-1]]), len(tokens)
-            )
-        self.forget_cancellation()
-        # other steps would be other matrix products, whose rounding differs
-        common -= common % context.score_step
-        n_kept = context.truncate(0, common) if common > 0 else 0
-        if n_kept == 0:
-            self.reset()
-        else:
-            self._call += 1
-        with self._forgetting_on_failure():
-            scores = context.score(tokens[n_kept:], first - n_kept)
-            self._tokens, self._n_in_steps, self._n_protected = tokens.tolist(), len(tokens), 0
-        self._report_evictions()
-        return ScoredTokens(scores.logprobs, scores.is_best, n_kept)
-
-    def warn_beyond_training(self, n_tokens: int) -> None:
-        """Warn, the first time, of a text of `n_tokens` that goes beyond what the model was trained for."""
-        if 0 < self._n_ctx_train < n_tokens and not self._has_warned:
-            self._has_warned = True
-            warnings.warn(
-                f"the text goes beyond the {self._n_ctx_train} positions that this model was trained for; what it predicts "
-                "there may be poor. Stretch its context by rope_freq_scale or YaRN, or keep texts shorter",
-                ContextWarning,
-                stacklevel=2,
-            )
-
     def set_loras(self, scales: LoraScales) -> None:
         """Use these LoRA adapters (GGUF file -> scale) from now on, and no others; ``{}``: none.
 
@@ -445,8 +73,6 @@ class Session(LoadedModel):
         finally:
             forward_llama_log()
         self.reset()
-
-    # -- the cache -------------------------------------------------------------------------------------------------------------
 
     def kv_stats(self) -> KVStats:
         """Return what the KV cache holds, what it has allocated and what eviction has cost."""
@@ -470,48 +96,6 @@ class Session(LoadedModel):
         """The (layer, KV head) pairs that are evicted from, in order."""
         return [(layer.layer, head) for layer in self._open_context().layers for head in range(layer.n_head_kv)]
 
-    def reset(self) -> None:
-        """Forget what has been read."""
-        context = self._open_context()
-        for seq in range(context.n_seq_max):
-            context.clear(seq)  # refused if another thread is at work; then nothing has changed
-        self.forget_cancellation()
-        self._call += 1
-        self._tokens, self._n_in_steps, self._n_protected = [], 0, 0
-
-    def on_evict(self, callback: Callable[[Eviction], object] | None) -> None:
-        """Call `callback` with each `Eviction`, after the step in which it happened; None: no longer.
-
-        An exception that it raises ends the call of `Llama` that it comes from.
-        """
-        context = self._open_context()
-        context.take_evictions()
-        context.record_evictions(False)
-        self._reporter = EvictionReporter(callback, context) if callback is not None else None
-
-    def _report_evictions(self) -> None:
-        """Call back with what has been evicted since the last time."""
-        if self._reporter is not None:
-            self._reporter.report(self._open_context())
-
-    def cancel(self) -> None:
-        """End the call that another thread is in, at once: it raises `RequestCancelledError`. Without one, nothing happens."""
-        self._open_context().cancel()
-
-    def forget_cancellation(self) -> None:
-        """Begin a call: a `cancel` that came while nothing was under way does not end it."""
-        self._open_context().start()
-
-    def abandon(self) -> None:
-        """Forget what has been read, after a call that was interrupted or has failed halfway."""
-        self._call += 1
-        self._tokens, self._n_in_steps, self._n_protected = [], 0, 0
-        if self._context is not None and not self._context.closed:
-            with contextlib.suppress(ServerLostError):  # then nothing is left to forget
-                self._context.clear()
-
-    # -- facts -----------------------------------------------------------------------------------------------------------------
-
     @property
     def triattn_stats(self) -> TriAttentionStats | None:
         """The statistics in use."""
@@ -521,32 +105,6 @@ class Session(LoadedModel):
     def budget(self) -> int | None:
         """Keys kept per layer and KV head; None: all."""
         return None if self._eviction is None else self._eviction.budget
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens read so far."""
-        return self._open_context().n_tokens()
-
-    @property
-    def n_sequences(self) -> int:
-        """Sequences that the context can decode at once."""
-        return self._open_context().n_seq_max
-
-    @property
-    def has_logits(self) -> bool:
-        """Whether a token can be drawn: something has been read, and not before a state was loaded."""
-        return self._open_context().n_rows > 0
-
-    @property
-    def call_number(self) -> int:
-        """Counts the texts that have been read, so that an iterator can tell whether its own is still there."""
-        return self._call
-
-    def n_ctx(self) -> int:
-        """Return the largest number of positions."""
-        return self._n_ctx
-
-    # -- life ------------------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Free the model and the cache. Closing twice is harmless.
@@ -569,19 +127,3 @@ class Session(LoadedModel):
     ) -> None:
         """Close the object."""
         self.close()
-
-    def _open_context(self) -> core.Context:
-        if self._context is None:
-            raise ClosedError("this Llama has been closed")
-        return self._context
-
-
-def _as_pairs(found: core.TokenLogprobs) -> tuple[float, list[tuple[int, float]]]:
-    return found.logprob, [(best.token, best.logprob) for best in found.top]
-
-
-def _n_common(read: npt.NDArray[np.int32], tokens: npt.NDArray[np.int32]) -> int:
-    """Return how many tokens both texts begin with."""
-    n = min(len(read), len(tokens))
-    different = np.flatnonzero(read[:n] != tokens[:n])
-    return int(different[0]) if different.size else n

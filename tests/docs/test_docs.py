@@ -76,6 +76,7 @@ def run(page: str, block: Block, names: dict[str, Any]) -> None:
         asyncio.run(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", EXECUTED)
 def test_every_block_of_python_runs(page: str, workplace: pathlib.Path, request: pytest.FixtureRequest) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
@@ -250,6 +251,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_public_name_is_in_the_reference(site: pathlib.Path) -> None:
     html = "".join(page.read_text(encoding="utf-8") for page in (site / "reference").glob("*.html"))
     for name in pytriattn.__all__:
@@ -266,6 +268,7 @@ def test_every_public_name_is_in_the_reference(site: pathlib.Path) -> None:
         assert f"<code>{argument}</code>" in html, argument
 
 
+@pytest.mark.slow
 def test_the_site_fetches_nothing_from_elsewhere(site: pathlib.Path) -> None:
     for page in site.rglob("*.html"):
         outside = re.findall(
@@ -289,6 +292,7 @@ def test_pictures_are_small_and_shown() -> None:
         assert f"(pictures/{picture.name})" in shown
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_by_their_program(tmp_path: pathlib.Path) -> None:
     pytest.importorskip("matplotlib")
     drawn = importlib.import_module("docs_pictures")

@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 from pytriattn import TriAttentionStats
 from support.paths import TESTS
 from support.rpc_losses import PHASES
@@ -13,6 +15,7 @@ from support.rpc_losses import PHASES
 SEEN = {"loading": "ModelLoadError", "hung": "KeyboardInterrupt"}
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_ends_in_an_exception(
     smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, tmp_path: pathlib.Path
 ) -> None:

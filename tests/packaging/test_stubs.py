@@ -15,6 +15,7 @@ for tool in ("pybind11_stubgen", "mypy", "ruff"):
     pytest.importorskip(tool)
 
 
+@pytest.mark.slow
 def test_the_stub_is_up_to_date() -> None:
     """Fails when a binding has changed without the stub, and when a binding does not name its arguments."""
     done = subprocess.run(
@@ -23,6 +24,7 @@ def test_the_stub_is_up_to_date() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_stub_agrees_with_the_module() -> None:
     allowed = ROOT / "tools" / "stubtest_allowlist.txt"
     command = [sys.executable, "-m", "mypy.stubtest", _core.__name__, "--allowlist", str(allowed)]

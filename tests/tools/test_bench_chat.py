@@ -12,6 +12,7 @@ import pytest
 from support.paths import ROOT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reuse_evicted", [False, True])
 def test_what_is_reused_over_many_turns(smollm2: pathlib.Path, tmp_path: pathlib.Path, reuse_evicted: bool) -> None:
     figures = tmp_path / "figures.json"

@@ -201,6 +201,7 @@ def test_facts(smollm2_core: Llama) -> None:
     assert smollm2_core.token_eos() == smollm2_core.tokenize("<|im_end|>", special=True)[0]
 
 
+@pytest.mark.slow
 def test_long_generation_in_constant_memory(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats) -> None:
     """Some 900 tokens with room for 384: what the package is for."""
     with Llama(smollm2, triattn_stats=smollm2_stats, budget=192, interval=64, window=32, seed=0) as llm:
@@ -227,6 +228,7 @@ def test_long_generation_in_constant_memory(smollm2: pathlib.Path, smollm2_stats
         assert len({positions.tobytes() for positions in kept}) > 60  # of 90 heads
 
 
+@pytest.mark.slow
 def test_a_long_prompt_is_read_in_bounded_memory(
     smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str
 ) -> None:
@@ -242,6 +244,7 @@ def test_a_long_prompt_is_read_in_bounded_memory(
         assert (stats["cells_used"], stats["cells_allocated"], stats["evictions"]) == (256, 2048, 1)
 
 
+@pytest.mark.slow
 def test_a_protected_prompt_stays(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str) -> None:
     with Llama(smollm2, triattn_stats=smollm2_stats, budget=192, interval=32, window=32, protect_prompt=True) as llm:
         tokens = llm.tokenize(long_text)[:100]
@@ -271,6 +274,7 @@ def test_a_budget_larger_than_the_text_changes_nothing(
         assert small.kv_stats()["evictions"] == 0
 
 
+@pytest.mark.slow
 def test_ten_evictions_repeat_exactly(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str) -> None:
     for mode in ("per_layer_head", "random"):
         runs = []
@@ -285,6 +289,7 @@ def test_ten_evictions_repeat_exactly(smollm2: pathlib.Path, smollm2_stats: TriA
         assert runs[0] == runs[1]
 
 
+@pytest.mark.slow
 def test_logprobs_evict_where_decoding_does(
     smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str
 ) -> None:
@@ -308,6 +313,7 @@ def test_logprobs_evict_where_decoding_does(
         np.testing.assert_allclose(stepwise[:130], values[:130], atol=0.1)
 
 
+@pytest.mark.slow
 def test_per_head_eviction_remembers_more(
     smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str
 ) -> None:
@@ -320,6 +326,7 @@ def test_per_head_eviction_remembers_more(
     assert loss["per_layer_head"] < loss["global"] < loss["recent"]
 
 
+@pytest.mark.slow
 def test_gemma_evicts_its_global_layers_alone(
     gemma3: pathlib.Path, gemma3_stats: TriAttentionStats, long_text: str
 ) -> None:
