@@ -11,7 +11,7 @@ import pytest
 from pytriattn import EvalSettings, LabError, Llama, Rule, TriAttentionStats, register_rule, run_eval
 from pytriattn.lab import runner
 from pytriattn.lab.documents import Document
-from pytriattn.lab.reading import Reading
+from pytriattn.lab.reading import Reading, read_document
 from pytriattn.lab.rules import RULES
 from pytriattn.lab.rules.base import Given, LayerView, View, chooser_of
 from pytriattn.lab.rules.published_score import published_score
@@ -71,7 +71,7 @@ def test_a_run_with_a_rule_of_ones_own(smollm2: Path, monkeypatch: pytest.Monkey
 
     register_rule(Rule("broken", "too few scores", score=broken))
     settings = EvalSettings(rules=("broken",), tasks=("facts",), tokens=512, budgets=(96,), documents=1)
-    read = runner.read_document
+    read = read_document
 
     def read_under_budget(llm: Llama, document: Document, **options: Any) -> Reading:
         return Reading([], 0) if llm.budget is None else read(llm, document, **options)

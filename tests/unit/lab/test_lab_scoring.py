@@ -17,7 +17,7 @@ RATIO = ("ratio", 4)
 
 
 def answered(task: str, logprob: float, age: int | None = None, **more: object) -> Answered:
-    return Answered(task, "", age, logprob, 4, logprob > -1, **more)  # type: ignore[arg-type]
+    return Answered(task, "", age, logprob, 4, logprob > -1, **more)
 
 
 def results_of(table: dict[str, list[list[float]]], n_evictions: int = 5) -> EvalResults:

@@ -105,11 +105,11 @@ def test_lists_are_looked_for_in_what_is_generated(
     with Llama(tiny("llama"), n_threads=1, n_ctx=1024, **BUDGET) as llm:
         said: list[list[int]] = []
 
-        def answer_always(tokens: list[int]) -> str:
+        def noted(tokens: list[int]) -> str:
             said.append(list(tokens))
             return "it is ABC"
 
-        monkeypatch.setattr(llm, "detokenize", answer_always)
+        monkeypatch.setattr(llm, "detokenize", noted)
         answers = read_document(llm, document).answers
     assert [answer.found for answer in answers] == [0.5, 0.5]
     assert answers[0].logprob == pytest.approx(answers[1].logprob, abs=1e-4)

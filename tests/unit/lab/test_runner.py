@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,19 @@ from pytriattn.lab.results import CellKey
 SETTINGS = EvalSettings(rules=("recent", "random"), tasks=("facts", "copy"), tokens=512, ratios=(4,), documents=1)
 
 
+def answer_without_reading(rows: list[Any], llm: Any, document: Any, **options: Any) -> Reading:
+    rows.append((llm.budget, options))
+    return Reading([Answered(q.task, q.group, q.age, -1.0, 1, True) for q in document.questions], 1)
+
+
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Answer every question without reading; the list has a row for each reading."""
     rows: list[Any] = []
-
-    def fake(llm: Any, document: Any, **options: Any) -> Reading:
-        rows.append((llm.budget, options))
-        return Reading([Answered(q.task, q.group, q.age, -1.0, 1, True) for q in document.questions], 1)
-
-    monkeypatch.setattr(runner, "read_document", fake)
+    monkeypatch.setattr(runner, "read_document", partial(answer_without_reading, rows))
     return rows
 
 
-@pytest.mark.slow
 def test_a_small_run(smollm2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output, picture = tmp_path / "results.json", tmp_path / "plot.svg"
     arguments = [str(smollm2), "--rules", "recent", "--tasks", "copy", "--tokens", "512", "--documents", "1"]
@@ -47,7 +47,6 @@ def test_a_small_run(smollm2: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert results.made_with["model"] == smollm2.name and len(results.made_with["model_sha256"]) == 64
 
 
-@pytest.mark.slow
 def test_what_is_there_is_not_computed_again(smollm2: Path, tmp_path: Path, read: list[Any]) -> None:
     output = tmp_path / "results.json"
     steps: list[tuple[int, int, str]] = []
@@ -69,7 +68,7 @@ def test_an_interruption_loses_nothing(
     smollm2: Path, tmp_path: Path, read: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "results.json"
-    fake = runner.read_document  # type: ignore[attr-defined]  # not for others, but it is replaced here
+    answer = partial(answer_without_reading, read)
     left = 3
 
     def interrupted(*arguments: Any, **options: Any) -> Reading:
@@ -77,19 +76,18 @@ def test_an_interruption_loses_nothing(
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
-        return fake(*arguments, **options)
+        return answer(*arguments, **options)
 
     monkeypatch.setattr(runner, "read_document", interrupted)
     arguments = [str(smollm2), "--rules", "recent", "--tasks", "facts,copy", "--tokens", "512", "-o", str(output)]
     assert main(arguments) == 130
     assert "the same command goes on from there" in capsys.readouterr().err
     assert len(EvalResults.load(output).cells) == 3
-    monkeypatch.setattr(runner, "read_document", fake)
+    monkeypatch.setattr(runner, "read_document", answer)
     assert main(arguments) == 0
     assert len(read) == len(EvalResults.load(output).cells) == 14
 
 
-@pytest.mark.slow
 def test_results_of_another_run_are_refused(smollm2: Path, gemma3: Path, tmp_path: Path, read: list[Any]) -> None:
     output = tmp_path / "results.json"
     run_eval(smollm2, SETTINGS, output=output)

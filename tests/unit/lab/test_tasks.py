@@ -27,7 +27,7 @@ def llm(smollm2: Path) -> Iterator[Llama]:
 
 
 @pytest.fixture
-def write(llm: Llama, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def write(llm: Llama, monkeypatch: pytest.MonkeyPatch):
     """Write documents; what a model would have to generate is a piece of the text."""
 
     def said(llm: Llama, tokens: Tokens, n: int, *, is_greedy: bool, seed: int) -> Tokens:
@@ -36,13 +36,13 @@ def write(llm: Llama, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyp
     monkeypatch.setattr(grid, "generate_after", said)
 
     def write(tasks: Sequence[str] = TASKS, documents: int = 1, **settings: object) -> list[Subject]:
-        run = EvalSettings(tasks=tasks, documents=documents, tokens=N, **settings)  # type: ignore[arg-type]
+        run = EvalSettings(tasks=tasks, documents=documents, tokens=N, **settings)
         return write_documents(llm, run, SourceText.load(None), EvalResults({}))
 
     return write
 
 
-def test_documents_are_as_long_as_asked_for_and_questions_lie_in_them(write) -> None:  # type: ignore[no-untyped-def]
+def test_documents_are_as_long_as_asked_for_and_questions_lie_in_them(write) -> None:
     subjects = write()
     assert [subject.family for subject in subjects] == list(FAMILIES)
     for subject in subjects:
@@ -64,7 +64,7 @@ def test_documents_are_as_long_as_asked_for_and_questions_lie_in_them(write) -> 
             assert document.n_prompt < N // 4
 
 
-def test_what_is_asked_for_stands_in_the_text_and_not_in_the_floor(write, llm: Llama) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_asked_for_stands_in_the_text_and_not_in_the_floor(write, llm: Llama) -> None:
     tasks = (
         "facts",
         "facts-restated",
@@ -88,12 +88,12 @@ def test_what_is_asked_for_stands_in_the_text_and_not_in_the_floor(write, llm: L
                 assert answer not in llm.detokenize(document.nothing[place]), (subject.family.name, answer)
 
 
-def test_ages_go_from_a_tenth_of_a_small_budget_to_nearly_the_whole_text(write) -> None:  # type: ignore[no-untyped-def]
+def test_ages_go_from_a_tenth_of_a_small_budget_to_nearly_the_whole_text(write) -> None:
     ages = [question.age for question in write(("facts",), 2)[1].document.questions]
     assert min(ages) < 48 and max(ages) > 0.9 * N
 
 
-def test_the_same_seed_gives_the_same_documents(write) -> None:  # type: ignore[no-untyped-def]
+def test_the_same_seed_gives_the_same_documents(write) -> None:
     first, second, other = write(), write(), write(seed=1)
     same = [np.array_equal(a.document.tokens, b.document.tokens) for a, b in zip(first, second, strict=True)]
     assert all(same)
@@ -102,7 +102,7 @@ def test_the_same_seed_gives_the_same_documents(write) -> None:  # type: ignore[
     assert not np.array_equal(a.document.tokens[:200], b.document.tokens[:200])
 
 
-def test_halves_share_no_text(write) -> None:  # type: ignore[no-untyped-def]
+def test_halves_share_no_text(write) -> None:
     source = SourceText.load(None)
     choose, report = source.half("choose"), source.half("report")
     assert choose.text + report.text == source.text
@@ -111,14 +111,14 @@ def test_halves_share_no_text(write) -> None:  # type: ignore[no-untyped-def]
         assert not np.array_equal(a, b)
 
 
-def test_tasks_that_share_documents_are_read_together(write) -> None:  # type: ignore[no-untyped-def]
+def test_tasks_that_share_documents_are_read_together(write) -> None:
     both = write(("facts", "facts-later"))
     assert len(both) == 1 and len({question.at for question in both[0].document.questions}) == 2
     assert {question.task for question in write(("facts-later",))[0].document.questions} == {"facts-later"}
     assert [family.name for family, _ in families_of(("replay", "copy"))] == ["copy", "replay"]
 
 
-def test_what_does_not_fit_is_refused(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_what_does_not_fit_is_refused(write, tmp_path: Path) -> None:
     subjects = write(("copy", "perplexity"))
     with pytest.raises(
         LabError, match=r"'perplexity' reads 2048 tokens, and the model was trained for 1500; lower --tokens"
@@ -166,7 +166,7 @@ def test_settings_that_make_no_sense_are_refused(values: dict, message: str) -> 
         EvalSettings(**values)
 
 
-def test_the_grid_has_every_cell_once_and_the_full_cache_first(write) -> None:  # type: ignore[no-untyped-def]
+def test_the_grid_has_every_cell_once_and_the_full_cache_first(write) -> None:
     settings = EvalSettings(
         rules=("value_norm", "recent+pinned"), tasks=("facts", "copy", "perplexity"), tokens=N, ratios=(2, 4)
     )
