@@ -34,17 +34,14 @@ def rules_of(results: EvalResults) -> list[str]:
 
 
 def levels_of(results: EvalResults) -> list[tuple[str, int]]:
-    """Return the ratios that results were measured at, or else the budgets."""
-    ratios = {
-        cell.length // key.budget
-        for key, cell in results.cells.items()
-        if key.budget and cell.length // key.budget * key.budget == cell.length
-    }
-    budgets = {key.budget for key in results.cells if key.budget}
-    whole = {cell.length // ratio for cell in results.cells.values() for ratio in ratios}
-    if ratios and budgets <= whole:
-        return [("ratio", ratio) for ratio in sorted(ratios)]
-    return [("budget", budget) for budget in sorted(budgets)]
+    """Return the ratios that results were measured at, or the budgets if these are fewer."""
+    cells = [(key.budget, cell.length) for key, cell in results.cells.items() if key.budget]
+    budgets = {budget for budget, _ in cells}
+    # the ratio that was asked for, which has been rounded down to a budget
+    ratios = {length // budget for budget, length in cells}
+    are_ratios = all(length // (length // budget) == budget for budget, length in cells)
+    kind, values = ("ratio", ratios) if are_ratios and len(ratios) <= len(budgets) else ("budget", budgets)
+    return [(kind, value) for value in sorted(values)]
 
 
 def tables(results: EvalResults, levels: Sequence[tuple[str, int]] | None = None) -> RenderableType:

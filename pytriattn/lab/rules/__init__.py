@@ -36,8 +36,15 @@ _KNOWN = (
     Rule("one_offset", "per_layer_head for the next token alone", score=one_offset, needs_stats=True),
 )
 RULES: dict[str, Rule] = {rule.name: rule for rule in _KNOWN}
-DEFAULT_RULES = tuple(
-    name for name in RULES if name not in ("key_norm", "per_head", "no_trig", "no_norm", "one_offset")
+DEFAULT_RULES = (
+    "full",
+    "recent",
+    "random_per_head",
+    "inverse",
+    "value_norm",
+    "vase_dkv",
+    "per_layer_head",
+    "published",
 )
 _PINNED_IN_ALL = tuple(
     name + PINNED for name in ("recent", "random_per_head", "value_norm", "vase_dkv", "per_layer_head")

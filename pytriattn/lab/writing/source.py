@@ -7,6 +7,7 @@ import pydoc_data.topics
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ class SourceText:
                 raise LabError(f"the text '{path}' cannot be read: {error.strerror}") from error
             except UnicodeDecodeError as error:
                 raise LabError(f"the text '{path}' is not UTF-8: {error}") from error
-        if min(len(source.half(name).sentences()) for name in ("choose", "report")) < LEAST_SENTENCES:
+        if min(len(source.half(name).sentences) for name in ("choose", "report")) < LEAST_SENTENCES:
             raise LabError(
                 f"the text '{source.name}' has fewer than {LEAST_SENTENCES} sentences in a half; give a longer one with --text"
             )
@@ -68,8 +69,9 @@ class SourceText:
         middle = len(self.text) // 2
         return SourceText(self.text[:middle] if name == "choose" else self.text[middle:], self.name)
 
+    @cached_property
     def sentences(self) -> list[str]:
-        """Return the sentences of ordinary length, without line breaks."""
+        """The sentences of ordinary length, without line breaks."""
         flat = re.sub(r"(?<!\n)\n(?!\n)", " ", self.text)
         return [re.sub(r"\s+", " ", found) for found in _SENTENCE.findall(flat + "\n")]
 

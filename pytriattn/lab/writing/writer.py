@@ -66,7 +66,7 @@ class Writer:
         self.source = source
         self.rng = rng
         self.bos = list(bos)
-        self._sentences = source.sentences()
+        self._sentences = source.sentences
 
     def filler(self) -> Iterator[list[int]]:
         """Yield the tokens of sentences in the order of the text, from a random one on."""

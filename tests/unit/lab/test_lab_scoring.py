@@ -114,6 +114,22 @@ def test_own_figures_are_means_over_questions() -> None:
     assert figures == {"exact": 0.0, "found": 0.5, "top1": 0.75, "divergence": 0.1, "first_mismatch": 3.0}
 
 
+def test_results_are_reported_by_ratio_or_by_budget() -> None:
+    def results(*cells: tuple[int, int]) -> EvalResults:
+        found = EvalResults(dict(MADE))
+        for i, (length, budget) in enumerate(cells):
+            found.cells[CellKey("facts", i, "recent", budget)] = Cell([], 1, length, 0.0)
+        return found
+
+    assert levels_of(results((2048, 512), (4096, 1024))) == [("ratio", 4)]
+    assert levels_of(results((2048, 1024), (2048, 512), (4096, 2048), (4096, 1024))) == [("ratio", 2), ("ratio", 4)]
+    assert levels_of(results((2048, 512), (4096, 512))) == [("budget", 512)]
+    assert levels_of(results((2048, 700), (4096, 700))) == [("budget", 700)]
+    # a ratio of 3 gives a budget of 682
+    assert levels_of(results((2048, 682))) == [("ratio", 3)]
+    assert levels_of(EvalResults(dict(MADE))) == []
+
+
 def test_groups_have_figures_of_their_own() -> None:
     results = EvalResults(dict(MADE))
     for rule, budget, early, late in (("full", 0, -1.0, -1.0), (FLOOR, 0, -9.0, -11.0), ("mine", 256, -9.0, -1.0)):
