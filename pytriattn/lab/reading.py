@@ -183,7 +183,7 @@ class _Reader:
         done = 0
         while done < len(tokens) - 1:
             n = min(STEP, self._llm.n_until_eviction or STEP, len(tokens) - 1 - done)
-            rows = _log_softmax(self._llm.eval_logits(tokens[done : done + n]))
+            rows = _log_softmax(self._llm.read_logits(tokens[done : done + n]))
             for i, row in enumerate(rows, start=done - skipped):
                 if i < 0:
                     continue

@@ -187,7 +187,7 @@ class CachedText(LoadedModel):
             return None
         return self._eviction.budget + self._eviction.interval - self._open_context().counters().cells_used
 
-    def eval_logits(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+    def read_logits(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         """Read tokens after those that have been read, evicting exactly where decoding would; return the logits after each.
 
         Args:

@@ -23,7 +23,7 @@ def test_scoring_on_is_what_one_pass_gives(tiny: Tiny, random_tokens: Tokens) ->
 
 def test_logits_after_each_token_are_those_of_decoding(tiny: Tiny, random_tokens: Tokens) -> None:
     with Llama(tiny("llama"), n_threads=1, n_ctx=2048, budget=96, interval=32, window=16, mode="recent") as llm:
-        rows = llm.eval_logits(random_tokens[:300])
+        rows = llm.read_logits(random_tokens[:300])
         n_evictions = llm.kv_stats()["evictions"]
         assert rows.shape[0] == 300 and n_evictions == (300 - 96) // 32
         shifted = rows - rows.max(axis=1, keepdims=True)
