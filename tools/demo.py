@@ -78,7 +78,7 @@ def main() -> int:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", type=int, default=256)
-    parser.add_argument("--tokens", type=int, default=1500)
+    parser.add_argument("--tokens", type=int, default=1000)
     arguments = parser.parse_args()
     print(f"pytriattn {pytriattn.__version__} with llama.cpp {pytriattn.llama_cpp_commit}")
     step("Fetching SmolLM2 135M (98 MB, Apache-2.0)")
