@@ -45,7 +45,9 @@ class ConfiguredModel:
 def models_path() -> Path:
     """Return where the models are written down."""
     named = os.environ.get("PYTRIATTN_LLM_MODELS")
-    return Path(named).expanduser() if named else Path(llm.user_dir()) / "pytriattn-models.json"  # type: ignore[no-untyped-call]
+    if named:
+        return Path(named).expanduser()
+    return Path(llm.user_dir()) / "pytriattn-models.json"  # type: ignore[no-untyped-call]
 
 
 def read_models() -> dict[str, ConfiguredModel]:
@@ -62,7 +64,8 @@ def read_models() -> dict[str, ConfiguredModel]:
         return {name: ConfiguredModel(name, **entry) for name, entry in entries.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"'{path}' cannot be read as a list of models ({error}); put it right, or delete it and run llm pytriattn add-model"
+            f"'{path}' cannot be read as a list of models ({error}); put it right, or delete it and run llm "
+            f"pytriattn add-model"
         ) from error
 
 

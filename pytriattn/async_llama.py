@@ -26,9 +26,9 @@ _CANCEL_EVERY_S = 0.02
 class AsyncLlama:
     """Runs the methods of a `Llama` on a worker thread, so that the event loop goes on.
 
-    Requests wait for each other. A task that is cancelled ends its request at once, in the midst of a long prompt as well. A
-    stream is generated whether or not its reader keeps up; a reader that leaves it early ends it with ``aclose`` or by dropping
-    it, and else the next request waits until it has been generated.
+    Requests wait for each other. A task that is cancelled ends its request at once, in the midst of a long prompt as
+    well. A stream is generated whether or not its reader keeps up; a reader that leaves it early ends it with
+    ``aclose`` or by dropping it, and else the next request waits until it has been generated.
 
         async with AsyncLlama(Llama("model.gguf", budget=4096)) as llm:
             answer = await llm.create_chat_completion(messages)
@@ -111,7 +111,9 @@ class AsyncLlama:
     async def _produce(
         self, work: Callable[[], Iterator[T]], chunks: asyncio.Queue[Any], left: threading.Event
     ) -> None:
-        """Put the chunks of a request into a queue, and `_END` after them. The request ends early when `left` is set."""
+        """Put the chunks of a request into a queue, and `_END` after them. The request ends early when `left` is
+        set.
+        """
         loop = asyncio.get_running_loop()
 
         def generate() -> None:
@@ -142,8 +144,8 @@ class AsyncLlama:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             is_cancelled.set()
-            # the next request may not begin before this one has let go of the context; a cancellation that comes before the
-            # context computes has no effect, so it is repeated
+            # the next request may not begin before this one has let go of the context; a cancellation that comes before
+            # the context computes has no effect, so it is repeated
             while not future.done():
                 with contextlib.suppress(ClosedError):
                     self.llm.cancel()

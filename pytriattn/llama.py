@@ -35,30 +35,35 @@ __all__ = ["Llama"]
 class Llama(Session):
     """A model with one context.
 
-    Use it from one thread at a time; a second thread gets `BusyError`. It is a context manager, and `close` frees its memory.
+    Use it from one thread at a time; a second thread gets `BusyError`. It is a context manager, and `close` frees its
+    memory.
 
     Args:
         model_path: a GGUF file.
-        triattn_stats: a ``.triattention`` file or `TriAttentionStats`. None with a budget: the model is calibrated at load on a
-            short text that ships with the package, and the result is kept in the user's cache folder.
+        triattn_stats: a ``.triattention`` file or `TriAttentionStats`. None with a budget: the model is calibrated at
+            load on a short text that ships with the package, and the result is kept in the user's cache folder.
         budget: keys kept per layer and KV head. None: the full cache of ``n_ctx`` tokens.
-        mode: what keeps its own set of keys: ``per_layer_head``, ``per_head``, ``per_layer`` or ``global``; or, to compare with,
-            ``recent`` (the newest keys) and ``random``; or ``custom``, to try a rule of your own.
-        chooser: with ``mode="custom"``, called at each eviction with a view of the cache: ``position``, ``n_keep``, ``positions``,
-            ``is_protected`` and ``layers``, of which each has ``keys()``, ``values()`` and ``origins()`` as arrays. It returns for
-            each layer which keys stay: bool [n_head_kv, n_keys] with ``n_keep`` of them in each row, all protected ones included.
+        mode: what keeps its own set of keys: ``per_layer_head``, ``per_head``, ``per_layer`` or ``global``; or, to
+            compare with, ``recent`` (the newest keys) and ``random``; or ``custom``, to try a rule of your own.
+        chooser: with ``mode="custom"``, called at each eviction with a view of the cache: ``position``, ``n_keep``,
+            ``positions``, ``is_protected`` and ``layers``, of which each has ``keys()``, ``values()`` and ``origins()``
+            as arrays. It returns for each layer which keys stay: bool [n_head_kv, n_keys] with ``n_keep`` of them in
+            each row, all protected ones included.
         interval: tokens between evictions.
         window: the newest keys, never evicted. Counts towards the budget, as do the next two.
         n_sink: the first keys, never evicted.
         protect_prompt: never evict the prompt.
-        reuse_evicted: go on from a cache that has been evicted from when a prompt only adds to its text, as the next turn of a chat
-            does: nothing is read twice, but what is kept then depends on the calls before. False: the prompt is read again.
-        prefill: ``chunked`` reads a long prompt in pieces and evicts in between (bounded memory); ``full`` reads all of it
-            first and evicts once, which needs memory for all of ``n_ctx``.
+        reuse_evicted: go on from a cache that has been evicted from when a prompt only adds to its text, as the next
+            turn of a chat
+            does: nothing is read twice, but what is kept then depends on the calls before. False: the prompt is read
+                again.
+        prefill: ``chunked`` reads a long prompt in pieces and evicts in between (bounded memory); ``full`` reads all of
+            it first and evicts once, which needs memory for all of ``n_ctx``.
         scale_budget_by_attention: in models where only some layers have full attention, raise the kept fraction b of
             ``n_ctx`` to 1 - (1 - b) * (their number) / (number of layers).
-        n_ctx: the largest number of positions; 0: what the model was trained for. Under a budget it allocates nothing, and may be
-            any number. A text that goes beyond what the model was trained for is warned of once (`ContextWarning`).
+        n_ctx: the largest number of positions; 0: what the model was trained for. Under a budget it allocates nothing,
+            and may be any number. A text that goes beyond what the model was trained for is warned of once
+            (`ContextWarning`).
         n_batch: tokens given to llama.cpp at once.
         n_ubatch: tokens computed at once.
         n_seq_max: texts that `generate_batch` decodes at once; each has cells of its own.
@@ -66,9 +71,11 @@ class Llama(Session):
         n_gpu_layers: layers on the GPU; -1: all.
         split_mode: over several GPUs: 0 none, 1 by layers, 2 by rows.
         main_gpu: the GPU that is used without splitting.
-        tensor_split: how much of the model each GPU gets; with `rpc_servers`, their devices come first, in the order given.
-        rpc_servers: machines that lend their devices, each ``host:port`` of a ``pytriattn-rpc-server`` (see docs/rpc.md: for
-            trusted networks alone). They are used besides the GPUs of this machine, and count as GPUs for the settings above.
+        tensor_split: how much of the model each GPU gets; with `rpc_servers`, their devices come first, in the order
+            given.
+        rpc_servers: machines that lend their devices, each ``host:port`` of a ``pytriattn-rpc-server`` (see
+            docs/rpc.md: for trusted networks alone). They are used besides the GPUs of this machine, and count as GPUs
+            for the settings above.
         use_mmap: map the model file into memory, where the devices allow it.
         use_mlock: keep the model in memory.
         progress: called with the fraction loaded; an exception that it raises ends the loading.
@@ -76,8 +83,8 @@ class Llama(Session):
         type_k: type of cached keys: f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0, q5_1; or ggml's number of it.
         type_v: type of cached values.
         flash_attn: ``auto``, or True / False (also ``on`` / ``off``).
-        rope_scaling_type: in place of the model's own: ``none``, ``linear``, ``yarn`` or ``longrope``. This and the next
-            settings are followed exactly: scores rotate as the model then does. See `RopeSettings`.
+        rope_scaling_type: in place of the model's own: ``none``, ``linear``, ``yarn`` or ``longrope``. This and the
+            next settings are followed exactly: scores rotate as the model then does. See `RopeSettings`.
         rope_freq_base: base of the frequencies; 0: the model's.
         rope_freq_scale: factor on positions; 0: the model's.
         yarn_ext_factor: mix of extrapolation and interpolation; negative: the model's.
@@ -93,8 +100,8 @@ class Llama(Session):
     Raises:
         ModelLoadError: the model file is missing, damaged or of another kind; or an RPC server cannot be used.
         ServerLostError: an RPC server has gone away; also raised by every method that computes.
-        UnsupportedModelError: a budget is set, and nothing can be evicted from this model's cache, or its architecture has not
-            been tested.
+        UnsupportedModelError: a budget is set, and nothing can be evicted from this model's cache, or its architecture
+            has not been tested.
         StatsError: the statistics are damaged or of another model.
         BudgetError: budget, window, sinks, mode and the others do not fit together.
         ContextError: a cache of this size or these types cannot be made.
@@ -236,7 +243,8 @@ class Llama(Session):
             triattn_stats = download(repo_id, triattn_stats, **where)
         return cls(model, triattn_stats=triattn_stats, **settings)
 
-    # -- text ------------------------------------------------------------------------------------------------------------------
+    # -- text
+    # ------------------------------------------------------------------------------------------------------------------
 
     def __call__(
         self,
@@ -319,12 +327,13 @@ class Llama(Session):
         """Answer a conversation, with the model's own chat template.
 
         Args:
-            messages: dictionaries with ``role`` and ``content``, as OpenAI's interface takes them; tool results included.
+            messages: dictionaries with ``role`` and ``content``, as OpenAI's interface takes them; tool results
+                included.
             tools: functions that the model may call, in OpenAI's form.
             tool_choice: ``auto``, ``none``, ``required``, or ``{"type": "function", "function": {"name": ...}}``.
             parallel_tool_calls: allow several calls in one answer.
-            response_format: ``{"type": "json_object"}``, or ``{"type": "json_schema", "json_schema": {"schema": {...}}}``: a grammar
-                holds the answer to it.
+            response_format: ``{"type": "json_object"}``, or ``{"type": "json_schema", "json_schema": {"schema":
+                {...}}}``: a grammar holds the answer to it.
             max_tokens: at most this many; None or a negative number: until the end or ``n_ctx``.
             temperature: 0 always takes the likeliest token.
             stop: end before any of these strings.
@@ -400,7 +409,8 @@ class Llama(Session):
         params = SamplingParams.checked(seed=seed if seed is not None else self._seed, **sampling)
         return complete_batch(self, prompts, max_tokens=max_tokens, params=params, stop=stop)
 
-    # -- tokens ----------------------------------------------------------------------------------------------------------------
+    # -- tokens
+    # ----------------------------------------------------------------------------------------------------------------
 
     def generate(
         self,
@@ -410,8 +420,9 @@ class Llama(Session):
     ) -> Generation:
         """Read a prompt, then return an iterator of generated token ids.
 
-        What the prompt has in common with the text in the cache is not read again. The prompt has been read when this returns. The
-        iterator ends before an end-of-text token (unless ``ignore_eos=True``), after `max_tokens`, or at ``n_ctx``.
+        What the prompt has in common with the text in the cache is not read again. The prompt has been read when this
+        returns. The iterator ends before an end-of-text token (unless ``ignore_eos=True``), after `max_tokens`, or at
+        ``n_ctx``.
 
         Args:
             tokens: ids of the prompt; None: go on from what has been read (see `eval`).

@@ -1,4 +1,6 @@
-"""Models, statistics and texts that the tests share. Real ones are fetched once into models/; tiny ones are written here."""
+"""Models, statistics and texts that the tests share. Real ones are fetched once into models/; tiny ones are written
+here.
+"""
 
 from __future__ import annotations
 

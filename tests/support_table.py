@@ -187,19 +187,25 @@ def page_of(rows: list[Row]) -> str:
         "",
         "Written by `python tests/support_table.py`; do not edit. llama.cpp " + llama_cpp_commit[:9] + ".",
         "",
-        "Every line is a model that llama.cpp itself loads and decodes: two real ones (SmolLM2 135M, Gemma 3 270M), the others tiny, with",
+        "Every line is a model that llama.cpp itself loads and decodes: two real ones (SmolLM2 135M, Gemma 3 270M), "
+        "the others tiny, with",
         "random weights, made by `tests/models/`. With f16, q8_0 and q4_0 caches, each is put through these checks:",
         "",
-        "- S_trig of every key in the cache equals the mean logit of future queries, which the model's own RoPE operator makes of the",
+        "- S_trig of every key in the cache equals the mean logit of future queries, which the model's own RoPE "
+        "operator makes of the",
         f"  centre, to {LARGEST_ERROR:g} of the largest; correlation at least {LEAST_CORRELATION}. "
-        f"Worst in this table: {max(row.error for row in passed):.0e}, and 1 − {1 - min(row.correlation for row in passed):.0e}.",
-        "- After a forced eviction in every mode, the rows of K and V in each head's occupied cells are, byte for byte, those of the",
+        f"Worst in this table: {max(row.error for row in passed):.0e}, and 1 − "
+        f"{1 - min(row.correlation for row in passed):.0e}.",
+        "- After a forced eviction in every mode, the rows of K and V in each head's occupied cells are, byte for "
+        "byte, those of the",
         "  positions that it says it keeps.",
-        "- In mode `global` the next logits equal, bit for bit, those after llama.cpp's own removal of the same positions.",
+        "- In mode `global` the next logits equal, bit for bit, those after llama.cpp's own removal of the same "
+        "positions.",
         "- Two sequences decoded together keep what each keeps alone, and predict the same.",
         "- Cells and bytes are what the budget says.",
         "",
-        '"Layers evicted" and dimensions are those of the tiny models. An architecture that is not listed is refused with a budget, unless',
+        '"Layers evicted" and dimensions are those of the tiny models. An architecture that is not listed is refused '
+        "with a budget, unless",
         "`allow_untested=True`. Without a budget everything runs that llama.cpp runs.",
         "",
         "| Architecture | Model | RoPE of evicted layers | Layers evicted | K/V types | Verdict |",

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Make a CUDA 13.0 toolkit out of NVIDIA's packages on PyPI: enough to build the CUDA backend, without a GPU or a driver.
+"""Make a CUDA 13.0 toolkit out of NVIDIA's packages on PyPI: enough to build the CUDA backend, without a GPU or a
+driver.
 
 Prints the folder, for ``CUDAToolkit_ROOT`` and ``CUDACXX=<folder>/bin/nvcc``. Does nothing when it is there already.
 """
@@ -15,7 +16,9 @@ REQUIREMENT = "cuda-toolkit[nvcc,cccl,cudart,cublas]==13.0.*"
 
 
 def make_toolkit(target: Path) -> Path:
-    """Install the packages below `target`, name their libraries as a linker looks for them, return the toolkit's folder."""
+    """Install the packages below `target`, name their libraries as a linker looks for them, return the toolkit's
+    folder.
+    """
     root = target / "nvidia" / "cu13"
     stamp = target / ".complete"
     if stamp.exists():

@@ -57,7 +57,8 @@ def generate(model: Path, stats: Path, budget: int, n_tokens: int) -> None:
     )
     print(
         f"KV cache: {kv['kv_bytes'] / 2**20:.1f} MiB for {cells} cells, however long the text; "
-        f"the {seen} tokens read so far would fill {per_cell * seen / 2**20:.1f} MiB, the model's {model_context(model)} tokens "
+        f"the {seen} tokens read so far would fill {per_cell * seen / 2**20:.1f} MiB, the model's "
+        f"{model_context(model)} tokens "
         f"{per_cell * model_context(model) / 2**20:.1f} MiB"
     )
     share = 100 * eviction / kv["decoding_seconds"]

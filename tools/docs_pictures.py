@@ -65,7 +65,8 @@ def draw_concentration(stats: TriAttentionStats) -> Figure:
 def draw_trig(stats: TriAttentionStats) -> Figure:
     """The expected logit of a key against its age, for the next query and for the mean of future ones."""
     layers = {layer.layer: layer for layer in stats.layers}
-    # a head with slow bands that are concentrated reaches far; the curves are of one such head, a middle one and a near one
+    # a head with slow bands that are concentrated reaches far; the curves are of one such head, a middle one and a near
+    # one
     ages = np.unique(np.geomspace(1, 8192, 250).round())
     reach = []
     for index, layer in layers.items():

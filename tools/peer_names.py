@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """List the public names of llama-cpp-python's high-level classes, from its source archive; nothing of it is run.
 
-docs/moving-from-llama-cpp-python.md names them one by one, and tests/docs/test_docs_moving.py holds that page to this list.
+docs/moving-from-llama-cpp-python.md names them one by one, and tests/docs/test_docs_moving.py holds that page to this
+list.
 
     pip download --no-binary :all: --no-deps llama-cpp-python==0.3.36
     python tools/peer_names.py llama_cpp_python-0.3.36.tar.gz > tests/data/llama_cpp_python.json
@@ -20,7 +21,9 @@ KEPT = ("__init__", "__call__")
 
 
 def parameters(function: ast.FunctionDef) -> dict[str, str | None]:
-    """Return name -> default as source text (None: it has to be given) of all parameters but self; * and ** are left out."""
+    """Return name -> default as source text (None: it has to be given) of all parameters but self; * and ** are left
+    out.
+    """
     arguments = function.args
     positional = arguments.posonlyargs + arguments.args
     defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)

@@ -1,8 +1,9 @@
 """Loading ggml's backends: the package's own modules and those of plug-in wheels, each by its path, the CPU first.
 
-A plug-in is a distribution with an entry point in the group ``pytriattn.backends``. The entry point's name is the backend's
-(``cuda``) and its value a package that holds a ``backend.json``, the module that it names, and a function ``preload()``, which
-loads the libraries that the module needs. Nothing is imported or loaded of a plug-in that was built for another pytriattn.
+A plug-in is a distribution with an entry point in the group ``pytriattn.backends``. The entry point's name is the
+backend's (``cuda``) and its value a package that holds a ``backend.json``, the module that it names, and a function
+``preload()``, which loads the libraries that the module needs. Nothing is imported or loaded of a plug-in that was
+built for another pytriattn.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ _MODULE = re.compile(r"^(?:lib)?pytriattn-ggml-([a-z0-9]+)(?:[-_].*)?\.(?:so|dyl
 
 @dataclass(frozen=True)
 class Backend:
-    """A backend that was looked at: loaded, or with the error that kept it from being loaded, or left out on request."""
+    """A backend that was looked at: loaded, or with the error that kept it from being loaded, or left out on
+    request.
+    """
 
     name: str
     """``cpu``, ``cuda``, ...: as in PYTRIATTN_BACKENDS."""
@@ -93,7 +96,9 @@ class Backends:
     """What is loaded into this process. One instance: ``pytriattn._native.backends``."""
 
     def __init__(self, core: Any, directory: Path) -> None:
-        """Read what the modules in `directory`, the package's folder of libraries, were built from; `core` loads them."""
+        """Read what the modules in `directory`, the package's folder of libraries, were built from; `core` loads
+        them.
+        """
         self._core = core
         self._lock = threading.Lock()
         self._plugins_done = False
@@ -185,7 +190,8 @@ class Backends:
                 )
             if len(descriptor.modules) != 1 or module_backend(descriptor.modules[0]) != plugin.name:
                 raise BackendError(
-                    f"{plugin.distribution} offers '{plugin.name}' but holds {', '.join(descriptor.modules) or 'no module'}"
+                    f"{plugin.distribution} offers '{plugin.name}' but holds "
+                    f"{', '.join(descriptor.modules) or 'no module'}"
                 )
             backend = replace(backend, library=descriptor.directory / descriptor.modules[0])
             importlib.import_module(plugin.package).preload()
@@ -219,6 +225,7 @@ class Backends:
                 {module_backend(name) for name in self.base.modules} | {plugin.name for plugin in installed_plugins()}
             )
             errors.append(
-                f"{ENVIRONMENT}={os.environ[ENVIRONMENT]} names {', '.join(sorted(missing))}; what is installed: {', '.join(known)}"
+                f"{ENVIRONMENT}={os.environ[ENVIRONMENT]} names {', '.join(sorted(missing))}; what is installed: "
+                f"{', '.join(known)}"
             )
         return errors

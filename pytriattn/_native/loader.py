@@ -18,8 +18,8 @@ __all__ = ["backends", "core"]
 def _own_symbols_first() -> Iterator[None]:
     """Import an extension so that its symbols are our own libraries', whatever else the process has loaded.
 
-    Another package's ggml that was loaded with RTLD_GLOBAL would be found before ours. Only where there is one: the flag
-    also passes by a malloc that was put in with LD_PRELOAD.
+    Another package's ggml that was loaded with RTLD_GLOBAL would be found before ours. Only where there is one: the
+    flag also passes by a malloc that was put in with LD_PRELOAD.
     """
     deepbind = getattr(os, "RTLD_DEEPBIND", 0)
     if not deepbind or not hasattr(ctypes.CDLL(None), "ggml_backend_load"):

@@ -17,8 +17,9 @@ __all__ = ["atomic_file", "write_atomically"]
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give the path of an empty file to write; when the block ends without an error, its contents are at `path`.
 
-    Until then, and after an error, what was at `path` before is still there. A link is followed. A pipe or a device is written to
-    and not replaced. A new file gets the permissions that the user's other new files get, a replaced one keeps its own.
+    Until then, and after an error, what was at `path` before is still there. A link is followed. A pipe or a device is
+    written to and not replaced. A new file gets the permissions that the user's other new files get, a replaced one
+    keeps its own.
 
     Raises:
         OSError: the file cannot be written.

@@ -10,7 +10,9 @@ __all__ = ["usable_cpus"]
 
 
 def _cgroup_limit(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:
-    """Return the CPUs that the control group grants (``cpu.max``: quota and period in µs), infinity if it sets no limit."""
+    """Return the CPUs that the control group grants (``cpu.max``: quota and period in µs), infinity if it sets no
+    limit.
+    """
     try:
         quota, period = cpu_max.read_text(encoding="ascii").split()
         return math.inf if quota == "max" else int(quota) / int(period)

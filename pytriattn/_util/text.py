@@ -21,7 +21,9 @@ def format_bytes(n: float) -> str:
 
 
 def printable(text: object) -> str:
-    """Return a text from a file with everything replaced by U+FFFD that could move a terminal's cursor or end a line."""
+    """Return a text from a file with everything replaced by U+FFFD that could move a terminal's cursor or end a
+    line.
+    """
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(text))
 
 

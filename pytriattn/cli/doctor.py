@@ -1,4 +1,6 @@
-"""``pytriattn-doctor``: what is installed, which backends and devices are found, and what to do if something is wrong."""
+"""``pytriattn-doctor``: what is installed, which backends and devices are found, and what to do if something is
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ EXIT_UNWELL = 1
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pytriattn-doctor",
-        description="Show what pytriattn finds: versions, backends, devices, memory, and what to do if something is wrong.",
+        description="Show what pytriattn finds: versions, backends, devices, memory, and what to do if something is "
+        "wrong.",
         epilog="Exit codes: 0 healthy, 1 something is wrong, 2 error or wrong usage, 130 interrupted.",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object (docs/tools.md) and no tables")

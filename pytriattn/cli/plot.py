@@ -29,7 +29,8 @@ def _heads(text: str) -> list[tuple[int, int]]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pytriattn-plot",
-        description="Draw a .triattention file: the concentration of every head's bands, and the expected logit against distance. "
+        description="Draw a .triattention file: the concentration of every head's bands, and the expected logit "
+        "against distance. "
         "Needs matplotlib: pip install 'pytriattn[plot]'.",
         epilog="Exit codes: 0 done, 2 error or wrong usage, 130 interrupted.",
     )

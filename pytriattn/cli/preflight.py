@@ -35,7 +35,8 @@ _COLOURS = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red"}
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pytriattn-preflight",
-        description="Check that a GGUF model, its .triattention statistics and a budget fit together. Nothing is loaded.",
+        description="Check that a GGUF model, its .triattention statistics and a budget fit together. Nothing is "
+        "loaded.",
         epilog="Exit codes: 0 fit, 1 unfit, 2 error or wrong usage, 130 interrupted.",
     )
     parser.add_argument("model", metavar="MODEL", help="the GGUF model")

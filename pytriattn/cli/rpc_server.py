@@ -21,15 +21,17 @@ __all__ = ["main"]
 DEFAULT_PORT = 50052
 
 _WARNING = """\
-WARNING: this server asks nobody who they are, encrypts nothing and trusts what it is sent. Whoever reaches its port can use
-this machine's memory and devices, and perhaps run code of their own. Only for networks whose every machine you trust: never
-for the internet. ggml calls its RPC backend a proof of concept, fragile and insecure."""
+WARNING: this server asks nobody who they are, encrypts nothing and trusts what it is sent. Whoever reaches
+its port can use this machine's memory and devices, and perhaps run code of their own. Only for networks whose
+every machine you trust: never for the internet. ggml calls its RPC backend a proof of concept, fragile and
+insecure."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pytriattn-rpc-server",
-        description="Lend this machine's devices to Llama(..., rpc_servers=['host:port']) on another machine. Ctrl-C ends it.",
+        description="Lend this machine's devices to Llama(..., rpc_servers=['host:port']) on another machine. Ctrl-C "
+        "ends it.",
         epilog=f"{_WARNING} Exit codes: 1 error, 2 wrong usage, 130 ended by Ctrl-C.",
     )
     parser.add_argument(
@@ -57,7 +59,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _address(host: str, port: int) -> str:
-    """Return ``a.b.c.d:port`` after having listened there once: ggml's server takes nothing else, and fails without a reason."""
+    """Return ``a.b.c.d:port`` after having listened there once: ggml's server takes nothing else, and fails without a
+    reason.
+    """
     if not 0 <= port <= 65535:
         raise ContextError(f"--port is {port}, it must be from 0 to 65535")
     try:
@@ -68,7 +72,8 @@ def _address(host: str, port: int) -> str:
             address: tuple[str, int] = probe.getsockname()
     except OSError as error:
         raise ContextError(
-            f"cannot listen on {host}:{port} ({error.strerror or error}); use another --port, or as --host an address of "
+            f"cannot listen on {host}:{port} ({error.strerror or error}); use another --port, or as --host an "
+            f"address of "
             "this machine (IPv4)"
         ) from error
     return f"{address[0]}:{address[1]}"

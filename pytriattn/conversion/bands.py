@@ -57,8 +57,8 @@ class CacheOwner:
     def file_pairs(self, layer: LayerStats, n_bands: int) -> Dims:
         """Return the dimensions of a file's bands, int64 [F, 2].
 
-        Where F is half the rotated dimensions, bands are those that RoPE turns. Where it is half the head although RoPE turns
-        less, or nothing, the file has paired a whole head as if all of it rotated.
+        Where F is half the rotated dimensions, bands are those that RoPE turns. Where it is half the head although RoPE
+        turns less, or nothing, the file has paired a whole head as if all of it rotated.
 
         Raises:
             StatsError: F is neither.
@@ -68,7 +68,8 @@ class CacheOwner:
             return own_pairs(layer)[layer.rot_begin // 2 :][:n_bands]
         if 2 * n_bands != d:
             raise StatsError(
-                f"the file has {n_bands} bands in layer {layer.layer}, but the model rotates {layer.n_rot} of {d} dimensions there, "
+                f"the file has {n_bands} bands in layer {layer.layer}, but the model rotates {layer.n_rot} of {d} "
+                f"dimensions there, "
                 f"which makes {layer.n_rot // 2} (or {d // 2} for a whole head)"
             )
         dims = np.arange(d)
@@ -103,8 +104,8 @@ def cache_owners(model: ModelInfo) -> list[CacheOwner]:
 def regroup_magnitudes(magnitude: Floats, centre: Floats, pairs: Dims, wanted: Dims) -> Floats:
     """Return mean lengths of the pairs `wanted`, float32 [n_head, len(wanted)], from those of `pairs`.
 
-    The same pair has the same length. Where pairs differ it is estimated: what a pair's mean square exceeds its centre's by is
-    taken to be half of each dimension. Dimensions in no pair have none.
+    The same pair has the same length. Where pairs differ it is estimated: what a pair's mean square exceeds its
+    centre's by is taken to be half of each dimension. Dimensions in no pair have none.
 
     Args:
         magnitude: [n_head, len(pairs)].

@@ -70,7 +70,9 @@ def _check_layers(foreign: ForeignStats, model: ModelInfo, readers: list[LayerIn
 
 
 def _inferred_heads(foreign: ForeignStats) -> int | None:
-    """Return the number of query heads where the file does not say but has the same ones, all from 0 on, in every layer."""
+    """Return the number of query heads where the file does not say but has the same ones, all from 0 on, in every
+    layer.
+    """
     per_layer: dict[int, set[int]] = {}
     for layer, head in foreign.heads:
         per_layer.setdefault(layer, set()).add(head)
@@ -93,7 +95,8 @@ def _check_records(foreign: ForeignStats, readers: list[LayerInfo]) -> None:
         want = (layer.n_head, layer.n_head_kv, layer.head_dim_k)
         if have != want:
             raise StatsError(
-                f"the file has {have[0]} query heads over {have[1]} KV heads of {have[2]} dimensions in layer {layer.index}, "
+                f"the file has {have[0]} query heads over {have[1]} KV heads of {have[2]} dimensions in layer "
+                f"{layer.index}, "
                 f"the model {want[0]} over {want[1]} of {want[2]}"
             )
         rope = layer.rope
@@ -104,7 +107,8 @@ def _check_records(foreign: ForeignStats, readers: list[LayerInfo]) -> None:
             and record.rope_offset != rope.rot_begin
         ):
             raise StatsError(
-                f"in the file, rotated dimensions of layer {layer.index} begin at {record.rope_offset}, in the model at {rope.rot_begin}"
+                f"in the file, rotated dimensions of layer {layer.index} begin at {record.rope_offset}, in the model "
+                f"at {rope.rot_begin}"
             )
 
 
@@ -114,7 +118,8 @@ def _check_theta(foreign: ForeignStats, readers: list[LayerInfo]) -> None:
         found = foreign.layers[index].rope_theta if foreign.layers else foreign.rope_theta
         if found is not None and not math.isclose(found, base, rel_tol=_RELATIVE_THETA):
             raise StatsError(
-                f"the file has RoPE base {found:g}, the model {base:g} (layer {index}); if the rest fits, the program that wrote it "
+                f"the file has RoPE base {found:g}, the model {base:g} (layer {index}); if the rest fits, the "
+                f"program that wrote it "
                 "may have put a default there: --ignore-rope-theta converts it nevertheless"
             )
 
@@ -127,7 +132,9 @@ def notes_on(foreign: ForeignStats, model: ModelInfo, *, ignore_rope_theta: bool
     readers = _readers(model)
     from_fork = "fork" in foreign.format
     if not model.is_exact:
-        yield f"the architecture {model.architecture} is unknown, so which layers there are and what RoPE does is a guess"
+        yield (
+            f"the architecture {model.architecture} is unknown, so which layers there are and what RoPE does is a guess"
+        )
     if ignore_rope_theta and foreign.rope_theta is not None:
         try:
             _check_theta(foreign, readers)
@@ -135,16 +142,21 @@ def notes_on(foreign: ForeignStats, model: ModelInfo, *, ignore_rope_theta: bool
             yield f"ignored: {str(error).partition(';')[0]}"
     if model.architecture.startswith("qwen3") and not from_fork:
         yield (
-            "the public calibrator skips the norm of Qwen3's queries: if the file comes from it, its statistics are of other queries "
+            "the public calibrator skips the norm of Qwen3's queries: if the file comes from it, its statistics are "
+            "of other queries "
             "than the model's, and calibrating anew is better"
         )
     if model.architecture.startswith("qwen35") and from_fork:
-        yield "a llama.cpp fork measures Qwen3.5's queries after RoPE: if the file comes from it, it is worthless; calibrate anew"
+        yield (
+            "a llama.cpp fork measures Qwen3.5's queries after RoPE: if the file comes from it, it is worthless; "
+            "calibrate anew"
+        )
     yield from _notes_on_dims(foreign, readers, from_fork)
     yield from _notes_on_pairs(foreign, readers, from_fork)
     if foreign.model_name and model.name and not _same_name(foreign.model_name, model.name):
         yield (
-            f"the file says that it is of '{foreign.model_name[:80]}', the model calls itself '{model.name[:80]}'; some programs write "
+            f"the file says that it is of '{foreign.model_name[:80]}', the model calls itself '{model.name[:80]}'; "
+            f"some programs write "
             "one constant name, so this may mean nothing"
         )
     yield from _notes_on_dropped(foreign, model, readers)
@@ -157,13 +169,15 @@ def _notes_on_dims(foreign: ForeignStats, readers: list[LayerInfo], from_fork: b
         yield (
             "the model rotates only a part of each head, but the file has bands for all of it"
             + (", as a fork's calibrator writes for every model" if from_fork else "")
-            + ": its bands are taken for pairs over the whole head, and magnitudes are estimates; calibrating anew is better"
+            + ": its bands are taken for pairs over the whole head, and magnitudes are estimates; calibrating anew "
+            "is better"
         )
     elif partial:
         layer = partial[0]
         rotated = layer.rope.n_rot if layer.rope else 0
         yield (
-            f"the file covers the {rotated} rotated dimensions of {layer.head_dim_k}; the others count for nothing in the scores"
+            f"the file covers the {rotated} rotated dimensions of {layer.head_dim_k}; the others count for nothing "
+            f"in the scores"
         )
     if any(layer.rope is None or not layer.rope.n_rot for layer in readers):
         yield "the model has layers without RoPE; what the file has for them is taken for pairs over the whole head"
@@ -181,7 +195,8 @@ def _notes_on_pairs(foreign: ForeignStats, readers: list[LayerInfo], from_fork: 
         names = {True: "neighbours", False: "halves"}
         yield (
             f"the file says that rotated pairs are {names[foreign.interleaved]}, in the model they are "
-            f"{' and '.join(names[value] for value in sorted(interleaved))}: bands are carried over by their number, which is right only "
+            f"{' and '.join(names[value] for value in sorted(interleaved))}: bands are carried over by their number, "
+            f"which is right only "
             "if they were measured in the model's own pairs (one fork's calibrator writes halves for every model)"
         )
     for layer in readers:
@@ -190,7 +205,10 @@ def _notes_on_pairs(foreign: ForeignStats, readers: list[LayerInfo], from_fork: 
         if omega is not None and rope is not None and 2 * len(omega) == rope.n_rot:
             own = rope.omega(max(rope.n_ctx_orig, 1))[rope.rot_begin // 2 :][: len(omega)]
             if not np.allclose(omega, own, rtol=1e-3, atol=1e-12):
-                yield f"the file has other RoPE frequencies than the model (first in layer {layer.index}); those of the model are used"
+                yield (
+                    f"the file has other RoPE frequencies than the model (first in layer {layer.index}); those of "
+                    f"the model are used"
+                )
                 return
 
 

@@ -31,7 +31,9 @@ class Exported(NamedTuple):
 
 
 def _layers_with_bands(stats: TriAttentionStats, model: ModelInfo) -> Iterator[tuple[CacheOwner, LayerStats, int]]:
-    """Yield each layer with its number of bands in a foreign file: of what RoPE turns, or of the whole head where it turns nothing."""
+    """Yield each layer with its number of bands in a foreign file: of what RoPE turns, or of the whole head where it
+    turns nothing.
+    """
     caches = {cache.info.index: cache for cache in cache_owners(model)}
     if set(caches) != {layer.layer for layer in stats.layers}:
         raise StatsError(
@@ -45,7 +47,8 @@ def _layers_with_bands(stats: TriAttentionStats, model: ModelInfo) -> Iterator[t
             cache.info.head_dim_k,
         ):
             raise StatsError(
-                f"the statistics have {layer.n_head} query heads over {layer.n_head_kv} KV heads of {layer.head_dim} in layer "
+                f"the statistics have {layer.n_head} query heads over {layer.n_head_kv} KV heads of {layer.head_dim} "
+                f"in layer "
                 f"{layer.layer}, the model {len(cache.heads)} over {cache.info.n_head_kv} of {cache.info.head_dim_k}"
             )
         yield cache, layer, (layer.n_rot or layer.head_dim) // 2
@@ -67,7 +70,8 @@ def _describe_losses(chosen: list[tuple[CacheOwner, LayerStats, int]]) -> Iterat
     partial = [layer for _, layer, n_bands in chosen if n_bands and 2 * n_bands < layer.head_dim]
     if partial:
         yield (
-            f"the format has no room for dimensions that RoPE does not turn ({partial[0].head_dim - partial[0].n_rot} of "
+            f"the format has no room for dimensions that RoPE does not turn "
+            f"({partial[0].head_dim - partial[0].n_rot} of "
             f"{partial[0].head_dim} in layer {partial[0].layer}), which are left out"
         )
 
@@ -75,7 +79,8 @@ def _describe_losses(chosen: list[tuple[CacheOwner, LayerStats, int]]) -> Iterat
 def _single_value(name: str, values: set[int] | set[float], format_name: str) -> int | float:
     if len(values) != 1:
         raise StatsError(
-            f"{format_name} has one {name} for all layers, but the layers of this model have {sorted(values)}; use fork-v3"
+            f"{format_name} has one {name} for all layers, but the layers of this model have {sorted(values)}; use "
+            f"fork-v3"
         )
     return next(iter(values))
 
@@ -87,8 +92,8 @@ def export_uniform(stats: TriAttentionStats, model: ModelInfo, format_name: str,
         stats: of `model`.
         model: what the GGUF tells.
         format_name: for messages.
-        strict: head dimension, bands and RoPE base must be those of all layers; else those that differ are left out of the
-            header (``.pt``).
+        strict: head dimension, bands and RoPE base must be those of all layers; else those that differ are left out of
+            the header (``.pt``).
 
     Raises:
         StatsError: statistics and model contradict each other, or the format cannot hold them.
@@ -105,7 +110,8 @@ def export_uniform(stats: TriAttentionStats, model: ModelInfo, format_name: str,
     notes = list(_describe_losses(chosen))
     if any(layer.rot_begin for _, layer, _ in chosen):
         notes.append(
-            "the format does not say that rotated dimensions are not the first of a head, other programs will take them for it"
+            "the format does not say that rotated dimensions are not the first of a head, other programs will take "
+            "them for it"
         )
     if any(_has_other_frequencies(cache, layer) for cache, layer, _ in chosen):
         notes.append("the model scales its RoPE frequencies, which the format does not say; fork-v3 does")

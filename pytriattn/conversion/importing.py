@@ -1,7 +1,7 @@
 """Statistics of other programs to ours and back: placing bands in a model's dimensions, and checking that they fit it.
 
-A foreign file has bands: complex numbers, the f-th for the f-th rotated pair of a checkpoint's dimensions. They mean the same
-wherever a GGUF keeps that pair, so values carry over and only their places change.
+A foreign file has bands: complex numbers, the f-th for the f-th rotated pair of a checkpoint's dimensions. They mean
+the same wherever a GGUF keeps that pair, so values carry over and only their places change.
 """
 
 from __future__ import annotations
@@ -40,21 +40,22 @@ def import_stats(
 ) -> Imported:
     """Convert foreign statistics to ours.
 
-    - Dimensions that RoPE does not turn and the file does not cover get centre 0 and magnitude 0: they count neither in S_trig
-      nor in S_norm, so keys are scored by the rotated part alone.
-    - A query head that the file lacks gets the statistics of the first one that reads the same KV head. A KV head takes the
-      maximum of z-scores over its query heads, so a copy changes nothing: the heads that were measured decide. Zeros would
-      not do: they hold every key below the average up to the average.
-    - A KV head without any measured query head gets zeros. All its keys then score the same, and where it decides for itself
-      (mode ``per_layer_head``) it keeps the newest. Where heads decide together, it gives every key an average vote.
+    - Dimensions that RoPE does not turn and the file does not cover get centre 0 and magnitude 0: they count neither in
+      S_trig nor in S_norm, so keys are scored by the rotated part alone.
+    - A query head that the file lacks gets the statistics of the first one that reads the same KV head. A KV head takes
+      the maximum of z-scores over its query heads, so a copy changes nothing: the heads that were measured decide.
+      Zeros would not do: they hold every key below the average up to the average.
+    - A KV head without any measured query head gets zeros. All its keys then score the same, and where it decides for
+      itself (mode ``per_layer_head``) it keeps the newest. Where heads decide together, it gives every key an average
+      vote.
     - Layers without full attention are dropped.
 
     Args:
         foreign: what a file holds.
         model: what the GGUF tells.
         identity: of the GGUF; the result fits no other model.
-        ignore_rope_theta: accept another RoPE base. Statistics are of queries before RoPE, and do not depend on it if the
-            program that measured them used the model's own.
+        ignore_rope_theta: accept another RoPE base. Statistics are of queries before RoPE, and do not depend on it if
+            the program that measured them used the model's own.
 
     Raises:
         StatsError: the file and the model contradict each other; the message names both sides.
@@ -74,18 +75,22 @@ def import_stats(
         raise StatsError("the file has statistics of no layer that has full attention in the model")
     if n_copied:
         notes.append(
-            f"{n_copied} of {n_heads} query heads are not in the file; each takes the statistics of a head that reads the same KV "
+            f"{n_copied} of {n_heads} query heads are not in the file; each takes the statistics of a head that "
+            f"reads the same KV "
             "head, so that those in the file decide"
         )
     if n_blind:
         notes.append(
-            f"of {n_blind} of {n_kv} KV heads the file has no query head; they have no statistics and keep their newest keys"
+            f"of {n_blind} of {n_kv} KV heads the file has no query head; they have no statistics and keep their "
+            f"newest keys"
         )
     return Imported(TriAttentionStats(tuple(layers), identity, n_tokens=0, corpus_sha256=""), tuple(notes))
 
 
 def _fill_layer(layer: LayerStats, cache: CacheOwner, foreign: ForeignStats) -> tuple[int, int]:
-    """Put the file's numbers into `layer`; return how many query heads are copies, and how many KV heads have nothing."""
+    """Put the file's numbers into `layer`; return how many query heads are copies, and how many KV heads have
+    nothing.
+    """
     own = own_pairs(layer)
     group = layer.n_head // layer.n_head_kv
     heads = cache.heads

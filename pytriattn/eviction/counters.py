@@ -27,11 +27,11 @@ class PromptCounters:
 class KVStats(TypedDict):
     """What `Llama.kv_stats` tells.
 
-    ``prompt_tokens_reused`` and ``prompt_tokens_read`` are of the last prompt; ``prompt_rereads`` counts the prompts since load
-    whose beginning had to be read again because an eviction had touched it.
+    ``prompt_tokens_reused`` and ``prompt_tokens_read`` are of the last prompt; ``prompt_rereads`` counts the prompts
+    since load whose beginning had to be read again because an eviction had touched it.
     ``tokens_seen`` and ``cells_used`` are of the text that is being read; bytes are those allocated, for all attention
-    layers together, and ``device_bytes`` says which devices hold these and the recurrent states; evictions, decoded tokens and
-    seconds are sums since load. ``tokens_evicted`` counts keys per head.
+    layers together, and ``device_bytes`` says which devices hold these and the recurrent states; evictions, decoded
+    tokens and seconds are sums since load. ``tokens_evicted`` counts keys per head.
     """
 
     prompt_tokens_reused: int

@@ -1,4 +1,6 @@
-"""Chat completions in OpenAI's form: the model's own template makes the prompt, and llama.cpp's parser reads the answer."""
+"""Chat completions in OpenAI's form: the model's own template makes the prompt, and llama.cpp's parser reads the
+answer.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +116,8 @@ def _apply_template(templates: core.ChatTemplates, request: ChatRequest) -> core
     )
     if tools and choice != "none" and not prompt.grammar:
         raise ChatError(
-            "this model's chat template knows no tools; load it with chat_template=... (a Jinja template that does), or call "
+            "this model's chat template knows no tools; load it with chat_template=... (a Jinja template that does), "
+            "or call "
             "without tools"
         )
     return prompt

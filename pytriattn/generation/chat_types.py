@@ -26,7 +26,9 @@ class ToolCall(TypedDict, total=False):
 
 
 class ChatMessage(TypedDict, total=False):
-    """A message. ``reasoning_content``: what the model thought before it answered, if its template tells the two apart."""
+    """A message. ``reasoning_content``: what the model thought before it answered, if its template tells the two
+    apart.
+    """
 
     role: str
     content: str | None

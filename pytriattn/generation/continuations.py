@@ -14,7 +14,9 @@ __all__ = ["ContinuationScore", "ContinuationScorer"]
 
 
 class ContinuationScore(NamedTuple):
-    """Natural-log probabilities of a continuation's tokens, float32 [n], and whether each was the likeliest, bool [n]."""
+    """Natural-log probabilities of a continuation's tokens, float32 [n], and whether each was the likeliest, bool
+    [n].
+    """
 
     logprobs: npt.NDArray[np.float32]
     is_best: npt.NDArray[np.bool_]
@@ -33,9 +35,9 @@ class ContinuationScore(NamedTuple):
 class ContinuationScorer:
     """Scores continuations with a `Llama`; bit for bit what `Llama.logprobs` gives for the whole text.
 
-    Texts are read in steps of ``interval``, so that evictions happen where decoding would evict. A text that begins like the one
-    before is read from the last common step on, unless an eviction has been there. Texts that differ in the last token alone are
-    read once, eviction or not.
+    Texts are read in steps of ``interval``, so that evictions happen where decoding would evict. A text that begins
+    like the one before is read from the last common step on, unless an eviction has been there. Texts that differ in
+    the last token alone are read once, eviction or not.
 
     Attributes:
         n_read: tokens that have been read.

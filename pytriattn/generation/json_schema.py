@@ -35,18 +35,23 @@ def check_patterns(schema: Any) -> None:
     """
     for pattern in _unsupported_patterns(schema):
         raise GrammarError(
-            f"this JSON schema cannot be turned into a grammar: the pattern {pattern!r} has no equivalent there. It must begin with "
-            "'^' and end with '$', without look-around, back references and word boundaries; or leave it out and check the answer"
+            f"this JSON schema cannot be turned into a grammar: the pattern {pattern!r} has no equivalent there. It "
+            f"must begin with "
+            "'^' and end with '$', without look-around, back references and word boundaries; or leave it out and "
+            "check the answer"
         )
 
 
 def warn_of_patterns(tools: Sequence[Mapping[str, Any]]) -> None:
-    """Warn of such expressions in the parameters of tools, which come from elsewhere as a rule: their calls go on without them."""
+    """Warn of such expressions in the parameters of tools, which come from elsewhere as a rule: their calls go on
+    without them.
+    """
     for tool in tools:
         function = tool.get("function") or {}
         for pattern in _unsupported_patterns(function.get("parameters")):
             warnings.warn(
-                f"the tool {function.get('name')!r} wants an argument of the pattern {pattern!r}, which has no equivalent in a grammar "
+                f"the tool {function.get('name')!r} wants an argument of the pattern {pattern!r}, which has no "
+                f"equivalent in a grammar "
                 "(it must begin with '^' and end with '$', without look-around): the model may give any string there",
                 GrammarWarning,
                 stacklevel=2,

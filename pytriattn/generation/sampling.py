@@ -16,7 +16,8 @@ from pytriattn.session.session import Session
 
 __all__ = ["LlamaGrammar", "LogitsProcessor", "SamplingParams"]
 
-# Takes the tokens so far (int32 [n]) and the logits of the next one (float32 [n_vocab]); returns the logits to draw from.
+# Takes the tokens so far (int32 [n]) and the logits of the next one (float32 [n_vocab]); returns the logits to draw
+# from.
 LogitsProcessor = Callable[[npt.NDArray[np.int32], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 _INF = math.inf
@@ -118,8 +119,8 @@ class SamplingParams:
         samplers: names of llama.cpp's samplers in the order to apply, in place of the order given here.
         grammar: GBNF rules that the output has to follow, as text or `LlamaGrammar`.
         json_schema: a JSON schema that the output has to follow, as text or a mapping.
-        logits_processor: called before each token is drawn, or several that are called one after another: takes the tokens so far
-            (int32 [n]) and the model's logits (float32 [n_vocab]), and returns the logits to draw from.
+        logits_processor: called before each token is drawn, or several that are called one after another: takes the
+            tokens so far (int32 [n]) and the model's logits (float32 [n_vocab]), and returns the logits to draw from.
         seed: None: a new one each time.
         ignore_eos: never draw a token that ends the text.
     """

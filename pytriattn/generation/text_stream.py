@@ -13,7 +13,9 @@ __all__ = ["GeneratedToken", "Piece", "TextStream", "check_stops", "generated_pi
 
 
 class TokenValue(NamedTuple):
-    """A token that could stand at a place: its text, its bytes (perhaps a part of a character) and its log-probability."""
+    """A token that could stand at a place: its text, its bytes (perhaps a part of a character) and its
+    log-probability.
+    """
 
     text: str
     data: bytes

@@ -47,7 +47,8 @@ def download(
         endpoint: of another hub.
 
     Raises:
-        ModelLoadError: huggingface_hub is missing, the hub cannot be reached, or not exactly one file fits; the message tells which.
+        ModelLoadError: huggingface_hub is missing, the hub cannot be reached, or not exactly one file fits; the message
+            tells which.
     """
     hub = _hub()
     try:

@@ -1,7 +1,8 @@
 """What stands in a GGUF file before its weights: keys and values, and the names, shapes and types of tensors.
 
-Any file is done with in a second, damaged ones included: vocabularies are skipped and only counted, no length is believed
-before it is held against the size of the file, and what no model has (`gguf_reader.MAX_STRINGS`, `gguf_reader.MAX_BYTES`) is refused.
+Any file is done with in a second, damaged ones included: vocabularies are skipped and only counted, no length is
+believed before it is held against the size of the file, and what no model has (`gguf_reader.MAX_STRINGS`,
+`gguf_reader.MAX_BYTES`) is refused.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class GGUFMetadata:
         tensor = self.tensors[name]
         if tensor.type_name not in ("f32", "f16", "bf16") or tensor.n_values > MAX_TENSOR_VALUES:
             raise ModelLoadError(
-                f"'{self.path}': the tensor {name} is {tensor.type_name} {list(tensor.shape)}, where a small one of f32, "
+                f"'{self.path}': the tensor {name} is {tensor.type_name} {list(tensor.shape)}, where a small one of "
+                f"f32, "
                 "f16 or bf16 is expected; convert the model again"
             )
         with open_source(self.parts[tensor.part], first_block=1) as source:
@@ -81,8 +83,8 @@ def read_metadata(path: str | os.PathLike[str]) -> GGUFMetadata:
             ``hf://owner/repository/path/to/file.gguf``, of which no more than the metadata is fetched.
 
     Raises:
-        ModelLoadError: a file is missing, damaged, not GGUF, or of a kind that is not read; the message names it and tells
-            what can be done.
+        ModelLoadError: a file is missing, damaged, not GGUF, or of a kind that is not read; the message names it and
+            tells what can be done.
     """
     part = _read_part(path)
     names = _part_names(part)
@@ -100,7 +102,8 @@ def read_metadata(path: str | os.PathLike[str]) -> GGUFMetadata:
     expected = parts[0].values.get("split.tensors.count")
     if isinstance(expected, int) and expected != len(tensors):
         raise ModelLoadError(
-            f"'{names[0]}' says that its parts hold {expected} tensors, and they hold {len(tensors)}; download them again"
+            f"'{names[0]}' says that its parts hold {expected} tensors, and they hold {len(tensors)}; download them "
+            f"again"
         )
     size = sum(piece.size for piece in parts)
     return GGUFMetadata(names[0], parts[0].version, parts[0].values, tensors, tuple(names), size)
@@ -116,7 +119,8 @@ def _part_names(part: Part) -> list[str]:
     match = _PART_NAME.match(part.name)
     if match is None or int(match["count"]) != count or count > MAX_PARTS:
         raise ModelLoadError(
-            f"'{part.name}' is one of {count} parts of a model; parts have to be named NAME-00001-of-{count:05}.gguf and so on"
+            f"'{part.name}' is one of {count} parts of a model; parts have to be named NAME-00001-of-{count:05}.gguf "
+            f"and so on"
         )
     query = match["query"] or ""
     return [f"{match['stem']}-{number:05}-of-{count:05}.gguf{query}" for number in range(1, count + 1)]

@@ -140,7 +140,8 @@ class GGUFReader:
         magic = self._take(min(4, size))
         if magic != b"GGUF":
             raise ModelLoadError(
-                f"'{name}' is not a GGUF file (it starts with {magic!r}); convert the model to GGUF, or download it again"
+                f"'{name}' is not a GGUF file (it starts with {magic!r}); convert the model to GGUF, or download it "
+                f"again"
             )
         version = _TYPE.unpack(self._take(4))[0]
         if version & 0xFFFF == 0:
@@ -154,7 +155,8 @@ class GGUFReader:
                 f"'{name}' has version {version} of the GGUF format, and 2 and 3 are known; update pytriattn"
             )
         n_tensors, n_keys = self._length(), self._length()
-        # the shortest tensor: a name, the number of dimensions, a type, an offset; the shortest value: a key, a type, a byte
+        # the shortest tensor: a name, the number of dimensions, a type, an offset; the shortest value: a key, a type, a
+        # byte
         self._check_count(n_tensors, 24, MAX_TENSORS, "tensors")
         self._check_count(n_keys, 13, MAX_KEYS, "keys")
         return version, n_tensors, n_keys
@@ -200,7 +202,8 @@ class GGUFReader:
             self._need(8)
             window, position = self._window, self._position
             last = len(window) - 8
-            # a hundred thousand times: nothing but the next length is looked at, and lengths are checked at the window's end
+            # a hundred thousand times: nothing but the next length is looked at, and lengths are checked at the
+            # window's end
             while left > 0 and position <= last:
                 position += 8 + unpack(window, position)[0]
                 left -= 1
@@ -293,7 +296,8 @@ class GGUFReader:
 
     def _truncated(self, where: str) -> NoReturn:
         raise ModelLoadError(
-            f"'{self._source.name}' ends after {self._source.size} bytes, {where}: it is incomplete or damaged; download it again"
+            f"'{self._source.name}' ends after {self._source.size} bytes, {where}: it is incomplete or damaged; "
+            f"download it again"
         )
 
     def _damaged(self, what: str) -> NoReturn:

@@ -110,7 +110,8 @@ class ChatPytriattn(BaseChatModel):
             self.llama = Llama(self.model_path, budget=self.budget, n_ctx=self.n_ctx, **self.settings)
         return self.llama
 
-    # -- answers ---------------------------------------------------------------------------------------------------------------
+    # -- answers
+    # ---------------------------------------------------------------------------------------------------------------
 
     def _generate(
         self,
@@ -202,7 +203,8 @@ class ChatPytriattn(BaseChatModel):
             **kwargs,
         }
 
-    # -- tools and schemas -----------------------------------------------------------------------------------------------------
+    # -- tools and schemas
+    # -----------------------------------------------------------------------------------------------------
 
     def bind_tools(
         self,
@@ -215,7 +217,8 @@ class ChatPytriattn(BaseChatModel):
 
         Args:
             tools: anything that LangChain can make a tool of.
-            tool_choice: ``auto``, ``none``, ``any`` or ``required`` or True (one has to be called), or the name of a tool.
+            tool_choice: ``auto``, ``none``, ``any`` or ``required`` or True (one has to be called), or the name of a
+                tool.
             **kwargs: other arguments of `Llama.create_chat_completion`.
         """
         choice: Any = tool_choice

@@ -1,6 +1,7 @@
 """A model for EleutherAI's lm-evaluation-harness, so that any of its tasks can be run under a budget.
 
-    python -m pytriattn.integrations.lm_eval run --model pytriattn --model_args pretrained=model.gguf,budget=2048 --tasks hellaswag
+    python -m pytriattn.integrations.lm_eval run --model pytriattn --model_args pretrained=model.gguf,budget=2048
+    --tasks hellaswag
 
 is lm_eval's own command line with the model ``pytriattn`` in addition. In Python, importing this module registers it.
 """
@@ -81,7 +82,8 @@ class PytriattnLM(TemplateLM):  # type: ignore[misc]
         self._name = os.path.basename(pretrained) if filename is None else f"{pretrained}/{filename}"
         self._scorer = ContinuationScorer(self.llm)
 
-    # -- tokens ----------------------------------------------------------------------------------------------------------------
+    # -- tokens
+    # ----------------------------------------------------------------------------------------------------------------
 
     @property
     def eot_token_id(self) -> int:
@@ -99,8 +101,8 @@ class PytriattnLM(TemplateLM):  # type: ignore[misc]
 
         Args:
             string: the text.
-            add_special_tokens: put the token that begins a text in front; None: as the model wants it. Never at the end: a
-                continuation follows.
+            add_special_tokens: put the token that begins a text in front; None: as the model wants it. Never at the
+                end: a continuation follows.
         """
         tokens = self.llm.tokenize(string, add_bos=False, special=True)
         begins = (
@@ -114,7 +116,8 @@ class PytriattnLM(TemplateLM):  # type: ignore[misc]
         """Return the text of token ids."""
         return self.llm.detokenize(tokens)
 
-    # -- log-likelihoods -------------------------------------------------------------------------------------------------------
+    # -- log-likelihoods
+    # -------------------------------------------------------------------------------------------------------
 
     def _loglikelihood_tokens(
         self,
@@ -137,7 +140,8 @@ class PytriattnLM(TemplateLM):  # type: ignore[misc]
             return 0.0, True
         if len(continuation) >= self.max_length:
             raise ValueError(
-                f"a continuation of {len(continuation)} tokens leaves no room for its context in {self.max_length}; raise n_ctx "
+                f"a continuation of {len(continuation)} tokens leaves no room for its context in {self.max_length}; "
+                f"raise n_ctx "
                 "(under a budget it allocates nothing)"
             )
         score = self._scorer.score(context[-(self.max_length - len(continuation)) :], continuation)
@@ -160,7 +164,8 @@ class PytriattnLM(TemplateLM):  # type: ignore[misc]
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), total)
         return found
 
-    # -- generating ------------------------------------------------------------------------------------------------------------
+    # -- generating
+    # ------------------------------------------------------------------------------------------------------------
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Return what the model says after each context, up to a string of ``until``.
@@ -196,12 +201,14 @@ class PytriattnLM(TemplateLM):  # type: ignore[misc]
         if self._batch > 1:
             answers = self.llm.generate_batch(prompts, limit, stop=stops, **sampling)
         else:
-            answers = [self.llm.create_completion(prompt, limit, stop=stops, **sampling) for prompt in prompts]  # type: ignore[misc]
+            complete: Any = self.llm.create_completion
+            answers = [complete(prompt, limit, stop=stops, **sampling) for prompt in prompts]
         return [
             postprocess_generated_text(answer["choices"][0]["text"], stop, self._think_end_token) for answer in answers
         ]
 
-    # -- chats -----------------------------------------------------------------------------------------------------------------
+    # -- chats
+    # -----------------------------------------------------------------------------------------------------------------
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """Return the prompt that the model's own template makes of messages.

@@ -45,8 +45,10 @@ class Document:
     Attributes:
         tokens: int32 [n].
         questions: ascending by `at`.
-        floor: the same text with other information than what is asked for, int32 [n]; None: the rule ``recent`` is the floor.
-        nothing: the same text with ordinary text in place of the information, int32 [n]; None: it is not measured what that gives.
+        floor: the same text with other information than what is asked for, int32 [n]; None: the rule ``recent`` is the
+            floor.
+        nothing: the same text with ordinary text in place of the information, int32 [n]; None: it is not measured what
+            that gives.
         n_prompt: of the tokens, from the start, those that a user would call the prompt; they can be pinned.
         length: tokens that a ratio divides to get the budget.
         keeps_distributions: whether predictions are compared with the full cache's, token by token.

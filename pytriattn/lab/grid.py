@@ -109,13 +109,15 @@ def check_fits(subjects: Iterable[Subject], n_ctx_train: int) -> None:
     for subject in subjects:
         if 0 < n_ctx_train < subject.document.n_read:
             raise LabError(
-                f"the task {subject.tasks[0]!r} reads {subject.document.n_read} tokens, and the model was trained for {n_ctx_train}; "
+                f"the task {subject.tasks[0]!r} reads {subject.document.n_read} tokens, and the model was trained "
+                f"for {n_ctx_train}; "
                 "lower --tokens, or leave the task out with --tasks"
             )
 
 
 def jobs_of(subjects: Sequence[Subject], settings: EvalSettings) -> list[Job]:
-    """Return all cells of a run, in the order to compute them: the full cache first, then rule by rule and budget by budget.
+    """Return all cells of a run, in the order to compute them: the full cache first, then rule by rule and budget by
+    budget.
 
     Raises:
         LabError: a budget is too small.
@@ -144,6 +146,7 @@ def _check_pinned(rule: Rule, subject: Subject, budget: int, settings: EvalSetti
     if rule.is_pinned and rule.mode is not None and budget < least:
         raise LabError(
             f"the rule {rule.name!r} pins the {subject.document.n_prompt} tokens of the prompt of the task "
-            f"{subject.tasks[0]!r}, which with a window of {settings.window} need a budget of {least}, and it is {budget}; "
+            f"{subject.tasks[0]!r}, which with a window of {settings.window} need a budget of {least}, and it is "
+            f"{budget}; "
             "raise the budget or --tokens, or leave the rule out"
         )

@@ -23,7 +23,9 @@ def tokens_of(llm: Llama, text: str, *, special: bool = False) -> list[int]:
 
 
 def chat_pieces(llm: Llama) -> ChatPieces:
-    """Return what stands around messages in the model's chat template; in ``User:`` and ``Assistant:`` if it has none that fits."""
+    """Return what stands around messages in the model's chat template; in ``User:`` and ``Assistant:`` if it has none
+    that fits.
+    """
     begin = begin_tokens(llm)
     try:
         text = _templated(llm)

@@ -24,7 +24,9 @@ AGE_EDGES = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 1e9)
 
 
 def retained_by_age(results: EvalResults, rule: str) -> list[tuple[float, float]]:
-    """Return (age in budgets, R) over all questions that ask for one place, in classes of age, over all budgets together."""
+    """Return (age in budgets, R) over all questions that ask for one place, in classes of age, over all budgets
+    together.
+    """
     sums: dict[int, list[float]] = {}
     for key, cell in results.cells.items():
         full = results.cells.get(CellKey(key.family, key.document, FULL, 0))

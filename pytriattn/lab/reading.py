@@ -20,7 +20,9 @@ _MORE_THAN_ASKED = 16  # tokens to generate beyond the length of a list
 
 
 class Reference(NamedTuple):
-    """What the full cache predicts at each place of an answer: its likeliest tokens, int32 [n, k], and ln p, float32 [n, k]."""
+    """What the full cache predicts at each place of an answer: its likeliest tokens, int32 [n, k], and ln p, float32
+    [n, k].
+    """
 
     tokens: npt.NDArray[np.int32]
     logprobs: npt.NDArray[np.float32]
@@ -39,8 +41,10 @@ class Answered:
         is_exact: whether greedy decoding would give the scored tokens.
         found: share of the references in a generated answer; None: nothing was generated.
         top1: share of places where the likeliest token is the full cache's; None: not compared.
-        divergence: mean KL divergence from the full cache in nats, over its 128 likeliest tokens and all others together.
-        first_mismatch: first place where the likeliest token is another one than the full cache's; the length if there is none.
+        divergence: mean KL divergence from the full cache in nats, over its 128 likeliest tokens and all others
+            together.
+        first_mismatch: first place where the likeliest token is another one than the full cache's; the length if there
+            is none.
     """
 
     task: str

@@ -46,8 +46,8 @@ def run_eval(
 ) -> EvalResults:
     """Measure what rules for keeping keys lose.
 
-    What the file `output` holds already is not computed again; each cell is stored there as soon as it has been computed, so that
-    nothing is lost by an interruption.
+    What the file `output` holds already is not computed again; each cell is stored there as soon as it has been
+    computed, so that nothing is lost by an interruption.
 
     Args:
         model_path: a GGUF file.

@@ -1,4 +1,6 @@
-"""Retained quality: what a rule keeps of the difference between the full cache and a floor, with intervals over documents."""
+"""Retained quality: what a rule keeps of the difference between the full cache and a floor, with intervals over
+documents.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ class TaskScore:
 
     @property
     def retained(self) -> float | None:
-        """R, as a ratio of sums: 1 as good as the full cache, 0 as bad as the floor; None: the full cache knows nothing either."""
+        """R, as a ratio of sums: 1 as good as the full cache, 0 as bad as the floor; None: the full cache knows
+        nothing either.
+        """
         return float(self.gains.sum() / self.known.sum()) if self.known.sum() > 0 else None
 
     def resampled(self, picks: npt.NDArray[np.intp]) -> Floats:
@@ -77,7 +81,9 @@ class TaskScore:
 
 
 def draw_documents(n: int, seed: int = 0) -> npt.NDArray[np.intp]:
-    """Return documents drawn with replacement, [n_resamples, n]: the same for all rules, so that differences are paired."""
+    """Return documents drawn with replacement, [n_resamples, n]: the same for all rules, so that differences are
+    paired.
+    """
     return np.random.default_rng([seed, n]).integers(n, size=(N_RESAMPLES, n))
 
 
@@ -165,7 +171,9 @@ def _is_at(key: CellKey, cell: Cell, level: tuple[str, int]) -> bool:
 
 
 def mean_over_tasks(scores: dict[str, TaskScore], seed: int = 0) -> Estimate | None:
-    """Return the mean of R over the tasks that the full cache can do, its interval by drawing documents within each task."""
+    """Return the mean of R over the tasks that the full cache can do, its interval by drawing documents within each
+    task.
+    """
     able = [score for score in scores.values() if score.retained is not None]
     if not able:
         return None
@@ -174,7 +182,9 @@ def mean_over_tasks(scores: dict[str, TaskScore], seed: int = 0) -> Estimate | N
 
 
 def difference(mine: dict[str, TaskScore], other: dict[str, TaskScore], seed: int = 0) -> Estimate | None:
-    """Return by how much one rule's mean over tasks is above another's, paired by documents, over the tasks that both have."""
+    """Return by how much one rule's mean over tasks is above another's, paired by documents, over the tasks that both
+    have.
+    """
     common = [
         task
         for task, score in mine.items()
@@ -196,7 +206,8 @@ def _mean_resampled(scores: Sequence[TaskScore], seed: int) -> Floats:
 def own_metrics(score: TaskScore) -> dict[str, float]:
     """Return the task's own figures: means over all questions, whether the full cache knows them or not.
 
-    ``exact``: share of answers that greedy decoding gives; ``found``: share of a list's items in a generated answer; ``perplexity``
+    ``exact``: share of answers that greedy decoding gives; ``found``: share of a list's items in a generated answer;
+        ``perplexity``
     of scored tokens, for long answers; ``top1``, ``divergence`` and ``first_mismatch`` against the full cache.
     """
     answers = [answer for document in score.answers for answer in document]

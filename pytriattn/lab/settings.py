@@ -83,7 +83,8 @@ class EvalSettings:
                 what = "" if self.budgets else f"; that is ratio {value} of a document of {document.length} tokens"
                 remedy = "raise --budgets" if self.budgets else "raise --tokens, or leave that ratio out"
                 raise LabError(
-                    f"the budget {budget} of the task {tasks[0]!r} is below the least one of {least} ({self.n_sink} sinks, a window of "
+                    f"the budget {budget} of the task {tasks[0]!r} is below the least one of {least} ({self.n_sink} "
+                    f"sinks, a window of "
                     f"{self.window}, one key to choose){what}; {remedy}"
                 )
             found.append(budget)

@@ -1,8 +1,8 @@
 """What the metadata of a model cannot tell: rules that llama.cpp has built in for each architecture.
 
-They are those of the pinned llama.cpp. `Rules.source` names the file of its ``src/models`` that a rule was read from; which
-pairs RoPE turns is decided in ``src/llama-model.cpp`` (``llama_model_rope_type``), and which cache a model gets in the same
-file (``create_memory``).
+They are those of the pinned llama.cpp. `Rules.source` names the file of its ``src/models`` that a rule was read from;
+which pairs RoPE turns is decided in ``src/llama-model.cpp`` (``llama_model_rope_type``), and which cache a model gets
+in the same file (``create_memory``).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Sliding:
         window: where the file has no ``attention.sliding_window``; 0: then nothing slides.
         fixed_window: in place of the file's.
         only_n_layer: models of another number of layers have full attention everywhere; 0: all models slide.
-        rope: ``own`` (another base and scale), ``full`` (as in the other layers), ``plain`` (their base, but no stretching),
-            ``own_plain`` (another base, and no stretching) or ``own_base`` (another base alone).
+        rope: ``own`` (another base and scale), ``full`` (as in the other layers), ``plain`` (their base, but no
+            stretching), ``own_plain`` (another base, and no stretching) or ``own_base`` (another base alone).
         inherits_base: without ``rope.freq_base_swa`` the base is that of the other layers; else 10,000.
         inherits_scale: the scale is that of the other layers; else 1.
     """
@@ -46,37 +46,39 @@ class Rules:
 
     Attributes:
         source: the file that they are from.
-        rope: which dimensions are a pair; ``none``: no RoPE. ``mrope`` and ``imrope`` are kept only with ``rope.dimension_sections``
-            where `plain_rope` names what they are without.
+        rope: which dimensions are a pair; ``none``: no RoPE. ``mrope`` and ``imrope`` are kept only with
+            ``rope.dimension_sections`` where `plain_rope` names what they are without.
         plain_rope: see `rope`.
-        cache: ``attention`` (K and V), ``hybrid`` (and recurrent states), ``recurrent`` (states alone), ``none``, or ``other``:
-            more than that, whose bytes are not predicted.
+        cache: ``attention`` (K and V), ``hybrid`` (and recurrent states), ``recurrent`` (states alone), ``none``, or
+            ``other``: more than that, whose bytes are not predicted.
         sliding: None: every layer has full attention.
-        nope: which layers have no RoPE: ``every_4th``, ``every_4th_or_last`` (the last one, if none slides), ``full`` (those that
-            do not slide, if others do), ``full_always``, ``full_after_dense`` (but for the leading dense ones), ``first_of_4``
-            (if others slide), ``finetuned`` (all, by a key), ``pattern`` (by a key), ``n_layer_not_32`` (all, but in models of 32
-            layers).
-        factors: tensors that divide frequencies: ``freqs`` (``rope_freqs``), ``long`` (LongRoPE's two), ``either`` (these if
-            ``rope.scaling.type`` is ``longrope``, else that).
+        nope: which layers have no RoPE: ``every_4th``, ``every_4th_or_last`` (the last one, if none slides), ``full``
+            (those that do not slide, if others do), ``full_always``, ``full_after_dense`` (but for the leading dense
+            ones), ``first_of_4`` (if others slide), ``finetuned`` (all, by a key), ``pattern`` (by a key),
+            ``n_layer_not_32`` (all, but in models of 32 layers).
+        factors: tensors that divide frequencies: ``freqs`` (``rope_freqs``), ``long`` (LongRoPE's two), ``either``
+            (these if ``rope.scaling.type`` is ``longrope``, else that).
         factors_slide: sliding layers have the factors as well.
         rotates: the ``first`` dimensions of a head, or its ``last`` ones.
-        n_rot_by_layer: ``rope.dimension_count_swa`` counts in sliding layers; elsewhere the first layer's number does for all.
+        n_rot_by_layer: ``rope.dimension_count_swa`` counts in sliding layers; elsewhere the first layer's number does
+            for all.
         halves_n_rot: layers with full attention rotate half of what the key says.
         log_multiplier: what ``rope.scaling.yarn_log_multiplier`` is multiplied by; 0: it is not read.
         mscale_cancels: DeepSeek 2's factor of YaRN is the same above and below the line.
         reads_betas: YaRN's bounds have keys.
         reads_factors: YaRN's factors have keys.
         scales_base: ``rope.scaling.alpha`` raises the base.
-        recurrent: layers that keep a state: those ``without_kv`` heads, without heads and feed-forward (``bare``), all but each
-            ``full_attention_interval``-th (``interval``), or ``all``.
-        state: whose formula: ``mamba`` (the first, which has no groups), ``mamba2`` (and delta networks), ``conv``, ``delta``
-            (Kimi), ``linear`` (MiniMax), ``rwkv``.
-        shares_from: layers from here on read an earlier layer's cache; -1: ``attention.shared_kv_layers`` tells; 0: none do.
+        recurrent: layers that keep a state: those ``without_kv`` heads, without heads and feed-forward (``bare``), all
+            but each ``full_attention_interval``-th (``interval``), or ``all``.
+        state: whose formula: ``mamba`` (the first, which has no groups), ``mamba2`` (and delta networks), ``conv``,
+            ``delta`` (Kimi), ``linear`` (MiniMax), ``rwkv``.
+        shares_from: layers from here on read an earlier layer's cache; -1: ``attention.shared_kv_layers`` tells; 0:
+            none do.
         alibi: ``always``, by a ``key``, or in models of 40 layers (``n_layer_40``).
         learned_positions: ``always``, or where the ``tensor`` is there.
         loops: ``num_loops`` repeats the layers.
-        indexer: sparse attention keeps one more key for each token, ``with_v`` (though nothing uses it) in layers after the
-            leading dense ones, or ``without_v`` in those that decoding uses.
+        indexer: sparse attention keeps one more key for each token, ``with_v`` (though nothing uses it) in layers after
+            the leading dense ones, or ``without_v`` in those that decoding uses.
         flash_attention: llama.cpp runs it with flash attention.
     """
 
@@ -111,18 +113,21 @@ def rules_of(architecture: str) -> Rules | None:
     return _RULES.get(architecture)
 
 
-def _named(**kinds: str) -> dict[str, Rules]:
+def _rope_alone_rules(**kinds: str) -> dict[str, Rules]:
     """Return rules that consist of a kind of RoPE alone, for architectures whose file has their name."""
     return {name: Rules(f"{name}.cpp", rope) for rope in ("norm", "neox") for name in kinds[rope].split()}
 
 
-_WITHOUT_CACHE = """bert neo-bert eurobert nomic-bert nomic-bert-moe jina-bert-v2 jina-bert-v3 modern-bert gemma-embedding
-wavtokenizer-dec dream llada llada-moe rnd1 clip t5encoder"""
+_WITHOUT_CACHE = """\
+bert neo-bert eurobert nomic-bert nomic-bert-moe jina-bert-v2 jina-bert-v3 modern-bert gemma-embedding
+wavtokenizer-dec dream llada llada-moe rnd1 clip t5encoder
+"""
 _RULES: dict[str, Rules] = {
     # --- RoPE and nothing else, in files of their own name ---
-    **_named(
+    **_rope_alone_rules(
         norm="internlm2 xverse command-r olmo arctic deepseek chatglm chameleon bailingmoe maincoder ernie4-5-moe",
-        neox="falcon dbrx stablelm bitnet qwen qwen2 qwen2moe qwen3 qwen3moe olmoe phi2 gemma starcoder2 openelm gptneox codeshell "
+        neox="falcon dbrx stablelm bitnet qwen qwen2 qwen2moe qwen3 qwen3moe olmoe phi2 gemma starcoder2 openelm "
+        "gptneox codeshell "
         "orion nemotron bailingmoe2 dots1 jais2 grovemoe minimax-m2 cogvlm talkie hunyuan-moe plamo",
     ),
     # --- and of another name ---

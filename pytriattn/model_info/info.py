@@ -35,7 +35,8 @@ class ModelInfo:
         cell_window: the window that the number of cells depends on; llama.cpp keeps one that no layer uses.
         widest_v: values of V for a token in the widest layer: what each layer gets without flash attention.
         flash_attention: llama.cpp runs the model with flash attention.
-        is_exact: `kv_bytes` is exact. Not so where the architecture is unknown, or its cache of a kind that is not predicted.
+        is_exact: `kv_bytes` is exact. Not so where the architecture is unknown, or its cache of a kind that is not
+            predicted.
     """
 
     path: str

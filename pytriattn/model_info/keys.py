@@ -22,7 +22,8 @@ LARGEST_SIZE = 1 << 20
 class Keys:
     """The keys of one model, under its architecture's prefix.
 
-    Each method that takes `fact` notes under this name what it has returned, and whether it is from the key or a default.
+    Each method that takes `fact` notes under this name what it has returned, and whether it is from the key or a
+    default.
 
     Args:
         metadata: of the file.
@@ -44,7 +45,9 @@ class Keys:
         self.facts[fact] = Fact(value, source or self.rule)
 
     def note_key(self, fact: str, value: object, name: str, *, is_rule: bool = False) -> None:
-        """Note a fact that is from the key if it is there, else llama.cpp's default for all architectures, or (`is_rule`) for this."""
+        """Note a fact that is from the key if it is there, else llama.cpp's default for all architectures, or
+        (`is_rule`) for this.
+        """
         default = self.rule if is_rule else DEFAULT
         self.note(fact, value, f"key {self.full(name)}" if self.has(name) else default)
 
@@ -156,7 +159,8 @@ class Keys:
             ModelLoadError: always.
         """
         raise ModelLoadError(
-            f"'{self.metadata.path}': the key {self.full(name)} is {_short(self._value(name))}, it must be {expected}; the file is "
+            f"'{self.metadata.path}': the key {self.full(name)} is {_short(self._value(name))}, it must be "
+            f"{expected}; the file is "
             "damaged or its conversion went wrong: download it again"
         )
 

@@ -1,4 +1,6 @@
-"""The bytes of a context's caches, before there is one: cells as the engine counts them, times rows as ggml stores them."""
+"""The bytes of a context's caches, before there is one: cells as the engine counts them, times rows as ggml stores
+them.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +126,8 @@ def _check_types(model: CachedModel, options: CacheOptions, flash: bool) -> None
             continue
         if layer.head_dim_v == 0 and type_k != type_v:
             raise ContextError(
-                f"type_k and type_v are {type_k!r} and {type_v!r}, but latent attention stores one row for both; make them equal"
+                f"type_k and type_v are {type_k!r} and {type_v!r}, but latent attention stores one row for both; "
+                f"make them equal"
             )
         for name, kind, head_dim in (
             ("type_k", type_k, layer.head_dim_k),

@@ -35,8 +35,8 @@ class Fact:
 
     Attributes:
         value: the thing.
-        source: ``key NAME`` or ``tensor NAME`` of the file; ``rule of ARCHITECTURE (file in llama.cpp)`` where metadata cannot
-            tell; ``default of llama.cpp (file)`` where they may, but do not.
+        source: ``key NAME`` or ``tensor NAME`` of the file; ``rule of ARCHITECTURE (file in llama.cpp)`` where metadata
+            cannot tell; ``default of llama.cpp (file)`` where they may, but do not.
     """
 
     value: object
@@ -48,7 +48,8 @@ class RopeInfo:
     """What RoPE does to a layer's queries and keys.
 
     Attributes:
-        mode: ``norm`` (neighbouring dimensions are a pair), ``neox`` (halves), ``mrope`` or ``imrope`` (halves; several positions).
+        mode: ``norm`` (neighbouring dimensions are a pair), ``neox`` (halves), ``mrope`` or ``imrope`` (halves; several
+            positions).
         head_dim: dimensions of a head.
         rot_begin: the first rotated one.
         n_rot: rotated ones.
@@ -61,7 +62,8 @@ class RopeInfo:
         beta_slow: YaRN's bound for slow bands.
         n_ctx_orig: positions before stretching.
         sections: of M-RoPE; else empty.
-        factors: divisors of the frequencies, float32 [n_rot / 2], or None. LongRoPE: those for contexts up to ``n_ctx_orig``.
+        factors: divisors of the frequencies, float32 [n_rot / 2], or None. LongRoPE: those for contexts up to
+            ``n_ctx_orig``.
         long_factors: LongRoPE's divisors for longer contexts, or None.
     """
 
@@ -87,7 +89,8 @@ class RopeInfo:
         return self.mode == "norm"
 
     def omega(self, n_ctx: int) -> npt.NDArray[np.float64]:
-        """Return radians per position, float64 [head_dim / 2], bands in the order of dimensions; 0 where nothing rotates.
+        """Return radians per position, float64 [head_dim / 2], bands in the order of dimensions; 0 where nothing
+        rotates.
 
         `n_ctx` chooses between LongRoPE's two sets.
         """
@@ -153,7 +156,8 @@ class LayerInfo:
         state_size: float32 values of recurrent state for a sequence; 0 without one.
         rope: None without RoPE.
         has_cells: llama.cpp's cache of this layer's kind has a place for it, be it of no width.
-        index_k_width: values of a token's key for the indexer of sparse attention, in a cache of its own; 0 without one.
+        index_k_width: values of a token's key for the indexer of sparse attention, in a cache of its own; 0 without
+            one.
         index_v_width: the same of V, where llama.cpp keeps one that nothing uses.
     """
 

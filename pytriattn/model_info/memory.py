@@ -1,7 +1,7 @@
 """What the caches of a context take, layer type by layer type, and what fits in a given memory.
 
-Everything rests on `ModelInfo.kv_bytes`, which counts what llama.cpp allocates. Buffers for computation come on top; they
-depend on the device.
+Everything rests on `ModelInfo.kv_bytes`, which counts what llama.cpp allocates. Buffers for computation come on top;
+they depend on the device.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ def what_fits(info: ModelInfo, settings: CacheOptions, memory: int) -> Fit:
 
 def _largest_budget(ctx: int, settings: CacheOptions, fits: Callable[[int], bool]) -> int | None:
     least = (settings.eviction or EvictionSettings(1)).least_budget
-    # A step takes a quarter of the budget but n_ubatch at most, and the sliding layers' cells follow it: up to that point more
-    # budget may take less memory, beyond it never.
+    # A step takes a quarter of the budget but n_ubatch at most, and the sliding layers' cells follow it: up to that
+    # point more budget may take less memory, beyond it never.
     start = min(4 * settings.n_ubatch, ctx)
     if fits(start):
         return start + bisect_left(range(start + 1, ctx + 1), True, key=lambda budget: not fits(budget))
@@ -159,7 +159,8 @@ def evictable_layers(info: ModelInfo) -> tuple[LayerInfo, ...]:
 def scaled_budget_of(info: ModelInfo, budget: int, ctx: int) -> int:
     """Return the budget that ``scale_budget_by_attention`` makes of `budget`.
 
-    The kept fraction b of `ctx` becomes 1 - (1 - b) * (layers with full attention) / (layers); never less than `budget`.
+    The kept fraction b of `ctx` becomes 1 - (1 - b) * (layers with full attention) / (layers); never less than
+    `budget`.
     """
     kept = min(1.0, budget / ctx)
     n_attention = len(evictable_layers(info))

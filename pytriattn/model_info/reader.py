@@ -26,10 +26,12 @@ def gguf_info(path: str | os.PathLike[str]) -> ModelInfo:
     """Return what a model's metadata and llama.cpp's rules for its architecture tell: layers, RoPE, widths of caches.
 
     Args:
-        path: a GGUF file, any part of a split model, or an address (``https://…``, ``hf://owner/repository/file.gguf``).
+        path: a GGUF file, any part of a split model, or an address (``https://…``,
+            ``hf://owner/repository/file.gguf``).
 
     Raises:
-        ModelLoadError: the file is missing, damaged, not GGUF, or not a model; the message names it and what can be done.
+        ModelLoadError: the file is missing, damaged, not GGUF, or not a model; the message names it and what can be
+            done.
     """
     return model_info_of(read_metadata(path))
 

@@ -27,7 +27,8 @@ class RopeReader:
 
     Args:
         keys: of the model.
-        rules: of its architecture; None: unknown, then half-split pairs are assumed, and the fact ``rope_mode`` says so.
+        rules: of its architecture; None: unknown, then half-split pairs are assumed, and the fact ``rope_mode`` says
+            so.
         head_dim: of keys in layers with full attention.
         n_ctx_train: positions that the model was trained for.
         slides: which layers slide, those for multi-token prediction included.

@@ -26,6 +26,7 @@ def require_tested_architecture(architecture: str, allow_untested: bool) -> None
     """
     if not allow_untested and architecture not in passed_architectures():
         raise UnsupportedModelError(
-            f"eviction has not been tested on models of architecture {architecture!r} (docs/supported-models.md lists those that "
+            f"eviction has not been tested on models of architecture {architecture!r} (docs/supported-models.md "
+            f"lists those that "
             "have passed); load it with budget=None, or with allow_untested=True if you will check its answers yourself"
         )

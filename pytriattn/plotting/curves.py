@@ -18,11 +18,13 @@ Head = tuple[int, int]
 def expected_logits(
     layer: LayerStats, head: int, distances: npt.ArrayLike, key: npt.ArrayLike | None = None
 ) -> npt.NDArray[np.float64]:
-    """Return the logit that a head's centre, as the query, gives a key at each distance, before the model's own factor on logits.
+    """Return the logit that a head's centre, as the query, gives a key at each distance, before the model's own factor
+    on logits.
 
-    This is one term of S_trig: the sum over bands f of |mu_f| |k_f| cos(omega_f distance + arg mu_f - arg k_f), times the square
-    of RoPE's scale for rotated bands. Without a `key`, it is the centre itself at length 1: of all keys of that length the
-    one that gets the largest logit at distance 0, which is |mu|. So the curve says how what the head looks for fades with
+    This is one term of S_trig: the sum over bands f of |mu_f| |k_f| cos(omega_f distance + arg mu_f - arg k_f), times
+    the square of RoPE's scale for rotated bands. Without a `key`, it is the centre itself at length 1: of all keys of
+    that length the one that gets the largest logit at distance 0, which is |mu|. So the curve says how what the head
+    looks for fades with
     distance: the slower its strong bands turn, the further it reaches.
 
     Args:

@@ -1,4 +1,5 @@
-"""Pictures of a model's query statistics and of what its heads have kept. Needs matplotlib: ``pip install 'pytriattn[plot]'``.
+"""Pictures of a model's query statistics and of what its heads have kept. Needs matplotlib: ``pip install
+'pytriattn[plot]'``.
 
 A picture is a ``matplotlib.figure.Figure`` of its own; pyplot and its windows are not touched.
 """
@@ -252,7 +253,9 @@ def _root(axes: Axes) -> Figure:
 
 
 def _layer_ticks(axes: Any, rows: dict[int, int]) -> None:
-    """Mark the first row of each layer (layer -> rows), or of some of them where there are many, and where layers end."""
+    """Mark the first row of each layer (layer -> rows), or of some of them where there are many, and where layers
+    end.
+    """
     starts = np.cumsum([0, *rows.values()])[:-1]
     for start in starts[1:]:
         axes.axhline(start - 0.5, color="0.6", linewidth=0.4)

@@ -59,9 +59,9 @@ def kept_keys(llm: Session) -> KeptKeys:
 def save_kept(llm: Session, path: str | os.PathLike[str]) -> None:
     """Write which tokens' keys each head of `llm` holds now to an ``.npz`` file; ``pytriattn-plot --kept`` reads it.
 
-    Its arrays: ``format_version``, ``n_tokens``, ``budget`` (-1: none), ``model`` (name, architecture, sha256), and for each
-    layer and head ``layer``, ``kv_head`` and ``n_kept`` (int32, int32, int64 [n_heads]), with all ``positions`` one after
-    another (int32).
+    Its arrays: ``format_version``, ``n_tokens``, ``budget`` (-1: none), ``model`` (name, architecture, sha256), and for
+    each layer and head ``layer``, ``kv_head`` and ``n_kept`` (int32, int32, int64 [n_heads]), with all ``positions``
+    one after another (int32).
 
     Raises:
         PlotError, UnsupportedModelError, ClosedError: as `kept_keys`.

@@ -26,8 +26,8 @@ class Finding:
     """The result of one check.
 
     Attributes:
-        name: of the check: ``statistics``, ``architecture``, ``layers``, ``flash attention``, ``build``, ``context``, ``budget``,
-            ``scaling``, ``memory`` or ``advice``.
+        name: of the check: ``statistics``, ``architecture``, ``layers``, ``flash attention``, ``build``, ``context``,
+            ``budget``, ``scaling``, ``memory`` or ``advice``.
         status: how it ended.
         message: what was found, a sentence or two.
         error: what `raise_failures` raises for it; None unless the check failed.

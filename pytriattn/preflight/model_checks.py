@@ -40,10 +40,14 @@ def check_statistics(
     elif identity is None:
         yield warning(
             "statistics",
-            f"shapes and rotation agree with the model, but whether they are of this very file is not known; they are of {stats.model}",
+            f"shapes and rotation agree with the model, but whether they are of this very file is not known; they "
+            f"are of {stats.model}",
         )
     else:
-        summary = f"{len(stats.layers)} layers, {stats.n_tokens:,} tokens, mean concentration {stats.mean_concentration():.2f}"
+        summary = (
+            f"{len(stats.layers)} layers, {stats.n_tokens:,} tokens, mean concentration "
+            f"{stats.mean_concentration():.2f}"
+        )
         yield ok("statistics", f"they are of this model: {summary}")
 
 

@@ -1,7 +1,7 @@
 """Whether a model, its statistics, a budget and this build fit together, before anything large is loaded.
 
-Each check returns findings; `run_preflight` runs all of them and `raise_failures` turns failures into the exceptions that `Llama`
-raises at load.
+Each check returns findings; `run_preflight` runs all of them and `raise_failures` turns failures into the exceptions
+that `Llama` raises at load.
 """
 
 from __future__ import annotations

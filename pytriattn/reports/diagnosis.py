@@ -1,4 +1,6 @@
-"""What pytriattn finds on this machine: Python, backends, devices and their memory, and what to do about what is wrong."""
+"""What pytriattn finds on this machine: Python, backends, devices and their memory, and what to do about what is
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -168,9 +170,15 @@ def _is_idle(backend: BackendFacts) -> bool:
 def _without_devices(backend: BackendFacts, driver: str | None) -> str:
     if backend.name == "cuda":
         if driver is None:
-            cause = "NVIDIA's driver is not here: install it (580 or newer for CUDA 13), and pass the GPU on to a container (--gpus all)"
+            cause = (
+                "NVIDIA's driver is not here: install it (580 or newer for CUDA 13), and pass the GPU on to a "
+                "container (--gpus all)"
+            )
         else:
-            cause = f"NVIDIA's driver is {driver}; CUDA 13 needs 580 or newer. See what `nvidia-smi` says, and CUDA_VISIBLE_DEVICES"
+            cause = (
+                f"NVIDIA's driver is {driver}; CUDA 13 needs 580 or newer. See what `nvidia-smi` says, and "
+                f"CUDA_VISIBLE_DEVICES"
+            )
     else:
         cause = "is its driver installed?"
     return f"{backend.distribution}: the backend '{backend.name}' is loaded but finds no device. {cause}"

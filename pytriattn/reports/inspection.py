@@ -43,7 +43,8 @@ class Inspection:
     Attributes:
         info: the model.
         settings: of the caches; ``n_ctx`` is never 0.
-        full: memory by type of layer without a budget; None where there is one, and llama.cpp could not count the cells without it.
+        full: memory by type of layer without a budget; None where there is one, and llama.cpp could not count the cells
+            without it.
         limited: the same with the budget; None without one.
         fit: what fits in the memory that was asked about; None if none was.
     """
@@ -121,13 +122,16 @@ class Inspection:
         elif self.limited is not None and full:
             limited = sum(row.bytes for row in self.limited)
             yield (
-                f"The budget takes {limited / full:.1%} of the full cache's memory; n_ctx allocates nothing under a budget."
+                f"The budget takes {limited / full:.1%} of the full cache's memory; n_ctx allocates nothing under a "
+                f"budget."
                 if limited < full
                 else f"This budget saves nothing: the full cache of {self.settings.n_ctx:,} positions is no larger."
             )
         if not self.info.is_exact:
             yield "These bytes are a guess: what cache llama.cpp makes for this architecture is not known here."
-        yield f"Weights: {format_bytes(self.info.file_bytes)}. Buffers for computation come on top of weights and caches."
+        yield (
+            f"Weights: {format_bytes(self.info.file_bytes)}. Buffers for computation come on top of weights and caches."
+        )
         if self.fit is not None:
             yield from _fit_notes(self.fit, self.info.n_ctx_train)
 

@@ -16,14 +16,16 @@ from pytriattn.options.eviction import EvictionSettings
 __all__ = ["SCHEMA", "options_json", "to_json"]
 
 SCHEMA = 1
-"""Version of the JSON objects of the command-line tools; a field is never renamed or given another meaning within a version."""
+"""Version of the JSON objects of the command-line tools; a field is never renamed or given another meaning within a
+version.
+"""
 
 
 def to_json(value: object) -> Any:
     """Return `value` as dictionaries, lists, strings, numbers, booleans and None.
 
-    Dataclasses become objects of their fields and enumerations their values. Numbers that JSON has no word for (infinite, not a
-    number) become None; whatever else is unknown becomes text.
+    Dataclasses become objects of their fields and enumerations their values. Numbers that JSON has no word for
+    (infinite, not a number) become None; whatever else is unknown becomes text.
     """
     if isinstance(value, Enum):
         return to_json(value.value)

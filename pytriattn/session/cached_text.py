@@ -96,7 +96,8 @@ class CachedText(LoadedModel):
     def read_prompt(
         self, tokens: npt.NDArray[np.int32], n_top_logprobs: int | None = None
     ) -> list[tuple[float, list[tuple[int, float]]]]:
-        """Read a prompt that `check_tokens` gave; return (log-probability, best tokens) of tokens[1:] if `n_top_logprobs` is given.
+        """Read a prompt that `check_tokens` gave; return (log-probability, best tokens) of tokens[1:] if
+        `n_top_logprobs` is given.
 
         What it has in common with the text in the cache is not read again, unless an eviction has touched that (see
         ``reuse_evicted`` of `Llama`), or log-probabilities of all tokens are wanted; `kv_stats` tells.
@@ -153,9 +154,11 @@ class CachedText(LoadedModel):
         return n_kept
 
     def eval(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
-        """Read tokens after those that have been read, evicting where a budget asks for it; ``generate(None)`` goes on from there.
+        """Read tokens after those that have been read, evicting where a budget asks for it; ``generate(None)`` goes on
+        from there.
 
-        A prompt that has been protected stays so. With `logits` this is the loop of generation, for those who draw tokens themselves:
+        A prompt that has been protected stays so. With `logits` this is the loop of generation, for those who draw
+        tokens themselves:
 
             llm.eval(llm.tokenize("Once upon a time"))
             for _ in range(100):
@@ -188,7 +191,8 @@ class CachedText(LoadedModel):
         return self._eviction.budget + self._eviction.interval - self._open_context().counters().cells_used
 
     def read_logits(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
-        """Read tokens after those that have been read, evicting exactly where decoding would; return the logits after each.
+        """Read tokens after those that have been read, evicting exactly where decoding would; return the logits after
+        each.
 
         Args:
             tokens: n ids, at least one.
@@ -212,10 +216,12 @@ class CachedText(LoadedModel):
     def score_next(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]], first: int = 1) -> ScoredTokens:
         """Read tokens after those that have been read, and return how well tokens[first:] are predicted.
 
-        Evicts exactly where decoding would, and goes on from an evicted cache or a loaded state as well as from any other.
+        Evicts exactly where decoding would, and goes on from an evicted cache or a loaded state as well as from any
+        other.
 
         Args:
-            tokens: ids, at least one. The first one is read and not scored: what predicts it is not kept by a saved state.
+            tokens: ids, at least one. The first one is read and not scored: what predicts it is not kept by a saved
+                state.
             first: index of the first token to score, at least 1.
 
         Raises:
@@ -237,8 +243,8 @@ class CachedText(LoadedModel):
     def truncate(self, n: int) -> int:
         """Forget what has been read after the first `n` tokens; return how many are left: `n` or none.
 
-        None are left where that is impossible: an eviction has taken place later, a sliding window or a recurrent state has moved
-        on, or the prompt is protected. A saved state is the way back then.
+        None are left where that is impossible: an eviction has taken place later, a sliding window or a recurrent state
+        has moved on, or the prompt is protected. A saved state is the way back then.
         """
         context = self._open_context()
         n = min(n, len(self._tokens))
@@ -256,9 +262,9 @@ class CachedText(LoadedModel):
     def logits(self) -> npt.NDArray[np.float32]:
         """Logits of the token that follows what has been read: float32 [n_vocab], read-only.
 
-        They are taken out of llama.cpp's buffer when they are first asked for after a step; asking again gives the same memory. The
-        array keeps its values whatever comes later, `close` included. While `generate` goes on they are those that the last token
-        was drawn from.
+        They are taken out of llama.cpp's buffer when they are first asked for after a step; asking again gives the same
+        memory. The array keeps its values whatever comes later, `close` included. While `generate` goes on they are
+        those that the last token was drawn from.
 
         Raises:
             ContextError: nothing has been read, or not since a state was loaded.
@@ -331,8 +337,8 @@ class CachedText(LoadedModel):
     def logprobs(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         """Return the natural-log probability of each token after the first, given those before it.
 
-        The cache is cleared and the text is read in steps of ``interval``, evicting exactly where decoding would: what perplexity
-        and every other measure of quality under a budget rests on.
+        The cache is cleared and the text is read in steps of ``interval``, evicting exactly where decoding would: what
+        perplexity and every other measure of quality under a budget rests on.
 
         Args:
             tokens: n ids, at least one.
@@ -351,8 +357,9 @@ class CachedText(LoadedModel):
     def score(self, tokens: npt.NDArray[np.int32], first: int) -> ScoredTokens:
         """Return how well tokens[first:] are predicted; bit for bit what `logprobs` gives for the whole text.
 
-        A text that begins like the one before is read from the last common step of ``interval`` on, if both were read by this
-        method and no eviction has been there. Texts that differ in the last token alone are read once, eviction or not.
+        A text that begins like the one before is read from the last common step of ``interval`` on, if both were read
+        by this method and no eviction has been there. Texts that differ in the last token alone are read once, eviction
+        or not.
 
         Args:
             tokens: a text that `check_tokens` gave.
@@ -389,7 +396,8 @@ class CachedText(LoadedModel):
         if 0 < self._n_ctx_train < n_tokens and not self._has_warned:
             self._has_warned = True
             warnings.warn(
-                f"the text goes beyond the {self._n_ctx_train} positions that this model was trained for; what it predicts "
+                f"the text goes beyond the {self._n_ctx_train} positions that this model was trained for; what it "
+                f"predicts "
                 "there may be poor. Stretch its context by rope_freq_scale or YaRN, or keep texts shorter",
                 ContextWarning,
                 stacklevel=2,
@@ -420,7 +428,9 @@ class CachedText(LoadedModel):
             self._reporter.report(self._open_context())
 
     def cancel(self) -> None:
-        """End the call that another thread is in, at once: it raises `RequestCancelledError`. Without one, nothing happens."""
+        """End the call that another thread is in, at once: it raises `RequestCancelledError`. Without one, nothing
+        happens.
+        """
         self._open_context().cancel()
 
     def forget_cancellation(self) -> None:

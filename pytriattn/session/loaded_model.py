@@ -27,7 +27,8 @@ class LoadedModel:
         self._n_threads = n_threads
         self._model_path = path
 
-    # -- text ------------------------------------------------------------------------------------------------------------------
+    # -- text
+    # ------------------------------------------------------------------------------------------------------------------
 
     def tokenize(self, text: str | bytes, add_bos: bool = True, special: bool = False) -> list[int]:
         """Return the token ids of a text.
@@ -97,7 +98,8 @@ class LoadedModel:
             normalize: to unit length.
 
         Returns:
-            float32 [n_embd] for a text, [n, n_embd] for n texts. Without pooling [n_tokens, n_embd], or a list of these.
+            float32 [n_embd] for a text, [n, n_embd] for n texts. Without pooling [n_tokens, n_embd], or a list of
+            these.
 
         Raises:
             InvalidTokenError: a text is empty, or there are none.
@@ -134,7 +136,8 @@ class LoadedModel:
             "usage": {"prompt_tokens": n_tokens, "total_tokens": n_tokens},
         }
 
-    # -- facts -----------------------------------------------------------------------------------------------------------------
+    # -- facts
+    # -----------------------------------------------------------------------------------------------------------------
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -44,8 +44,8 @@ class Session(CachedText):
     def load_state(self, state: bytes | str | os.PathLike[str]) -> None:
         """Go back to a saved state, in this or in another process.
 
-        There are no predictions until a token has been read: `eval` it, or call `Llama.generate` with the text of the state
-        (`tokens`) and at least one token more.
+        There are no predictions until a token has been read: `eval` it, or call `Llama.generate` with the text of the
+        state (`tokens`) and at least one token more.
 
         Raises:
             StateError: it is damaged, or made with another model, version or other settings; nothing has changed then.

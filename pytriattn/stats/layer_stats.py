@@ -16,8 +16,9 @@ __all__ = ["LayerStats"]
 class LayerStats:
     """The queries of one layer that owns a KV cache.
 
-    A head's ``head_dim`` dimensions form ``head_dim // 2`` bands of two, counted in the order of dimensions; RoPE turns the
-    ``n_rot // 2`` bands from dimension ``rot_begin`` on by ``omega * position`` and leaves the others alone (their ``omega`` is 0).
+    A head's ``head_dim`` dimensions form ``head_dim // 2`` bands of two, counted in the order of dimensions; RoPE turns
+    the ``n_rot // 2`` bands from dimension ``rot_begin`` on by ``omega * position`` and leaves the others alone (their
+    ``omega`` is 0).
 
     Attributes:
         layer: index in the model.
@@ -25,7 +26,8 @@ class LayerStats:
         n_head_kv: KV heads.
         rot_begin: the first dimension that RoPE rotates; 0 but for latent attention.
         n_rot: dimensions that RoPE rotates; 0 for a layer without RoPE.
-        interleaved: whether bands are neighbours (2f, 2f+1), else halves (f, f + n_rot/2) of the rotated and of the other parts.
+        interleaved: whether bands are neighbours (2f, 2f+1), else halves (f, f + n_rot/2) of the rotated and of the
+            other parts.
         scale: factor that RoPE multiplies rotated dimensions by (1 but for YaRN).
         omega: float64 [n_bands], radians per position.
         centre: float32 [n_head, head_dim], E[q] before RoPE.

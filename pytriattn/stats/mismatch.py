@@ -16,7 +16,9 @@ _MAX_DIFFERENCES = 6
 
 
 def differences(info: ModelInfo, stats: TriAttentionStats) -> Iterator[str]:
-    """Yield what statistics say otherwise than the model file, one phrase a fact; equal phrases of layers are joined."""
+    """Yield what statistics say otherwise than the model file, one phrase a fact; equal phrases of layers are
+    joined.
+    """
     if stats.model.architecture != info.architecture:
         yield f"architecture: statistics {stats.model.architecture}, model {info.architecture}"
     wanted = {layer.index: layer for layer in evictable_layers(info)}

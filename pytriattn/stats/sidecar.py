@@ -22,7 +22,8 @@ __all__ = ["FORMAT_VERSION", "SidecarContents", "read_sidecar", "write_sidecar"]
 
 FORMAT_VERSION = 2
 _ARCHITECTURE = "triattention"
-# Per-layer numbers, as arrays over layers under "triattention.layer.<name>". GGUF keeps arrays of numbers in single precision.
+# Per-layer numbers, as arrays over layers under "triattention.layer.<name>". GGUF keeps arrays of numbers in single
+# precision.
 _LAYER_FIELDS: dict[str, Callable[[Any], int | bool | float]] = {
     "layer": int,
     "n_head": int,

@@ -1,4 +1,6 @@
-"""The documentation: the site builds, every block of Python runs, every command exists, every public name is explained."""
+"""The documentation: the site builds, every block of Python runs, every command exists, every public name is
+explained.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ EXECUTED = ["README.md", "docs/index.md", "docs/tutorial.md", "docs/moving-from-
 MOST_TOKENS = 40  # a test has no hours
 
 
-# -- blocks of Python ----------------------------------------------------------------------------------------------------------
+# -- blocks of Python
+# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -101,7 +104,8 @@ def test_blocks_of_other_pages_are_python() -> None:
             compile(block.code, f"{name}:{block.line}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
-# -- commands ------------------------------------------------------------------------------------------------------------------
+# -- commands
+# ------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +136,8 @@ def test_commands_exist_with_their_options(page: pathlib.Path, help_of: Callable
             assert re.search(rf"(?<![\w-]){option}(?![\w-])", known), f"{page.name}: {program} has no option {option}"
 
 
-# -- public names --------------------------------------------------------------------------------------------------------------
+# -- public names
+# --------------------------------------------------------------------------------------------------------------
 
 
 INTERNAL = {
@@ -237,7 +242,8 @@ def test_every_argument_of_llama_is_documented() -> None:
     assert sorted(names) == sorted(listed)
 
 
-# -- the site ------------------------------------------------------------------------------------------------------------------
+# -- the site
+# ------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""Eviction is exact on every architecture: the checks of `architecture_checks.py`, and what the engine finds in each model."""
+"""Eviction is exact on every architecture: the checks of `architecture_checks.py`, and what the engine finds in each
+model.
+"""
 
 from __future__ import annotations
 

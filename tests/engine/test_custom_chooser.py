@@ -110,7 +110,9 @@ def test_scores_of_the_keys_in_a_view_are_those_of_the_engine(tiny: Tiny, random
 
 @pytest.mark.parametrize("type_k", ["f32", "q8_0"])
 def test_heads_may_keep_different_keys(tiny: Tiny, random_tokens: Tokens, type_k: str) -> None:
-    """After evictions the origins of a view are the positions that each head keeps, and rows are those of these tokens."""
+    """After evictions the origins of a view are the positions that each head keeps, and rows are those of these
+    tokens.
+    """
     full = core.Context(core.Model(str(tiny("qwen3"))), core.DecoderParams(n_ctx=2048, n_threads=2, type_k=type_k))
     full.read(0, random_tokens[:150])
     context = make_context(tiny("qwen3"), keep_at_random, type_k=type_k)

@@ -68,7 +68,9 @@ def test_kept_sets_hardly_depend_on_the_cache_type(
 
 
 def test_origin_map_survives_many_evictions(tiny: Tiny, random_tokens: Tokens) -> None:
-    """After several evictions and reused cells, each head's rows are still those of the positions that it says it keeps."""
+    """After several evictions and reused cells, each head's rows are still those of the positions that it says it
+    keeps.
+    """
     path = tiny("llama")
     evicting = TinyContext(path, budget=96, interval=32).context
     rows: dict[tuple[int, int, int, int], bytes] = {}
@@ -151,7 +153,8 @@ def test_sequences_have_budgets_of_their_own(tiny: Tiny, random_tokens: Tokens, 
     for seq, (logits, kept) in enumerate(alone):
         found = [together.kept_positions(seq, layer.layer, 0).tolist() for layer in together.layers]
         if kv_unified:
-            # flash attention on the CPU sums in float16, in the order of the cells, which are others here: near-ties may fall otherwise
+            # flash attention on the CPU sums in float16, in the order of the cells, which are others here: near-ties
+            # may fall otherwise
             assert all(len(set(a) & set(b)) >= 0.95 * len(a) for a, b in zip(found, kept, strict=True))
             assert np.corrcoef(together.logits(seq), logits)[0, 1] > 0.995
         else:
@@ -229,7 +232,9 @@ def test_a_budget_near_n_ctx_does_not_slow_down_reading(tiny: Tiny) -> None:
 
 
 def test_alibi_depends_on_where_keys_lie(tiny: Tiny, random_tokens: Tokens) -> None:
-    """Its bias is computed from the cells' positions, which are labels once rows have moved, and scores do not know it."""
+    """Its bias is computed from the cells' positions, which are labels once rows have moved, and scores do not know
+    it.
+    """
     for mode in ("per_layer_head", "per_head", "per_layer", "global"):
         with pytest.raises(UnsupportedModelError, match="ALiBi"):
             TinyContext(tiny("bloom"), mode=mode)
@@ -280,7 +285,9 @@ def test_no_room_for_a_shared_cell(tiny: Tiny) -> None:
 
 
 def test_an_error_while_decoding_clears_the_context(tiny: Tiny, random_tokens: Tokens) -> None:
-    """Statistics with a NaN hidden from the checks cannot be made; a cache full of NaN can: it is an error, not a random choice."""
+    """Statistics with a NaN hidden from the checks cannot be made; a cache full of NaN can: it is an error, not a
+    random choice.
+    """
     tiny_context = TinyContext(tiny("llama"), budget=96)
     model = tiny_context.model
     broken = core.Stats(

@@ -28,7 +28,9 @@ def used_rows(context: Any, layer: int, value: bool) -> npt.NDArray[np.uint8]:
 
 
 def errors_after_steps(cpu: Any, others: Sequence[Any], tokens: Sequence[int]) -> list[float]:
-    """Step over tokens everywhere; return how far the others' logits are from the CPU's in the end, relative to their length."""
+    """Step over tokens everywhere; return how far the others' logits are from the CPU's in the end, relative to their
+    length.
+    """
     for token in tokens:
         for context in (cpu, *others):
             context.step([0], [token])
@@ -38,8 +40,9 @@ def errors_after_steps(cpu: Any, others: Sequence[Any], tokens: Sequence[int]) -
 def evict_everywhere(path: pathlib.Path, mode: str, cache: str) -> None:
     """Evict three times from the same cache on the CPU, on the GPU and split between them; then read on.
 
-    Each time the CPU's cache is copied to the others: what a model computes differs by device, in half precision or TF32, and
-    soon other keys would be kept. For the same reason logits have to be as close after an eviction as they are without one.
+    Each time the CPU's cache is copied to the others: what a model computes differs by device, in half precision or
+    TF32, and soon other keys would be kept. For the same reason logits have to be as close after an eviction as they
+    are without one.
     """
     models = [core.Model(str(path), layers) for layers in (0, -1, (n_layers(path) + 1) // 2)]
     stats, eviction = measured(models[0]), core.EvictionConfig(mode=mode, budget=96, interval=64, window=16, seed=5)

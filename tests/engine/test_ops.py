@@ -1,4 +1,6 @@
-"""The engine's graphs are made of operations that devices have, and the engine asks for them before anything is decoded."""
+"""The engine's graphs are made of operations that devices have, and the engine asks for them before anything is
+decoded.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,9 @@ from support.tiny_context import Tiny, Tokens
 
 
 def test_long_rope_goes_by_n_ctx_and_not_by_the_cells(tiny: Tiny, random_tokens: Tokens) -> None:
-    """llama.cpp chooses the frequencies by the size of the cache, which is 256 cells with this budget: room for all of the text."""
+    """llama.cpp chooses the frequencies by the size of the cache, which is 256 cells with this budget: room for all of
+    the text.
+    """
     text = random_tokens[:200]
 
     def logprobs(n_ctx: int, budget: int | None) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Eviction by compaction computes attention over exactly the kept keys: logits against a dense forward pass in numpy.
 
-Before every step a budgeted context says which positions each KV head of each layer still holds. A forward pass of the same
-model in numpy (`numpy_llama.py`) gets these sets as masks, and has to predict the same after every step, through several
-evictions. Keys and values of evicted tokens play their part: what they were is in the hidden states of later ones.
+Before every step a budgeted context says which positions each KV head of each layer still holds. A forward pass of the
+same model in numpy (`numpy_llama.py`) gets these sets as masks, and has to predict the same after every step, through
+several evictions. Keys and values of evicted tokens play their part: what they were is in the hidden states of later
+ones.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ Marks = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Cache:
-    """A type of cache on a tiny model, and how far logits may be from those of numpy: at most, and in the root mean square."""
+    """A type of cache on a tiny model, and how far logits may be from those of numpy: at most, and in the root mean
+    square.
+    """
 
     arch: str
     type: str
@@ -43,10 +46,10 @@ class Cache:
         return f"{self.arch}-{self.type}"
 
 
-# The bounds are at least twice what was measured in all tests of this file (x86-64 with AVX2, logits as large as 8), given
-# behind them. Wrong masks give 1.3 (rms 0.15) or more, a single wrong row in one head 0.017 or more. Flash attention on the
-# CPU sums float16 values in float16, which numpy does not imitate, but others in float32: then only rounding that falls the
-# other way is left.
+# The bounds are at least twice what was measured in all tests of this file (x86-64 with AVX2, logits as large as 8),
+# given behind them. Wrong masks give 1.3 (rms 0.15) or more, a single wrong row in one head 0.017 or more. Flash
+# attention on the CPU sums float16 values in float16, which numpy does not imitate, but others in float32: then only
+# rounding that falls the other way is left.
 F32 = Cache("llama", "f32", as_is, as_is, 5e-5, 5e-6, flash_attn="off")  # 1.2e-5, rms 1.0e-6
 F32_FACTORS = Cache("llama-ropefreqs", "f32", as_is, as_is, 5e-5, 5e-6, flash_attn="off")  # 1.7e-5, rms 1.2e-6
 F16 = Cache("llama", "f16", as_is, as_is, 3.2e-2, 5.5e-3)  # 1.6e-2, rms 2.7e-3
@@ -189,7 +192,9 @@ def test_compaction_gives_the_logits_of_per_head_masks(tiny: Tiny, random_tokens
 
 
 def test_a_single_wrong_row_would_be_noticed(tiny: Tiny, random_tokens: Tokens) -> None:
-    """From the fourth eviction on, one kept key is exchanged for an evicted one: in each head of each layer by itself."""
+    """From the fourth eviction on, one kept key is exchanged for an evicted one: in each head of each layer by
+    itself.
+    """
     path = tiny(BF16.arch)
     (run,) = drive(make_context(path, BF16), [random_tokens])
     fourth = 96 + 4 * 32

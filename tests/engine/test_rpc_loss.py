@@ -1,4 +1,6 @@
-"""A server that dies: a Python exception at the next step, whatever was being done, and an interpreter that lives on."""
+"""A server that dies: a Python exception at the next step, whatever was being done, and an interpreter that lives
+on.
+"""
 
 from __future__ import annotations
 

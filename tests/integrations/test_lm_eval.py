@@ -94,7 +94,9 @@ def evaluate(lm: PytriattnLM, folder: pathlib.Path, *names: str) -> dict[str, An
 
 
 def log_softmax(llm: Llama, tokens: list[int], n_before: int) -> np.ndarray[Any, Any]:
-    """Log-probabilities of the tokens after the first `n_before`, and whether each was the likeliest, from the bare logits."""
+    """Log-probabilities of the tokens after the first `n_before`, and whether each was the likeliest, from the bare
+    logits.
+    """
     context = llm._open_context()
     llm.reset()
     rows = []
@@ -125,7 +127,9 @@ def test_scores_are_those_of_the_bare_logits(tiny: Callable[[str], pathlib.Path]
 def test_scores_are_bit_for_bit_those_of_logprobs(
     name: str, n_reused: int, request: pytest.FixtureRequest, long_text: str
 ) -> None:
-    """Whole steps (128 and 32 tokens) are shared until an eviction (at 128); texts that differ in the last token alone always."""
+    """Whole steps (128 and 32 tokens) are shared until an eviction (at 128); texts that differ in the last token alone
+    always.
+    """
     llm: Llama = request.getfixturevalue(name).llm
     tokens = llm.tokenize(long_text)[:150]
     scorer = ContinuationScorer(llm)

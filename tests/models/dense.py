@@ -1,4 +1,6 @@
-"""Tiny models with attention in every layer, dense feed-forward blocks and RMS norms before them, one function per architecture."""
+"""Tiny models with attention in every layer, dense feed-forward blocks and RMS norms before them, one function per
+architecture.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def side_by_side(model: TinyModel, *, tied: bool = False) -> TinyModel:
 
 
 def fused_pre_norm(model: TinyModel, *, bias: bool = False, n_ff: int | None = None, gate: bool = True) -> TinyModel:
-    """Add what `pre_norm` adds, with one matrix for queries, keys and values, and one for gate and up without `gate`."""
+    """Add what `pre_norm` adds, with one matrix for queries, keys and values, and one for gate and up without
+    `gate`.
+    """
     model.ends()
     for i in range(model.n_layer):
         model.norms(i, "attn_norm", "ffn_norm")

@@ -91,7 +91,9 @@ def mistral3() -> TinyModel:
 
 
 def maincoder() -> TinyModel:
-    """Neighbouring pairs (NORM), then a norm with a weight for each dimension: a head's turns are no longer rotations."""
+    """Neighbouring pairs (NORM), then a norm with a weight for each dimension: a head's turns are no longer
+    rotations.
+    """
     return pre_norm(TinyModel("maincoder", n_layer=3, head_dim=32), qk_norm=True)
 
 

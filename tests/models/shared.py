@@ -1,4 +1,6 @@
-"""Tiny models whose caches are not one to a layer: layers share one, have several or none, one function per architecture."""
+"""Tiny models whose caches are not one to a layer: layers share one, have several or none, one function per
+architecture.
+"""
 
 from __future__ import annotations
 

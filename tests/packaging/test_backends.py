@@ -133,7 +133,8 @@ def test_the_only_cpu_module_does_not_run_here(tmp_path: pathlib.Path) -> None:
         loader.load_base()
 
 
-# -- plug-ins ------------------------------------------------------------------------------------------------------------------
+# -- plug-ins
+# ------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_plugin_that_fits(tmp_path: pathlib.Path, tiny: Tiny) -> None:
@@ -248,7 +249,8 @@ def test_differences_name_both_sides() -> None:
     assert BASE.differences(BASE) == []
 
 
-# -- strangers -----------------------------------------------------------------------------------------------------------------
+# -- strangers
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def exported_symbols(library: pathlib.Path, begin: tuple[str, ...] = ("ggml_", "gguf_")) -> list[str]:
@@ -311,7 +313,8 @@ def test_llama_cpp_stays_inside() -> None:
     assert exported_symbols(pathlib.Path(core.__file__), ("llama_", "ggml_", "common_", "_ZN5llama", "_Z6common")) == []
 
 
-# -- packaging -----------------------------------------------------------------------------------------------------------------
+# -- packaging
+# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("backend", "name"), [("cuda", "cuda13"), ("hip", "hip"), ("vulkan", "vulkan")])

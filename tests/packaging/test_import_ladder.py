@@ -1,4 +1,6 @@
-"""The package lies in levels: a module imports only from its own package or from levels below, and nothing goes round in a circle."""
+"""The package lies in levels: a module imports only from its own package or from levels below, and nothing goes round
+in a circle.
+"""
 
 from __future__ import annotations
 

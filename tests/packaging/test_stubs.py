@@ -1,4 +1,6 @@
-"""The types of the compiled module, which are generated: they are up to date, and the package is checked against them."""
+"""The types of the compiled module, which are generated: they are up to date, and the package is checked against
+them.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What eviction has to get right on every architecture, as functions that return what they found.
 
-`test_architectures.py` asserts on the findings, and `tests/support_table.py` writes them into the table of supported models.
+`test_architectures.py` asserts on the findings, and `tests/support_table.py` writes them into the table of supported
+models.
 """
 
 from __future__ import annotations
@@ -166,7 +167,8 @@ def misplaced_rows(context: Any, types: tuple[str, str], before: dict, slot_of: 
 
 
 def stored_keys(context: Any, layer: Any, cache_type: str, hadamard: bool) -> Floats:
-    """Return the keys of a layer with full attention as the model multiplies them with queries: [n_cells, n_head_kv, head_dim].
+    """Return the keys of a layer with full attention as the model multiplies them with queries: [n_cells, n_head_kv,
+    head_dim].
 
     They are in the order of `cells()`, and llama.cpp's own rotation of quantised caches is undone where it was applied
     (`hadamard`).
@@ -190,8 +192,8 @@ def stored_keys(context: Any, layer: Any, cache_type: str, hadamard: bool) -> Fl
 def score_error(loaded: Loaded, cache_type: str, **options: Any) -> ScoreError:
     """Compare S_trig with the mean logit of future queries.
 
-    These are made by the model's own RoPE operator, with its own parameters, on the centre at every future position; they are
-    multiplied with the keys in the cache.
+    These are made by the model's own RoPE operator, with its own parameters, on the centre at every future position;
+    they are multiplied with the keys in the cache.
     """
     context = loaded.context(loaded.best_mode, cache_type, use_norm=False, **options)
     context.read(0, TOKENS[:FORCED], 0)
@@ -243,7 +245,8 @@ def misplaced_after_evictions(loaded: Loaded, cache_type: str) -> dict[str, int]
 
 
 def removal_differs_by(loaded: Loaded, cache_type: str) -> float:
-    """Evict whole cells, and let llama.cpp remove the same positions elsewhere; return the largest difference of the next logits.
+    """Evict whole cells, and let llama.cpp remove the same positions elsewhere; return the largest difference of the
+    next logits.
 
     In mode global, or in mode recent where no other is possible.
     """
@@ -265,7 +268,9 @@ def removal_differs_by(loaded: Loaded, cache_type: str) -> float:
 
 
 def sequences_differ_by(loaded: Loaded) -> tuple[bool, float]:
-    """Decode two texts alone and together; return whether the kept sets are equal, and the largest difference of the last logits."""
+    """Decode two texts alone and together; return whether the kept sets are equal, and the largest difference of the
+    last logits.
+    """
     texts = [TOKENS[:260], TOKENS[137:397]]
     same, difference = True, 0.0
     together = loaded.context(loaded.best_mode, n_seq_max=2)

@@ -153,7 +153,9 @@ def plain(base: float, n_rot: int) -> npt.NDArray[np.float64]:
 
 
 def yarn(base: float, n_rot: int, factor: float, original: int) -> npt.NDArray[np.float64]:
-    """YaRN (arXiv 2309.00071): fast bands keep their frequency, slow ones are slowed down by the factor, a ramp between."""
+    """YaRN (arXiv 2309.00071): fast bands keep their frequency, slow ones are slowed down by the factor, a ramp
+    between.
+    """
 
     def band(turns: float) -> float:
         return n_rot * np.log(original / (turns * 2 * np.pi)) / (2 * np.log(base))

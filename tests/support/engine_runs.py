@@ -1,4 +1,6 @@
-"""Reading a text under a budget on some devices, and holding it against the same on the CPU: for tests of other devices."""
+"""Reading a text under a budget on some devices, and holding it against the same on the CPU: for tests of other
+devices.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ def base_descriptor() -> dict[str, Any]:
 
 
 class FakePlugin:
-    """An installed plug-in ``pytriattn-fake`` for the backend `name`; its module is a copy of `module`, the CPU's by default.
+    """An installed plug-in ``pytriattn-fake`` for the backend `name`; its module is a copy of `module`, the CPU's by
+    default.
 
     Importing its package and calling ``preload()`` leave lines in `trace`.
     """

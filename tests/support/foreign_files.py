@@ -1,4 +1,6 @@
-"""Statistics files of other programs, written without the package's own writers, from the description of their formats."""
+"""Statistics files of other programs, written without the package's own writers, from the description of their
+formats.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A forward pass of the tiny llama models in numpy, in float64: every query's visible keys are chosen per layer and KV head.
+"""A forward pass of the tiny llama models in numpy, in float64: every query's visible keys are chosen per layer and KV
+head.
 
 It is written from the definition of the architecture and shares no code with llama.cpp or with the engine.
 """
@@ -51,7 +52,9 @@ def as_rotated_q8_0(rows: Array) -> Array:
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """Multiply matrices, a few rows at a time: so little that BLAS starts no threads, which are slow on a busy machine."""
+    """Multiply matrices, a few rows at a time: so little that BLAS starts no threads, which are slow on a busy
+    machine.
+    """
     return np.concatenate([a[i : i + 8] @ b for i in range(0, len(a), 8)])
 
 
@@ -99,8 +102,9 @@ class NumpyLlama:
     ) -> Array:
         """Compute the logits [n, n_vocab] that follow each token.
 
-        visible[layer, kv_head, i, j] says whether the query at position i may attend to the key at position j. That key was
-        computed from what its own position could see. `store` rounds keys and values; flash attention may round queries as well.
+        visible[layer, kv_head, i, j] says whether the query at position i may attend to the key at position j. That key
+        was computed from what its own position could see. `store` rounds keys and values; flash attention may round
+        queries as well.
         """
         x = self._weights["token_embd.weight"][tokens]
         for layer in range(self.n_layer):

@@ -1,4 +1,6 @@
-"""Tests of every tiny model take minutes: those of a few that stand for the others are quick, the rest are marked as slow."""
+"""Tests of every tiny model take minutes: those of a few that stand for the others are quick, the rest are marked as
+slow.
+"""
 
 from __future__ import annotations
 

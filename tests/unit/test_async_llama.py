@@ -83,4 +83,4 @@ def test_cancel_from_another_thread(smollm2: pathlib.Path, long_text: str) -> No
         with pytest.raises(RequestCancelledError, match="interrupted"):
             llm(long_text, max_tokens=5)
         assert llm.n_tokens == 0
-        assert "Paris" in llm("The capital of France is", max_tokens=4, temperature=0)["choices"][0]["text"]  # type: ignore[index]
+        assert "Paris" in llm("The capital of France is", max_tokens=4, temperature=0)["choices"][0]["text"]

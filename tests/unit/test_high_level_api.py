@@ -117,7 +117,7 @@ def test_logits_processors_that_fail(smollm2_core: Llama) -> None:
     with pytest.raises(ValueError, match="must return 49152 logits"):
         llm.create_completion("Hello", logits_processor=lambda tokens, logits: logits[:5])
     with pytest.raises(ValueError, match="must return"):
-        llm.create_completion("Hello", logits_processor=lambda tokens, logits: None)  # type: ignore[arg-type,return-value]
+        llm.create_completion("Hello", logits_processor=lambda tokens, logits: None)
     with pytest.raises(ValueError, match="must be a function"):
         llm.create_completion("Hello", logits_processor=[3])  # type: ignore[list-item]
     assert text_of(llm.create_completion(DAYS, max_tokens=2, temperature=0.0)) == " Wednesday,"

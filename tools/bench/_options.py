@@ -17,7 +17,9 @@ NAMES = ("smollm2", "gemma3")
 
 
 def parser(doc: str | None, *, rounds: int | None = None) -> argparse.ArgumentParser:
-    """Return a parser with the options that every benchmark has; `doc` is shown as it is. Without `rounds` there are none to choose."""
+    """Return a parser with the options that every benchmark has; `doc` is shown as it is. Without `rounds` there are
+    none to choose.
+    """
     result = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--model", default="smollm2", help="smollm2, gemma3 or a GGUF file (default: %(default)s)")
     result.add_argument("--json", type=Path, help="also write the figures here")

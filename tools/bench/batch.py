@@ -3,8 +3,9 @@
 
     python tools/bench/batch.py path/to/llama-batched-bench [--model smollm2|FILE.gguf] [--budget N] [--json FILE]
 
-Build ``llama-batched-bench`` from the pinned source with the same CPU flags. It decodes random tokens and draws nothing; ours reads real
-prompts, draws every token and writes the texts. They take turns. Ratios are of medians, above 1 where we are faster.
+Build ``llama-batched-bench`` from the pinned source with the same CPU flags. It decodes random tokens and draws
+nothing; ours reads real prompts, draws every token and writes the texts. They take turns. Ratios are of medians, above
+1 where we are faster.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
 
     python tools/bench/chat.py [--model smollm2|FILE.gguf] [--turns 40] [--budget 1024] [--reuse-evicted] [--json FILE]
 
-Each turn asks about another piece of the bundled text and sends the whole conversation, as a chat program does. What the
-statistics say of prompt reuse is held against the tokens themselves: before the first eviction all that the prompt has in
-common with the text in the cache must be reused, afterwards nothing, or with ``--reuse-evicted`` whatever the prompt adds to.
+Each turn asks about another piece of the bundled text and sends the whole conversation, as a chat program does. What
+the statistics say of prompt reuse is held against the tokens themselves: before the first eviction all that the prompt
+has in common with the text in the cache must be reused, afterwards nothing, or with ``--reuse-evicted`` whatever the
+prompt adds to.
 """
 
 from __future__ import annotations
@@ -108,11 +109,13 @@ def main() -> int:
     for row in rows:
         if row["turn"] % 5 == 4 or row["turn"] == 0:
             print(
-                f"{row['turn'] + 1:4d}  {row['prompt_tokens']:6d}  {row['reused']:6d}  {row['rereads']:7d}  {row['tokens']:5d}  "
+                f"{row['turn'] + 1:4d}  {row['prompt_tokens']:6d}  {row['reused']:6d}  {row['rereads']:7d}  "
+                f"{row['tokens']:5d}  "
                 f"{row['cells_used']:5d}  {row['evictions']:9d}  {row['first_token_s']:9.2f} s  {row['seconds']:.2f} s"
             )
     print(
-        f"{rows[-1]['tokens']} tokens in {rows[-1]['cells_allocated']} cells; {sum(row['seconds'] for row in rows):.0f} s in all; "
+        f"{rows[-1]['tokens']} tokens in {rows[-1]['cells_allocated']} cells; "
+        f"{sum(row['seconds'] for row in rows):.0f} s in all; "
         f"prompts read again: {rows[-1]['rereads']}"
     )
     _options.write_json(arguments.json, rows)

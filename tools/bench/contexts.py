@@ -4,10 +4,11 @@
     python tools/random_model.py models/qwen3-8b-random.gguf
     python tools/bench/contexts.py --model models/qwen3-8b-random.gguf --json contexts.json
 
-One pass over a text of random tokens for each cache type and batch: at every position the full cache and the budgets decode in turns, then
-all read on. All contexts share one loaded model and lie in memory together; one that does not fit is left out, and said. What is printed
-is Markdown: tokens/s of all sequences together and, in brackets, how many times the full cache's. An interval of 128 steps is the
-least that is timed, so that each timing holds its share of evictions. What eviction costs is said for the position where it costs most.
+One pass over a text of random tokens for each cache type and batch: at every position the full cache and the budgets
+decode in turns, then all read on. All contexts share one loaded model and lie in memory together; one that does not fit
+is left out, and said. What is printed is Markdown: tokens/s of all sequences together and, in brackets, how many times
+the full cache's. An interval of 128 steps is the least that is timed, so that each timing holds its share of evictions.
+What eviction costs is said for the position where it costs most.
 """
 
 from __future__ import annotations
@@ -182,7 +183,9 @@ def sweep(model: core.Model, stats: core.Stats, cache: str, n_seq: int, argument
 
 
 def cost(points: list[Point], budget: int | None, parts: list[str]) -> str:
-    """Return the largest share of decoding's time that these parts of eviction take at any position, and milliseconds."""
+    """Return the largest share of decoding's time that these parts of eviction take at any position, and
+    milliseconds.
+    """
     own = [point for point in points if point.budget == budget and point.evictions]
     if not own:
         return ""
@@ -192,7 +195,9 @@ def cost(points: list[Point], budget: int | None, parts: list[str]) -> str:
 
 
 def report_ratios(points: list[Point]) -> None:
-    """Print how budgets far into a text compare with the full cache there and with a fresh text as long as the budget."""
+    """Print how budgets far into a text compare with the full cache there and with a fresh text as long as the
+    budget.
+    """
     speed = {(p.cache, p.n_seq, p.budget, p.position): p.tokens_per_s for p in points}
     print()
     for point in points:

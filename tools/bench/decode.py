@@ -3,9 +3,9 @@
 
     python tools/bench/decode.py [--model smollm2|FILE.gguf] [--json FILE]
 
-Prints, for decoding at a position far into a text: tokens/s with the full cache and with a budget (alternating, so that a slow
-moment of the machine hits both), bytes allocated for K and V, the share of decoding time spent on eviction, and the speed of
-`Llama.generate` against a minimal C++ loop over the same library.
+Prints, for decoding at a position far into a text: tokens/s with the full cache and with a budget (alternating, so that
+a slow moment of the machine hits both), bytes allocated for K and V, the share of decoding time spent on eviction, and
+the speed of `Llama.generate` against a minimal C++ loop over the same library.
 """
 
 from __future__ import annotations
@@ -139,7 +139,8 @@ def report(figures: dict[str, dict[str, float]], position: int, budget: int) -> 
         long = figures[f"memory_32k_{name}"]
         print(
             f"32,768 tokens with budget 3,072 in {name} allocate {mib(long['budget_kv_bytes'])}, the full f16 cache "
-            f"{mib(long['full_kv_bytes'])}: 1/{1 / long['ratio']:.1f}; the kept keys alone are 1/{1 / long['kept_ratio']:.1f}"
+            f"{mib(long['full_kv_bytes'])}: 1/{1 / long['ratio']:.1f}; the kept keys alone are "
+            f"1/{1 / long['kept_ratio']:.1f}"
         )
     print(
         f"Llama.generate {python['generate_tokens_per_s']:.1f} tokens/s, "

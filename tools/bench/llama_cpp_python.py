@@ -4,8 +4,9 @@
     python -m venv other && other/bin/pip install llama-cpp-python==0.3.36       # the release that our pin comes from
     python tools/bench/llama_cpp_python.py other/bin/python [--model smollm2|FILE.gguf] [--rounds 12] [--json FILE]
 
-Both libraries live in a process of their own, with the same threads, context, batch and flash attention. They take turns: each round
-gives both the same prompt that neither has seen, and both stream the completion. Ratios are of medians, above 1 where we are faster.
+Both libraries live in a process of their own, with the same threads, context, batch and flash attention. They take
+turns: each round gives both the same prompt that neither has seen, and both stream the completion. Ratios are of
+    medians, above 1 where we are faster.
 """
 
 from __future__ import annotations

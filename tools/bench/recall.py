@@ -3,8 +3,9 @@
 
     python tools/bench/recall.py [--model smollm2|gemma3|FILE.gguf] [--modes ...] [--json FILE]
 
-Each text is some 1,600 tokens long and is read twice in a row, so that a cache that kept the right keys of the first reading
-predicts the second one. Three pieces are cut from each of two public texts, at the beginning, one third and two thirds.
+Each text is some 1,600 tokens long and is read twice in a row, so that a cache that kept the right keys of the first
+reading predicts the second one. Three pieces are cut from each of two public texts, at the beginning, one third and two
+thirds.
 """
 
 from __future__ import annotations

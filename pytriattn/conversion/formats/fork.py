@@ -1,4 +1,6 @@
-"""The ``.triattention`` format of llama.cpp forks, versions 1 to 3. (Ours, of the same extension, is a GGUF container.)"""
+"""The ``.triattention`` format of llama.cpp forks, versions 1 to 3. (Ours, of the same extension, is a GGUF
+container.)
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Pickles of plain dictionaries and tensors, read without executing anything, and written so that torch reads them.
 
-Python's own unpickler calls what a pickle names, and reserves the memory that it asks for. This one is a table of the few
-operations that dictionaries of tensors consist of. A name in the pickle is looked up in a short table, and never imported.
+Python's own unpickler calls what a pickle names, and reserves the memory that it asks for. This one is a table of the
+few operations that dictionaries of tensors consist of. A name in the pickle is looked up in a short table, and never
+imported.
 """
 
 from __future__ import annotations
@@ -155,7 +156,8 @@ class _Machine:
         found = next((known for known in _ALLOWED if known.module == module and known.name == name), None)
         if found is None:
             raise StatsError(
-                f"it names {str(module)[:60]}.{str(name)[:60]}, which no file of statistics needs; nothing of it was executed"
+                f"it names {str(module)[:60]}.{str(name)[:60]}, which no file of statistics needs; nothing of it was "
+                f"executed"
             )
         self.stack.append(found)
 
@@ -302,7 +304,9 @@ class _Writer:
 
 
 def dump(value: Any) -> tuple[bytes, list[npt.NDArray[np.float32]]]:
-    """Return the pickle of dicts, lists, str, int, float and float32 arrays [n], and the arrays in the order of their keys."""
+    """Return the pickle of dicts, lists, str, int, float and float32 arrays [n], and the arrays in the order of their
+    keys.
+    """
     writer = _Writer()
     writer.value(value)
     return b"".join(writer.parts) + b".", writer.storages

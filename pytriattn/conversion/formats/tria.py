@@ -21,8 +21,8 @@ _MAX_LAYERS = _MAX_HEADS = 4096
 def has_tria_header(data: bytes) -> bool:
     """Tell whether a file with the common magic is TRIA and not of the llama.cpp forks.
 
-    TRIA reserves 28 zero bytes where the forks have part of their header, the model's name and numbers. Damage there must
-    not hide a file whose size is right for its counts.
+    TRIA reserves 28 zero bytes where the forks have part of their header, the model's name and numbers. Damage there
+    must not hide a file whose size is right for its counts.
     """
     if len(data) < _HEADER_BYTES:
         return False

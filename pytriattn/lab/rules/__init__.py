@@ -1,4 +1,6 @@
-"""The rules, by name. An experimental one is a function that scores the keys of a layer; to add it, write its file and a line here."""
+"""The rules, by name. An experimental one is a function that scores the keys of a layer; to add it, write its file and
+a line here.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,8 @@ def _find(name: str) -> Rule:
     base = name.removesuffix(PINNED)
     if base not in RULES or (base == "full" and base != name):
         raise LabError(
-            f"the rule {name!r} is unknown; there are {', '.join(RULES)}, and the same with '{PINNED}' behind (but for full)"
+            f"the rule {name!r} is unknown; there are {', '.join(RULES)}, and the same with '{PINNED}' behind (but "
+            f"for full)"
         )
     rule = RULES[base]
     if base == name:

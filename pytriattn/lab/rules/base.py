@@ -109,7 +109,8 @@ class Rule:
         choose: chooses the keys of all layers.
         needs_stats: whether it scores with statistics of queries.
         is_pinned: whether a document's prompt is never evicted.
-        reads_question: whether it must see the question when it reads the text: then the text is read for each question.
+        reads_question: whether it must see the question when it reads the text: then the text is read for each
+            question.
         settings: more arguments of `Llama`.
     """
 
@@ -125,7 +126,8 @@ class Rule:
 
 
 def keep_best(view: View, score: Callable[[LayerView], npt.NDArray[np.floating]]) -> Kept:
-    """Return for each head the protected keys and the best-scored others, as many as must be kept; of equal ones the newer.
+    """Return for each head the protected keys and the best-scored others, as many as must be kept; of equal ones the
+    newer.
 
     Raises:
         LabError: there are not as many scores as keys, or one is not a number.
@@ -138,7 +140,8 @@ def keep_best(view: View, score: Callable[[LayerView], npt.NDArray[np.floating]]
         scores = np.asarray(score(layer))
         if scores.shape != (layer.n_head_kv, len(protected)):
             raise LabError(
-                f"it gives scores of shape {list(scores.shape)} for layer {layer.layer}; give [{layer.n_head_kv}, {len(protected)}], "
+                f"it gives scores of shape {list(scores.shape)} for layer {layer.layer}; give [{layer.n_head_kv}, "
+                f"{len(protected)}], "
                 "one for each KV head and key"
             )
         candidates = scores[:, free]
@@ -165,12 +168,14 @@ def check_kept(view: View, kept: Kept) -> Kept:
         shape = (layer.n_head_kv, len(protected))
         if np.shape(marks) != shape or np.asarray(marks).dtype != np.bool_:
             raise LabError(
-                f"it gives {np.asarray(marks).dtype} {list(np.shape(marks))} for layer {layer.layer}; give bool {list(shape)}"
+                f"it gives {np.asarray(marks).dtype} {list(np.shape(marks))} for layer {layer.layer}; give bool "
+                f"{list(shape)}"
             )
         for head, row in enumerate(marks):
             if row.sum() != view.n_keep or not row[protected].all():
                 raise LabError(
-                    f"head {head} of layer {layer.layer} keeps {row.sum()} keys, of the {protected.sum()} protected ones "
+                    f"head {head} of layer {layer.layer} keeps {row.sum()} keys, of the {protected.sum()} protected "
+                    f"ones "
                     f"{row[protected].sum()}; it must keep {view.n_keep}, all protected ones among them"
                 )
     return kept
@@ -180,7 +185,8 @@ def chooser_of(rule: Rule, given: Given) -> Chooser:
     """Return what the engine asks at each eviction.
 
     Raises:
-        LabError: the rule has neither scores nor a choice; or (from the chooser) what it gives does not fit. It names the rule.
+        LabError: the rule has neither scores nor a choice; or (from the chooser) what it gives does not fit. It names
+            the rule.
     """
     score, choose_all = rule.score, rule.choose
     if (score is None) == (choose_all is None):

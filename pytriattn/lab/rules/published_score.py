@@ -1,4 +1,6 @@
-"""The published score of TriAttention (arXiv 2604.04921) as a rule for each head: upside down, and without one of its parts."""
+"""The published score of TriAttention (arXiv 2604.04921) as a rule for each head: upside down, and without one of its
+parts.
+"""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ class TaskInput:
         n_tokens: of the document.
         index: of the document among those of its kind.
         chat: the model's chat template.
-        generate: returns as many tokens as asked for that the full cache generates after a text; the last argument: greedy.
+        generate: returns as many tokens as asked for that the full cache generates after a text; the last argument:
+            greedy.
     """
 
     writer: Writer

@@ -1,4 +1,6 @@
-"""``chat``: many turns in the model's own template; questions about the system prompt and about early, middle and late turns."""
+"""``chat``: many turns in the model's own template; questions about the system prompt and about early, middle and late
+turns.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ _EVERY = 2  # turns of the user from one fact to the next
 
 
 def chat(given: TaskInput) -> Document:
-    """Return a conversation in which the user tells facts between other things; the system prompt tells one and sets a password."""
+    """Return a conversation in which the user tells facts between other things; the system prompt tells one and sets a
+    password.
+    """
     writer, pieces, n = given.writer, given.chat, given.n_tokens
     rule = _rule(given)
     facts = [rule, *draw_facts(writer, 16)]

@@ -12,7 +12,9 @@ __all__ = ["copying"]
 
 
 def copying(given: TaskInput) -> Document:
-    """Return a text of half the tokens, and itself as the answer. The floor has read another text of the same length."""
+    """Return a text of half the tokens, and itself as the answer. The floor has read another text of the same
+    length.
+    """
     writer = given.writer
     n = given.n_tokens // 2
     text = writer.source.passage(writer.tokenize, given.rng, n - len(writer.bos))

@@ -1,4 +1,6 @@
-"""``facts`` and ``facts-later``: facts stated once and asked for once, right after the text, and once more after a second turn."""
+"""``facts`` and ``facts-later``: facts stated once and asked for once, right after the text, and once more after a
+second turn.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,9 @@ _N_FACTS = 8
 
 
 def facts_restated(given: TaskInput) -> Document:
-    """Return a text whose first half states facts and whose second half states them again; ages count from the second time."""
+    """Return a text whose first half states facts and whose second half states them again; ages count from the second
+    time.
+    """
     writer, n = given.writer, given.n_tokens
     found = draw_facts(writer, _N_FACTS)
     order = given.rng.permutation(_N_FACTS)

@@ -1,4 +1,6 @@
-"""Three tasks after RULER (arXiv 2404.06654): a needle in noise, and one among needles, of words and of random codes."""
+"""Three tasks after RULER (arXiv 2404.06654): a needle in noise, and one among needles, of words and of random
+codes.
+"""
 
 from __future__ import annotations
 

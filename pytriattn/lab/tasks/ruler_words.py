@@ -1,4 +1,6 @@
-"""Three tasks after RULER (arXiv 2404.06654) that ask for lists: variables in a chain, the commonest words, the most frequent codes."""
+"""Three tasks after RULER (arXiv 2404.06654) that ask for lists: variables in a chain, the commonest words, the most
+frequent codes.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def _list_question(task: str, given: TaskInput, prompt: str, items: list[str]) -
 
 
 def variable_tracking(given: TaskInput) -> Document:
-    """Return chains of variables in noise: the first of a chain gets a number, each further one the value of the one before."""
+    """Return chains of variables in noise: the first of a chain gets a number, each further one the value of the one
+    before.
+    """
     rng, n = given.rng, given.n_tokens
     letters = [f"{a}{b}{c}" for a in "XYZVWK" for b in "ABCDEFGH" for c in "KLMNPRST"]
     names = [str(name) for name in rng.choice(np.array(letters, dtype=object), _N_CHAINS * (_HOPS + 1), False)]
@@ -59,7 +63,9 @@ def variable_tracking(given: TaskInput) -> Document:
 def _counted_words(
     given: TaskInput, task: str, n_asked: int, weights: list[float], names: list[str], question: str
 ) -> Document:
-    """Return a text of words drawn with `weights`; the heaviest are asked for. In the variant other words have these weights."""
+    """Return a text of words drawn with `weights`; the heaviest are asked for. In the variant other words have these
+    weights.
+    """
     writer, n, rng = given.writer, given.n_tokens, given.rng
     names = writer.alike(" {}", names)
     chosen = [str(name) for name in rng.permutation(np.array(names, dtype=object))[: len(weights)]]

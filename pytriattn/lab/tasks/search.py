@@ -1,4 +1,6 @@
-"""``state-dfs``: a depth-first search, written down step by step; in the end the way back has to be told from memory."""
+"""``state-dfs``: a depth-first search, written down step by step; in the end the way back has to be told from
+memory.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ _LONGEST_WAY = 24  # nodes on the way back
 def search(given: TaskInput) -> Document:
     """Return a search that goes down and comes back by chance, and the way back from where it is to the root.
 
-    Each way down (``From AB go down to CD.``) is written once. The way back names a node and has to say where it was entered from; only
-    these names are scored. The floor has read the same search in a tree whose nodes have one another's names.
+    Each way down (``From AB go down to CD.``) is written once. The way back names a node and has to say where it was
+    entered from; only these names are scored. The floor has read the same search in a tree whose nodes have one
+    another's names.
     """
     writer, n, rng = given.writer, given.n_tokens, given.rng
     names = writer.alike(" {}", [a + b for a in NODES for b in NODES])

@@ -103,7 +103,9 @@ def _fact(writer: Writer, kind: _Kind, subject: str) -> Fact:
 
 
 def spread_ages(n: int, n_tokens: int, least: int = 24, room: int = 96) -> list[int]:
-    """Return `n` ages in tokens, descending, from `least` to `n_tokens` - `room`, closer together where they are small."""
+    """Return `n` ages in tokens, descending, from `least` to `n_tokens` - `room`, closer together where they are
+    small.
+    """
     return [round(age) for age in np.geomspace(n_tokens - room, least, n)]
 
 

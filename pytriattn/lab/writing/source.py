@@ -1,4 +1,6 @@
-"""The ordinary text that tasks are made with: Python's own manual, which every Python brings along, or the user's file."""
+"""The ordinary text that tasks are made with: Python's own manual, which every Python brings along, or the user's
+file.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,8 @@ class SourceText:
                 raise LabError(f"the text '{path}' is not UTF-8: {error}") from error
         if min(len(source.half(name).sentences) for name in ("choose", "report")) < LEAST_SENTENCES:
             raise LabError(
-                f"the text '{source.name}' has fewer than {LEAST_SENTENCES} sentences in a half; give a longer one with --text"
+                f"the text '{source.name}' has fewer than {LEAST_SENTENCES} sentences in a half; give a longer one "
+                f"with --text"
             )
         return source
 
@@ -93,5 +96,6 @@ class SourceText:
                     break
                 size *= 2
         raise LabError(
-            f"the text '{self.name}' has no passage of {n_tokens} tokens in each half; give a longer one with --text, or fewer --tokens"
+            f"the text '{self.name}' has no passage of {n_tokens} tokens in each half; give a longer one with "
+            f"--text, or fewer --tokens"
         )

@@ -90,7 +90,8 @@ def allocated(path: pathlib.Path, ctx: int, budget: int | None, interval: int, *
     return int(counters.k_bytes + counters.v_bytes + counters.recurrent_bytes)
 
 
-# -- facts ---------------------------------------------------------------------------------------------------------------------
+# -- facts
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_text_of_a_plain_model(smollm2: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +134,8 @@ def test_text_of_a_sliding_model(gemma3: pathlib.Path, capsys: pytest.CaptureFix
     [
         (
             "phi3",
-            "halves (NEOX), dimensions 0-23 of 32, base 10000, longrope, factors 1 to 1.5 up to 512 positions, 1 to 16 beyond",
+            "halves (NEOX), dimensions 0-23 of 32, base 10000, longrope, factors 1 to 1.5 up to 512 positions, 1 to "
+            "16 beyond",
         ),
         ("gemma4", "24 of 32 bands do not turn"),
         ("gpt-oss", "base 150000, YaRN x 4 from 512 positions, scale 1.139"),
@@ -220,7 +222,8 @@ def test_every_kind_of_model_is_described(
         assert (f"{count} {name}" in words) == (count > 0)
 
 
-# -- bytes ---------------------------------------------------------------------------------------------------------------------
+# -- bytes
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arch", TINY)
@@ -324,7 +327,8 @@ def test_the_budget_is_scaled_as_at_load(arch: str, tiny: Callable[[str], pathli
         assert scaled_budget_of(info, budget, ctx) == max(budget, round(kept * ctx))
 
 
-# -- errors --------------------------------------------------------------------------------------------------------------------
+# -- errors
+# --------------------------------------------------------------------------------------------------------------------
 
 
 def damaged_files(model: pathlib.Path, folder: pathlib.Path) -> dict[str, pathlib.Path]:

@@ -1,4 +1,6 @@
-"""pytriattn-preflight: each way in which a model, statistics, a budget and a build can fail to fit, as `Llama` would find it."""
+"""pytriattn-preflight: each way in which a model, statistics, a budget and a build can fail to fit, as `Llama` would
+find it.
+"""
 
 from __future__ import annotations
 

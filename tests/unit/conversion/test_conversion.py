@@ -50,7 +50,9 @@ def without_unrotated(layer: LayerStats) -> LayerStats:
 
 
 def assert_same_scores(found: LayerStats, expected: LayerStats, **options: bool) -> None:
-    """Compare under the frequencies of `expected`: those measured from llama.cpp's operator, which works in single precision."""
+    """Compare under the frequencies of `expected`: those measured from llama.cpp's operator, which works in single
+    precision.
+    """
     found = replace(found, omega=expected.omega, scale=expected.scale)
     keys = np.random.default_rng(1).normal(size=(200, found.n_head_kv, found.head_dim))
     for position in (7, 5000):
@@ -79,7 +81,9 @@ def assert_same_scores(found: LayerStats, expected: LayerStats, **options: bool)
     ],
 )
 def test_round_trip(tiny: Tiny, arch: str, format_name: str) -> None:
-    """Neighbours and halves, all or a part of a head rotated, sliding, shared and recurrent layers, scaled frequencies."""
+    """Neighbours and halves, all or a part of a head rotated, sliding, shared and recurrent layers, scaled
+    frequencies.
+    """
     path = tiny(arch)
     stats = calibrated(path)
     data, notes = encode_stats(stats, gguf_info(path), format_name)
@@ -103,8 +107,8 @@ def test_round_trip(tiny: Tiny, arch: str, format_name: str) -> None:
 
 @pytest.mark.parametrize("format_name", FORMATS)
 def test_layers_without_rope(tiny: Tiny, format_name: str) -> None:
-    """Written as bands over the whole head. SmolLM3 is permuted to neighbours, while we pair halves of what does not rotate:
-    the centre survives that, magnitudes become estimates."""
+    """Written as bands over the whole head. SmolLM3 is permuted to neighbours, while we pair halves of what does not
+    rotate: the centre survives that, magnitudes become estimates."""
     path = tiny("smollm3")
     stats = calibrated(path)
     back = imported(encode_stats(stats, gguf_info(path), format_name)[0], path)
@@ -210,8 +214,8 @@ def test_layers_without_full_attention_are_dropped(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize("arch", ["stablelm", "glm4"])
 def test_bands_over_a_whole_head_of_a_partly_rotated_model(tiny: Tiny, arch: str) -> None:
-    """A fork's calibrator writes head_dim / 2 bands for every model: the centre of each dimension is right, lengths of pairs
-    that the model has otherwise are not known."""
+    """A fork's calibrator writes head_dim / 2 bands for every model: the centre of each dimension is right, lengths of
+    pairs that the model has otherwise are not known."""
     kv = 1 if arch == "glm4" else 2
     heads = random_heads(LLAMA, 16)
     found = imported(fork_bytes(heads, n_head_kv=kv, style=0), tiny(arch))

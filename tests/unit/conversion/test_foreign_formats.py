@@ -209,7 +209,9 @@ def _with_long_tensors(data: bytes) -> bytes:
 @settings(max_examples=800, deadline=None)
 @given(data=st.data())
 def test_damage_never_raises_anything_else(data: st.DataObject) -> None:
-    """Bits flipped, pieces cut out, doubled or overwritten: read as something else, or refused; never at the price of memory."""
+    """Bits flipped, pieces cut out, doubled or overwritten: read as something else, or refused; never at the price of
+    memory.
+    """
     content = bytearray(SAMPLES[data.draw(st.sampled_from(sorted(SAMPLES)))])
     for _ in range(data.draw(st.integers(1, 4))):
         region = data.draw(st.sampled_from([64, 400, len(content)]))

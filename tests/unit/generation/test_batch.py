@@ -27,7 +27,7 @@ def llm(smollm2: pathlib.Path) -> Iterator[Llama]:
 def test_each_text_is_what_it_would_be_alone(llm: Llama) -> None:
     alone = [llm(prompt, max_tokens=10, temperature=0) for prompt in PROMPTS]
     together = llm.generate_batch(PROMPTS, max_tokens=10, temperature=0)
-    assert [c["choices"][0]["text"] for c in together] == [c["choices"][0]["text"] for c in alone]  # type: ignore[index]
+    assert [c["choices"][0]["text"] for c in together] == [c["choices"][0]["text"] for c in alone]
     assert [c["usage"] for c in together] == [c["usage"] for c in alone]  # type: ignore[index]
     # and one call after it finds the context as it should be
     assert llm(PROMPTS[0], max_tokens=10, temperature=0)["choices"][0] == alone[0]["choices"][0]  # type: ignore[index]
@@ -36,7 +36,7 @@ def test_each_text_is_what_it_would_be_alone(llm: Llama) -> None:
 def test_texts_of_different_lengths(llm: Llama) -> None:
     """When one ends the next takes its place."""
     prompts = [llm.tokenize(prompt) for prompt in PROMPTS] * 2
-    stops = [llm(prompt, max_tokens=12, temperature=0)["choices"][0]["text"][6:9] for prompt in PROMPTS[:2]]  # type: ignore[index]
+    stops = [llm(prompt, max_tokens=12, temperature=0)["choices"][0]["text"][6:9] for prompt in PROMPTS[:2]]
     found = llm.generate_batch(prompts, max_tokens=12, temperature=0, stop=stops)
     assert len(found) == 10
     reasons = [c["choices"][0]["finish_reason"] for c in found]

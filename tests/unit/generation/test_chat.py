@@ -152,10 +152,10 @@ def test_grammars(llm: Llama) -> None:
     rules = 'root ::= "yes" | "no"'
     for grammar in (rules, LlamaGrammar.from_string(rules)):
         assert answer(llm, grammar=grammar)["choices"][0]["message"]["content"] in ("yes", "no")
-        assert llm("Is Paris in France? ", grammar=grammar, temperature=0)["choices"][0]["text"] in ("yes", "no")  # type: ignore[index]
+        assert llm("Is Paris in France? ", grammar=grammar, temperature=0)["choices"][0]["text"] in ("yes", "no")
     number = LlamaGrammar.from_json_schema({"type": "integer", "minimum": 10, "maximum": 99})
     assert 10 <= int(llm("A number: ", grammar=number)["choices"][0]["text"]) <= 99  # type: ignore[index]
-    assert json.loads(llm("JSON: ", json_schema={"type": "boolean"})["choices"][0]["text"]) in (True, False)  # type: ignore[index]
+    assert json.loads(llm("JSON: ", json_schema={"type": "boolean"})["choices"][0]["text"]) in (True, False)
 
 
 def with_pattern(pattern: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def llm(smollm2: pathlib.Path) -> Iterator[Llama]:
 
 
 def text(llm: Llama, **sampling: Any) -> str:
-    return llm(PROMPT, max_tokens=24, **{"seed": 3, **sampling})["choices"][0]["text"]  # type: ignore[index,return-value]
+    return llm(PROMPT, max_tokens=24, **{"seed": 3, **sampling})["choices"][0]["text"]
 
 
 def distinct(llm: Llama, **sampling: Any) -> int:

@@ -92,7 +92,7 @@ def test_a_model_and_its_statistics(
         assert llm.budget == 256
         assert llm.triattn_stats is not None
         assert llm.triattn_stats.corpus_sha256 == smollm2_stats.corpus_sha256
-        assert "Paris" in llm("The capital of France is", max_tokens=4, temperature=0)["choices"][0]["text"]  # type: ignore[index]
+        assert "Paris" in llm("The capital of France is", max_tokens=4, temperature=0)["choices"][0]["text"]
     with Llama.from_pretrained("me/tiny", "model-q4_1.gguf", n_ctx=256, **where) as llm:
         assert llm.budget is None
     for pattern, message in (

@@ -1,4 +1,6 @@
-"""A run from end to end: what has been computed is kept, through interruptions too, and what does not fit is refused."""
+"""A run from end to end: what has been computed is kept, through interruptions too, and what does not fit is
+refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Metadata as other converters may have written them, held against the loaded model: every rule of RoPE and of windows is needed."""
+"""Metadata as other converters may have written them, held against the loaded model: every rule of RoPE and of windows
+is needed.
+"""
 
 from __future__ import annotations
 

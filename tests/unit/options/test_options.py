@@ -1,4 +1,6 @@
-"""Options that are wrong, or do not fit together: an exception that names the value, before the model is looked for where that can be."""
+"""Options that are wrong, or do not fit together: an exception that names the value, before the model is looked for
+where that can be.
+"""
 
 from __future__ import annotations
 

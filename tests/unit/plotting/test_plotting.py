@@ -43,7 +43,8 @@ def kept_file(
         return path, kept_keys(llm)
 
 
-# -- the numbers ---------------------------------------------------------------------------------------------------------------
+# -- the numbers
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def test_concentration_has_a_row_for_each_head_and_a_column_for_each_band(smollm2_stats: TriAttentionStats) -> None:
@@ -169,7 +170,8 @@ def test_a_loaded_model_is_drawn_as_it_is(tiny: Callable[[str], pathlib.Path]) -
     assert "200 tokens, budget 96" in axes.get_title()
 
 
-# -- files ---------------------------------------------------------------------------------------------------------------------
+# -- files
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 def panels(figure: Figure) -> list[str]:

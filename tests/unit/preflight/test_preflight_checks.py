@@ -110,7 +110,9 @@ def test_a_load_ends_as_preflight_says(tiny: Callable[[str], pathlib.Path], arch
 
 
 def test_statistics_of_every_architecture_fit_their_model(tiny: Callable[[str], pathlib.Path]) -> None:
-    """Query heads of shared caches, latent attention, layers without RoPE: the facts that differ most between architectures."""
+    """Query heads of shared caches, latent attention, layers without RoPE: the facts that differ most between
+    architectures.
+    """
     for arch in (
         "gemma3n",
         "gemma4",

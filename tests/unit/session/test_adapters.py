@@ -97,7 +97,7 @@ def test_progress_and_loading(smollm2: pathlib.Path) -> None:
     for options in ({}, {"use_mmap": False}, {"tensor_split": [1.0], "main_gpu": 0, "split_mode": 0}):
         seen.clear()
         with Llama(smollm2, n_ctx=256, progress=seen.append, **options) as llm:  # type: ignore[arg-type]
-            assert "Paris" in llm("The capital of France is", max_tokens=4, temperature=0)["choices"][0]["text"]  # type: ignore[index]
+            assert "Paris" in llm("The capital of France is", max_tokens=4, temperature=0)["choices"][0]["text"]
         assert seen == sorted(seen)
         assert seen[-1] == 1.0
 

@@ -75,7 +75,9 @@ def test_memory_is_used_again_once_nobody_holds_it(tiny: Tiny, random_tokens: To
     "options", [{}, {"budget": 96, "mode": "recent", "interval": 16, "window": 16}], ids=["full", "budget"]
 )
 def test_arrays_outlive_later_steps(tiny: Tiny, random_tokens: Tokens, options: dict) -> None:
-    """Every array keeps its values through evictions, resets, other texts, states, the end of the model and of everything."""
+    """Every array keeps its values through evictions, resets, other texts, states, the end of the model and of
+    everything.
+    """
     path = tiny("llama")
     with Llama(path, n_ctx=1024, **options) as other:
         expected = []
