@@ -146,11 +146,16 @@ class CachedText(LoadedModel):
         # what is evicted from a protected prompt would be missing in a longer one
         keep_evicted = self._reuse_evicted and not self._protect_prompt
         # refused if another thread is at work; then nothing has changed
-        n_kept = context.truncate(0, common if wanted else 0, keep_evicted)
-        self._tokens = self._tokens[:n_kept]
-        self._n_in_steps = min(self._n_in_steps, n_kept)
+        n_kept = self._cut_back(common if wanted else 0, keep_evicted=keep_evicted)
         was_lost = wanted and was_evicted and common > 0 and n_kept == 0
         self._prompts.record(n_tokens=len(tokens), n_reused=n_kept, was_lost=was_lost)
+        return n_kept
+
+    def _cut_back(self, n: int, *, keep_evicted: bool) -> int:
+        """Cut cache and books back to the first `n` tokens; return how many are left: `n` or none."""
+        n_kept = self._open_context().truncate(0, n, keep_evicted)
+        self._tokens = self._tokens[:n_kept]
+        self._n_in_steps = min(self._n_in_steps, n_kept)
         return n_kept
 
     def eval(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
@@ -246,16 +251,13 @@ class CachedText(LoadedModel):
         None are left where that is impossible: an eviction has taken place later, a sliding window or a recurrent state
         has moved on, or the prompt is protected. A saved state is the way back then.
         """
-        context = self._open_context()
         n = min(n, len(self._tokens))
         if n == len(self._tokens):
             return n
-        n_kept = context.truncate(0, n, True) if n > 0 and self._n_protected == 0 else 0
+        n_kept = self._cut_back(n, keep_evicted=True) if n > 0 and self._n_protected == 0 else 0
         if n_kept == 0:
             self.reset()
         self._call += 1
-        self._tokens = self._tokens[:n_kept]
-        self._n_in_steps = min(self._n_in_steps, n_kept)
         return n_kept
 
     @property
@@ -380,7 +382,7 @@ class CachedText(LoadedModel):
         self.forget_cancellation()
         # other steps would be other matrix products, whose rounding differs
         common -= common % context.score_step
-        n_kept = context.truncate(0, common) if common > 0 else 0
+        n_kept = self._cut_back(common, keep_evicted=False) if common > 0 else 0
         if n_kept == 0:
             self.reset()
         else:
@@ -397,8 +399,7 @@ class CachedText(LoadedModel):
             self._has_warned = True
             warnings.warn(
                 f"the text goes beyond the {self._n_ctx_train} positions that this model was trained for; what it "
-                f"predicts "
-                "there may be poor. Stretch its context by rope_freq_scale or YaRN, or keep texts shorter",
+                "predicts there may be poor. Stretch its context by rope_freq_scale or YaRN, or keep texts shorter",
                 ContextWarning,
                 stacklevel=2,
             )
