@@ -33,9 +33,11 @@ void set_loras(Context & context, const std::vector<std::pair<Lora *, float>> & 
             adapters.push_back(lora->get());
             scales.push_back(scale);
         }
-        if (llama_set_adapters_lora(d.context(), adapters.data(), adapters.size(), scales.data()) != 0) {
-            throw triattn::ContextError("llama.cpp could not apply the LoRA adapters");
-        }
+        d.for_each_context([adapters, scales](llama_context * ctx) mutable {
+            if (llama_set_adapters_lora(ctx, adapters.data(), adapters.size(), scales.data()) != 0) {
+                throw triattn::ContextError("llama.cpp could not apply the LoRA adapters");
+            }
+        });
     });
 }
 

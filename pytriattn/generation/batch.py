@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pytriattn._native import core
 from pytriattn.generation.completion import Completion
+from pytriattn.generation.question import AUTO, find_question
 from pytriattn.generation.sampling import SamplingParams
 from pytriattn.generation.text_stream import TextStream, check_stops
 from pytriattn.generation.token_stream import token_limit
@@ -77,7 +78,8 @@ def complete_batch(
         while waiting or running:
             while waiting and free:
                 seq, text = free.pop(), waiting.popleft()
-                first = llm.start_sequence(seq, text.prompt, text.sampler)
+                question = find_question(llm, text.prompt, AUTO)
+                first = llm.start_sequence(seq, text.prompt, text.sampler, question)
                 text.take(llm, first, limit, params.ignore_eos)
                 running[seq] = text
                 _release(running, free)

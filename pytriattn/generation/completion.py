@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytriattn.errors import InvalidTokenError
+from pytriattn.generation.question import find_question
 from pytriattn.generation.sampling import SamplingParams
 from pytriattn.generation.text_stream import (
     GeneratedToken,
@@ -81,6 +82,7 @@ def complete(
     stream: bool,
     echo: bool,
     logprobs: int | None,
+    question: int | str | None,
 ) -> Completion | Iterator[CompletionChunk]:
     """Complete a prompt; see `Llama.__call__`. The prompt has been read when this returns."""
     stops = check_stops(stop)
@@ -94,7 +96,8 @@ def complete(
     tokens = llm.check_tokens(prompt)  # type: ignore[arg-type]
     sampler = params.make_sampler(llm, tokens)
     limit = token_limit(max_tokens)
-    prompt_logprobs = llm.read_prompt(tokens, logprobs if echo else None)
+    asked = find_question(llm, tokens, question)
+    prompt_logprobs = llm.read_prompt(tokens, logprobs if echo else None, asked)
     generation = Generation(llm, sampler, limit, ignore_eos=params.ignore_eos)
 
     shown = "" if not echo else text if text is not None else llm.detokenize(tokens, special=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ __all__ = ["MODES", "Chooser", "EvictionSettings"]
 
 MODES = core.MODES
 """The modes that choose by themselves; ``custom`` asks a function."""
+DEFAULT_MODE = "fitted"
 Chooser = Callable[[core.EvictionView], Sequence[npt.NDArray[np.bool_]]]
 """Returns for each layer of a view which keys stay, bool [n_head_kv, n_keys]."""
 
@@ -40,13 +41,20 @@ class EvictionSettings:
     """
 
     budget: int
-    mode: str = "per_layer_head"
+    mode: str | None = None
     interval: int = 128
     window: int = 64
     n_sink: int = 4
     seed: int = 0
     scale_budget_by_attention: bool = False
     chooser: Chooser | None = None
+    key_score: core.KeyScoreOptions | None = None
+    reread: bool = False
+
+    @property
+    def mode_name(self) -> str:
+        """The mode; ``fitted`` where none is named."""
+        return self.mode or DEFAULT_MODE
 
     def __post_init__(self) -> None:
         """Take whole numbers of any kind, numpy's too."""
@@ -69,12 +77,12 @@ class EvictionSettings:
     @property
     def moves_rows(self) -> bool:
         """Whether heads keep different keys, for which rows are moved."""
-        return core.moves_rows(self.mode)
+        return core.moves_rows(self.mode_name)
 
     @property
     def needs_scores(self) -> bool:
         """Whether keys are scored, for which there have to be statistics."""
-        return core.needs_scores(self.mode)
+        return core.needs_scores(self.mode_name)
 
     def to_native(self) -> core.EvictionConfig:
         """Return the same settings as the C++ engine takes them.
@@ -83,18 +91,20 @@ class EvictionSettings:
             BudgetError: they do not fit together; the message names the value.
         """
         return core.EvictionConfig(
-            mode=self.mode,
+            mode=self.mode_name,
             budget=self.budget,
             interval=self.interval,
             window=self.window,
             n_sink=self.n_sink,
             seed=self.seed,
             chooser=self.chooser,
+            reread=self.reread,
+            key_score=self.key_score or core.KeyScoreOptions(),
         )
 
     def describe_state(self) -> dict[str, Any]:
         """Return all that has to be the same where a saved state is loaded, as JSON values."""
-        values = asdict(self)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         # the budget is what came of the one; the other is code, whose choices are in the state
-        del values["scale_budget_by_attention"], values["chooser"]
+        del values["scale_budget_by_attention"], values["chooser"], values["key_score"]
         return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from pytriattn._native.rpc_servers import check_rpc_servers
 from pytriattn.gguf.identity import ModelIdentity, check_model_file, model_identity
 from pytriattn.model_info.reader import gguf_info
 from pytriattn.options.cache import CacheOptions
+from pytriattn.options.eviction import DEFAULT_MODE
 from pytriattn.preflight.findings import raise_failures
 from pytriattn.preflight.run import run_preflight
 from pytriattn.preflight.settings import PreflightSettings, effective_options
@@ -101,10 +103,11 @@ def open_model(
     Raises:
         The errors of `Llama`. What the file's header tells is checked before the weights are read.
     """
-    options.check()
     stats = triattn_stats
     if stats is not None and not isinstance(stats, TriAttentionStats):
         stats = TriAttentionStats.load(stats)
+    options = _with_mode(options, stats)
+    options.check()
     path = check_model_file(model_path)
     # read before the identity: its messages are the most exact about a damaged file
     info = gguf_info(path) if options.eviction is not None else None
@@ -122,9 +125,26 @@ def open_model(
             # llama.cpp would choose by the size of the cache, which is smaller under a budget
             model.use_long_rope()
         if stats is None and options.eviction is not None and options.eviction.needs_scores:
-            stats = bundled_stats(model, identity, n_threads)
+            stats = bundled_stats(model, identity, n_threads, fit=options.eviction.mode_name == DEFAULT_MODE)
         native_stats = None if stats is None or options.eviction is None else stats.to_native()
         context = core.Context(model, options.to_native(n_threads), native_stats)
     finally:
         forward_llama_log()
     return OpenedModel(model, context, identity, str(path), options, stats, n_threads)
+
+
+def _with_mode(options: CacheOptions, stats: TriAttentionStats | None) -> CacheOptions:
+    """Return the options with a mode: the default one, or the published score for statistics that have nothing else."""
+    eviction = options.eviction
+    if eviction is None or eviction.mode is not None:
+        return options
+    mode = DEFAULT_MODE
+    if stats is not None and not stats.is_fitted:
+        mode = "per_layer_head"
+        warnings.warn(
+            "the statistics have no fitted weights, so keys are chosen by the published score, which loses facts that "
+            "the default rule keeps; run pytriattn-calibrate again (or say mode='per_layer_head')",
+            StatsWarning,
+            stacklevel=4,
+        )
+    return replace(options, eviction=replace(eviction, mode=mode))

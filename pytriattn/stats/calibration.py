@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from pytriattn._native.rpc_servers import check_rpc_servers
 from pytriattn._util.cpus import usable_cpus
 from pytriattn.errors import StatsError
 from pytriattn.gguf.identity import ModelIdentity, check_model_file, model_identity
+from pytriattn.stats.key_fit import KeyFitter
 from pytriattn.stats.layer_stats import LayerStats
 from pytriattn.stats.model_stats import TriAttentionStats
 
@@ -32,6 +34,7 @@ __all__ = ["DEFAULT_TOKENS", "calibrate", "calibrate_native"]
 
 DEFAULT_TOKENS = 4096
 MIN_TOKENS = 32
+_READ_AGAIN = 160  # tokens that are read a second time lie behind the text
 
 
 _CHARS_PER_TOKEN = 64  # more than any tokenizer needs on text; only a first guess
@@ -58,6 +61,7 @@ def calibrate_native(
     n_ctx: int,
     n_threads: int | None,
     progress: Progress | None,
+    fit: bool = True,
 ) -> TriAttentionStats:
     """Measure the statistics of a loaded model; see `calibrate`."""
     if n_tokens < MIN_TOKENS:
@@ -69,8 +73,9 @@ def calibrate_native(
     tokens = _first_tokens(model, text, n_tokens)
     if len(tokens) < MIN_TOKENS:
         raise StatsError(f"the text has {len(tokens)} tokens; at least {MIN_TOKENS} are needed, some thousand are good")
-    if 0 < model.n_ctx_train < n_ctx:
-        n_ctx = model.n_ctx_train
+    if 0 < model.n_ctx_train < n_ctx + _READ_AGAIN:
+        n_ctx = max(model.n_ctx_train - (_READ_AGAIN if fit else 0), MIN_TOKENS)
+    fitter = KeyFitter() if fit else None
     try:
         native = core.calibrate(
             model,
@@ -79,14 +84,20 @@ def calibrate_native(
             n_ubatch=512,
             n_threads=n_threads or usable_cpus(),
             progress=progress,
+            on_keys=None if fitter is None else fitter.add,
         )
     finally:
         forward_llama_log()
+    layers = [LayerStats.from_native(layer) for layer in native.layers]
+    found = None if fitter is None else fitter.fit()
+    if found is not None:
+        layers = [replace(layer, fit=found.of_layer(index)) for index, layer in enumerate(layers)]
     return TriAttentionStats(
-        layers=tuple(LayerStats.from_native(layer) for layer in native.layers),
+        layers=tuple(layers),
         model=identity,
         n_tokens=native.n_tokens,
         corpus_sha256=hashlib.sha256(text.encode("utf-8")).hexdigest(),
+        fit_r2=None if found is None else found.r2,
     )
 
 

@@ -151,6 +151,48 @@ std::vector<uint8_t> save_sequence(llama_context * ctx, int32_t seq) {
     return std::move(out.bytes);
 }
 
+std::vector<uint8_t> save_place(llama_context * ctx, int32_t seq, int32_t n_seq_max) {
+    llama_synchronize(ctx);
+    const KvParts parts = find_parts(ctx);
+    const llama_hparams & hparams = llama_get_model(ctx)->hparams;
+    if (n_seq_max > 1 && (parts.sliding != nullptr || parts.recurrent != nullptr)) {
+        throw UnsupportedModelError(
+            "this model has layers with a sliding window or a recurrent state, which a second reading would change for "
+            "good in a context of several sequences; use reread=False or n_seq_max=1");
+    }
+    Writer out;
+    out.put(n_seq_max > 1 ? NO_SLOT : next_slot(*parts.full, hparams));
+    if (parts.sliding != nullptr) {
+        save_cache(out, *parts.sliding, hparams, seq);
+    }
+    if (parts.recurrent != nullptr) {
+        parts.recurrent->state_write(out, seq);
+    }
+    return std::move(out.bytes);
+}
+
+void go_back(llama_context * ctx, int32_t seq, int32_t n, const std::vector<uint8_t> & place) {
+    llama_synchronize(ctx);
+    const KvParts parts = find_parts(ctx);
+    const llama_hparams & hparams = llama_get_model(ctx)->hparams;
+    Reader in(place);
+    const uint32_t next = in.get<uint32_t>();
+    if (!parts.full->seq_rm(seq, n, -1)) {
+        throw DecodeError("llama.cpp refused to remove positions from the cache");
+    }
+    if (next != NO_SLOT && next_slot(*parts.full, hparams) != next) {
+        set_search_start(*parts.full, hparams, seq, next);
+    }
+    if (parts.sliding != nullptr) {
+        parts.sliding->seq_rm(seq, -1, -1);
+        load_cache(in, *parts.sliding, hparams, seq);
+    }
+    if (parts.recurrent != nullptr) {
+        parts.recurrent->seq_rm(seq, -1, -1);
+        parts.recurrent->state_read(in, seq);
+    }
+}
+
 void load_sequence(llama_context * ctx, int32_t seq, const std::vector<uint8_t> & bytes) {
     llama_synchronize(ctx);
     const KvParts parts = find_parts(ctx);
