@@ -23,7 +23,7 @@ from pytriattn.generation.sampling import SamplingParams
 from pytriattn.generation.token_stream import Generation, token_limit
 from pytriattn.gguf.hub import download
 from pytriattn.options.cache import CacheOptions, cache_type, flash_attention
-from pytriattn.options.eviction import Chooser, EvictionSettings
+from pytriattn.options.eviction import DEFAULT_MODE, Chooser, EvictionSettings
 from pytriattn.options.rope import RopeSettings
 from pytriattn.session.adapters import LoraScales
 from pytriattn.session.opening import DeviceOptions, open_model
@@ -51,7 +51,8 @@ class Llama(Session):
             as arrays. It returns for each layer which keys stay: bool [n_head_kv, n_keys] with ``n_keep`` of them in
             each row, all protected ones included.
         interval: tokens between evictions.
-        window: the newest keys, never evicted. Counts towards the budget, as do the next two.
+        window: the newest keys, never evicted; None: three tenths of the budget, at least 64, and 64 in modes other
+            than ``fitted``. Counts towards the budget, as do the next two.
         n_sink: the first keys, never evicted.
         protect_prompt: never evict the prompt.
         reuse_evicted: go on from a cache that has been evicted from when a prompt only adds to its text, as the next
@@ -120,7 +121,7 @@ class Llama(Session):
         key_score: core.KeyScoreOptions | None = None,
         reread: bool = False,
         interval: int = 128,
-        window: int = 64,
+        window: int | None = None,
         n_sink: int = 4,
         protect_prompt: bool = False,
         reuse_evicted: bool = False,
@@ -163,9 +164,9 @@ class Llama(Session):
         if budget is not None:
             eviction = EvictionSettings(
                 budget,
-                mode,
+                mode or DEFAULT_MODE,
                 interval,
-                window,
+                window,  # type: ignore[arg-type]  # None is for the settings to replace
                 n_sink,
                 (seed or 0) & 0xFFFFFFFF,
                 scale_budget_by_attention,
@@ -204,6 +205,7 @@ class Llama(Session):
             triattn_stats,
             n_threads=n_threads or usable_cpus(),
             allow_untested=allow_untested,
+            may_fall_back=mode is None,
             progress=progress,
         )
         super().__init__(opened, protect_prompt=protect_prompt, reuse_evicted=reuse_evicted)

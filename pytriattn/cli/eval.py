@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=natural, metavar="S", help="of documents and of rules that draw by chance (default: 0)"
     )
-    parser.add_argument("--window", type=natural, metavar="N", help="newest keys, never evicted (default: 64)")
+    parser.add_argument(
+        "--window", type=natural, metavar="N", help="newest keys, never evicted (default: what Llama takes)"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="few short documents and rules; further options override it"
     )

@@ -77,7 +77,7 @@ class CacheOptions:
             raise ContextError(f"type_v={self.type_v!r} needs flash attention; use flash_attn=True or type_v='f16'")
         if self.eviction is not None and self.eviction.to_native().moves_rows and self.flash_attn == "off":
             raise BudgetError(
-                f"mode={self.eviction.mode_name!r} moves values between cells, which needs flash attention; "
+                f"mode={self.eviction.mode!r} moves values between cells, which needs flash attention; "
                 "use flash_attn=True or mode='global'"
             )
 

@@ -187,6 +187,11 @@ class CachedText(LoadedModel):
         self._open_context().set_question(0, array, at)
         self._question = (at, at + len(array)) if len(array) else None
 
+    @property
+    def takes_questions(self) -> bool:
+        """Whether a question chooses what is kept: in mode ``fitted``."""
+        return self._open_context().takes_questions
+
     def _cut_back(self, n: int, *, keep_evicted: bool) -> int:
         """Cut cache and books back to the first `n` tokens; return how many are left: `n` or none."""
         n_kept = self._open_context().truncate(0, n, keep_evicted)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from pytriattn._native import backends, core
 from pytriattn._native.log import forward_llama_log
 from pytriattn._native.rpc_servers import check_rpc_servers
+from pytriattn.errors import StatsWarning
 from pytriattn.gguf.identity import ModelIdentity, check_model_file, model_identity
 from pytriattn.model_info.reader import gguf_info
 from pytriattn.options.cache import CacheOptions
@@ -96,9 +97,12 @@ def open_model(
     *,
     n_threads: int,
     allow_untested: bool,
+    may_fall_back: bool = False,
     progress: Callable[[float], object] | None,
 ) -> OpenedModel:
     """Check the settings, load a model, calibrate it if need be, and make its context.
+
+    With `may_fall_back`, statistics without fitted weights are used in mode ``per_layer_head``, with a warning.
 
     Raises:
         The errors of `Llama`. What the file's header tells is checked before the weights are read.
@@ -106,7 +110,8 @@ def open_model(
     stats = triattn_stats
     if stats is not None and not isinstance(stats, TriAttentionStats):
         stats = TriAttentionStats.load(stats)
-    options = _with_mode(options, stats)
+    if may_fall_back:
+        options = _with_mode_for(options, stats)
     options.check()
     path = check_model_file(model_path)
     # read before the identity: its messages are the most exact about a damaged file
@@ -125,7 +130,7 @@ def open_model(
             # llama.cpp would choose by the size of the cache, which is smaller under a budget
             model.use_long_rope()
         if stats is None and options.eviction is not None and options.eviction.needs_scores:
-            stats = bundled_stats(model, identity, n_threads, fit=options.eviction.mode_name == DEFAULT_MODE)
+            stats = bundled_stats(model, identity, n_threads, fit=options.eviction.mode == DEFAULT_MODE)
         native_stats = None if stats is None or options.eviction is None else stats.to_native()
         context = core.Context(model, options.to_native(n_threads), native_stats)
     finally:
@@ -133,18 +138,16 @@ def open_model(
     return OpenedModel(model, context, identity, str(path), options, stats, n_threads)
 
 
-def _with_mode(options: CacheOptions, stats: TriAttentionStats | None) -> CacheOptions:
-    """Return the options with a mode: the default one, or the published score for statistics that have nothing else."""
+def _with_mode_for(options: CacheOptions, stats: TriAttentionStats | None) -> CacheOptions:
+    """Return the options with a mode that these statistics serve."""
     eviction = options.eviction
-    if eviction is None or eviction.mode is not None:
+    if eviction is None or eviction.mode != DEFAULT_MODE or stats is None or stats.is_fitted:
         return options
-    mode = DEFAULT_MODE
-    if stats is not None and not stats.is_fitted:
-        mode = "per_layer_head"
-        warnings.warn(
-            "the statistics have no fitted weights, so keys are chosen by the published score, which loses facts that "
-            "the default rule keeps; run pytriattn-calibrate again (or say mode='per_layer_head')",
-            StatsWarning,
-            stacklevel=4,
-        )
-    return replace(options, eviction=replace(eviction, mode=mode))
+    warnings.warn(
+        "the statistics have no fitted weights, so keys are chosen by the published score, which loses facts that the "
+        "default keeps; calibrate again with pytriattn-calibrate, or say mode='per_layer_head' to be without this "
+        "warning",
+        StatsWarning,
+        stacklevel=4,
+    )
+    return replace(options, eviction=replace(eviction, mode="per_layer_head"))

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 __all__ = ["KeyFit", "KeyFitter"]
 
-RIDGE = 30.0
+RIDGES = (30.0, 100.0, 300.0, 1000.0, 3000.0)
+"""To choose from by held-out keys: the fewer keys there are, the more a fit has to be held back."""
 _HELD_OUT = 5  # each fifth key tests the fit of the others
 
 Floats = npt.NDArray[np.float64]
@@ -104,10 +105,13 @@ class KeyFitter:
 
     def fit(self) -> KeyFit:
         """Return the fit of all heads."""
-        weights, explained = {}, []
-        for key, (train, test) in self._heads.items():
-            if test.n > 1:
-                explained.append(test.explained(train.fit(RIDGE)))
-            weights[key] = (train + test).fit(RIDGE).astype(np.float32)
+        explained = {ridge: self._explained(ridge) for ridge in RIDGES}
+        best = max(RIDGES, key=lambda ridge: explained[ridge])
+        weights = {key: (train + test).fit(best).astype(np.float32) for key, (train, test) in self._heads.items()}
         n_keys = max((train.n + test.n for train, test in self._heads.values()), default=0)
-        return KeyFit(weights, float(np.mean(explained)) if explained else 0.0, n_keys)
+        return KeyFit(weights, explained[best], n_keys)
+
+    def _explained(self, ridge: float) -> float:
+        """Return the held-out R^2, the mean over heads; 0 where no key was held out."""
+        found = [test.explained(train.fit(ridge)) for train, test in self._heads.values() if test.n > 1]
+        return float(np.mean(found)) if found else 0.0

@@ -169,6 +169,10 @@ Calibration::Calibration(llama_model * model, const CalibrationOptions & options
     std::vector<ggml_tensor *> tensors;
     for (size_t l = 0; l < readers_.size(); ++l) {
         n_readers.push_back(readers_[l].size());
+        if (reads_again() && !readers_[l].front().function) {
+            throw UnsupportedModelError("layer " + std::to_string(view_->layers()[l].layer) +
+                                        " has no flash attention, so what its keys get cannot be computed");
+        }
         sums_.emplace_back(readers_[l].begin(), readers_[l].end());
         tensors.push_back(view_->layers()[l].k);
         if (view_->layers()[l].v != nullptr) {

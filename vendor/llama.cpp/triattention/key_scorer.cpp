@@ -17,7 +17,7 @@ namespace {
 
 constexpr float LEAST_ATTENTION = 1e-5f;
 constexpr float DECAY_TOKENS = 128.0f;
-constexpr size_t MAX_QUERIES = 64;
+constexpr size_t MAX_QUERIES = 128;
 
 // The largest of values[j] whose position lies from `back` before to `forward` after that of i, turned round: a key at
 // p gives to p - back .. p + forward.
