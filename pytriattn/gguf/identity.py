@@ -60,5 +60,5 @@ def model_identity(path: str | os.PathLike[str]) -> ModelIdentity:
     Raises:
         ModelLoadError: the file cannot be read.
     """
-    name, architecture, description = core.describe_gguf(path)
-    return ModelIdentity(name, architecture, hashlib.sha256(description).hexdigest())
+    file = core.describe_gguf(path)
+    return ModelIdentity(file.name, file.architecture, hashlib.sha256(file.content).hexdigest())

@@ -114,7 +114,7 @@ def diagnose() -> Diagnosis:
         BackendError: not even the CPU's backend can be loaded.
     """
     backends.load_plugins()
-    counts = dict(core.backend_list())
+    n_devices = {backend.name: backend.n_devices for backend in core.backend_list()}
     seen = [
         BackendFacts(
             name=backend.name,
@@ -123,8 +123,8 @@ def diagnose() -> Diagnosis:
             library=None if backend.library is None else str(backend.library),
             loaded=backend.loaded,
             descriptor_ok=backend.library is not None,
-            devices=counts.get(backend.ggml_name or "", 0),
-            features=dict(core.backend_features(backend.ggml_name)) if backend.ggml_name else {},
+            devices=n_devices.get(backend.ggml_name or "", 0),
+            features=core.backend_features(backend.ggml_name) if backend.ggml_name else {},
             error=None if backend.error is None else str(backend.error),
         )
         for backend in backends.seen
