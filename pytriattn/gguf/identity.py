@@ -17,7 +17,7 @@ GGUF_MAGIC = b"GGUF"
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which model a file holds.
+    """The identity of the model that a file holds.
 
     ``sha256`` covers every metadata key and value and every tensor's name, type and shape, not the weights' values, so
     that it takes no time even for the largest files.

@@ -235,8 +235,9 @@ def test_backends_by_choice(tmp_path: pathlib.Path) -> None:
     assert run_python(require, tmp_path, PYTRIATTN_BACKENDS=" CPU, fake ").returncode == 0
     assert plugin.traced() == ["imported", "preload"]
     done = run_python(require, tmp_path, PYTRIATTN_BACKENDS="fake,vulkan")
-    assert "PYTRIATTN_BACKENDS=fake,vulkan names vulkan; what is installed: cpu, fake" in done.stderr.replace(
-        ", rpc", ""
+    assert (
+        "PYTRIATTN_BACKENDS=fake,vulkan names vulkan, which cannot be found; installed are: cpu, fake"
+        in done.stderr.replace(", rpc", "")
     )
 
 
