@@ -14,6 +14,38 @@ import numpy.typing as npt
 
 from . import testing as testing
 
+class LogLine:
+    """
+    A line of llama.cpp's log.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def level(self) -> int:
+        """
+        1 debug, 2 info, 3 warning, 4 error.
+        """
+    @property
+    def text(self) -> bytes:
+        """
+        The line as bytes: llama.cpp cuts long values anywhere, also within a character.
+        """
+
+class LoadedBackend:
+    """
+    A backend that ggml has loaded.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def n_devices(self) -> int:
+        """
+        How many devices it has.
+        """
+    @property
+    def name(self) -> str:
+        """
+        ggml's name for it: CPU, CUDA.
+        """
+
 class Device:
     @property
     def backend(self) -> str: ...
@@ -82,6 +114,28 @@ class Model:
     def n_vocab(self) -> int: ...
     @property
     def newline(self) -> int: ...
+
+class GgufDescription:
+    """
+    What a GGUF file says of itself.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def architecture(self) -> str:
+        """
+        The model's architecture; empty if the file has none.
+        """
+    @property
+    def content(self) -> bytes:
+        """
+        Every key with its value, and every tensor's name, type and shape. Two files with equal content hold the same
+        model, up to the values of its weights.
+        """
+    @property
+    def name(self) -> str:
+        """
+        The model's name; empty if the file has none.
+        """
 
 class RopeOverrides:
     """
@@ -1279,8 +1333,16 @@ class Context:
 class Lora:
     def __init__(self, model: Model, path: os.PathLike[str] | str | bytes) -> None: ...
 
-def backend_features(name: str) -> list[tuple[str, str]]: ...
-def backend_list() -> list[tuple[str, int]]: ...
+def backend_features(name: str) -> dict[str, str]:
+    """
+    Return what the backend of this name was built with or has found, by name.
+    """
+
+def backend_list() -> list[LoadedBackend]:
+    """
+    Return the backends, in the order in which they were loaded.
+    """
+
 def backend_score(path: str) -> int | None: ...
 def cache_size(params: DecoderParams, n_swa: typing.SupportsInt | typing.SupportsIndex) -> CacheSize:
     """
@@ -1322,7 +1384,11 @@ def check_protected_prompt(n_protected: typing.SupportsInt | typing.SupportsInde
     Check that a prompt of which nothing may be evicted leaves room for the window. Raises BudgetError.
     """
 
-def describe_gguf(path: os.PathLike[str] | str | bytes) -> tuple[str, str, bytes]: ...
+def describe_gguf(path: os.PathLike[str] | str | bytes) -> GgufDescription:
+    """
+    Read the header of a GGUF file, without its weights.
+    """
+
 def device_list() -> list[Device]: ...
 def embed(
     model: Model,
@@ -1390,9 +1456,9 @@ def synthetic_query(
     offsets: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
 ) -> npt.NDArray[np.float32]: ...
 def system_info() -> str: ...
-def take_log() -> list[tuple[int, bytes]]:
+def take_log() -> list[LogLine]:
     """
-    Log lines of llama.cpp since the last call: a list of (level, text); level 1 debug, 2 info, 3 warning, 4 error.
+    Return the lines that llama.cpp logged since the last call.
     """
 
 CACHE_TYPES: tuple[str, ...]

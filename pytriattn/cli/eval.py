@@ -39,9 +39,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="pytriattn-eval",
         description="Measure what rules for keeping keys lose, against the full cache and a text without the "
         "information.",
-        epilog=f"Tasks: {', '.join(TASKS)}. Rules: {', '.join(RULES)}; '+pinned' behind a rule pins the prompt; "
-        f"'all' is every rule. "
-        "Exit codes: 0 done, 2 error or wrong usage, 130 interrupted.",
+        epilog=f"Tasks: {', '.join(TASKS)}. Rules: {', '.join(RULES)}; '+pinned' behind a rule protects the prompt; "
+        "'all' is every rule. Exit codes: 0 done, 2 error or wrong usage, 130 interrupted.",
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="the GGUF model")
     parser.add_argument("--rules", type=_names, metavar="R,...", help=f"default: {','.join(DEFAULT_RULES)}")

@@ -1,4 +1,4 @@
-"""What a KV cache holds, what it has allocated, and what eviction has cost."""
+"""What a KV cache holds and has allocated, and the time that evictions took."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["KVStats", "PromptCounters", "kv_stats_of"]
 
 @dataclass
 class PromptCounters:
-    """How much of the prompts was in the cache already."""
+    """How many tokens of prompts were in the cache already."""
 
     n_reused: int = 0
     n_read: int = 0
@@ -25,7 +25,7 @@ class PromptCounters:
 
 
 class KVStats(TypedDict):
-    """What `Llama.kv_stats` tells.
+    """The figures that `Llama.kv_stats` returns.
 
     ``question`` is the positions (begin, end) of the tokens that choose what is kept, None if none do.
     ``prompt_tokens_reused`` and ``prompt_tokens_read`` are of the last prompt; ``prompt_rereads`` counts the prompts

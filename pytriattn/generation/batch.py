@@ -24,7 +24,7 @@ __all__ = ["complete_batch"]
 
 @dataclass
 class _Text:
-    """A prompt and what has been made of it."""
+    """A prompt and its completion so far."""
 
     index: int
     prompt: npt.NDArray[np.int32]

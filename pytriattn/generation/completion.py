@@ -112,9 +112,7 @@ def complete(
 def _prompt_tokens(
     llm: Session, tokens: npt.NDArray[np.int32], shown: str, values: list[tuple[float, list[tuple[int, float]]]]
 ) -> list[GeneratedToken]:
-    """Return the tokens of an echoed prompt, placed in the text that is `shown`; nothing is known about the first
-    one.
-    """
+    """Return the tokens of an echoed prompt, placed in the text that is `shown`. The first has no probability."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     # what the model adds in front of a text, a token or a space, is not shown
     place = len(shown) - len(llm.detokenize(tokens, special=True))
