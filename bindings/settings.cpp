@@ -62,8 +62,8 @@ void add_key_score_options(py::module_ & m) {
     using triattn::KeyScoreOptions;
     auto options =
         py::class_<KeyScoreOptions>(m, "KeyScoreOptions", "What goes into the score of mode 'fitted'.")
-            .def(py::init([](bool use_fit, bool use_received, bool use_value, float decay, float received_weight,
-                             float question_weight, int stride, int spread_back, int spread_forward) {
+            .def(py::init([](bool use_fit, bool use_received, bool use_value, double decay, double received_weight,
+                             double question_weight, int stride, int spread_back, int spread_forward) {
                      KeyScoreOptions result{use_fit,         use_received, use_value,   decay,         received_weight,
                                             question_weight, stride,       spread_back, spread_forward};
                      triattn::check(result);

@@ -71,7 +71,7 @@ from pytriattn.model_info.kv_bytes import KVBytes
 from pytriattn.model_info.layers import Fact, LayerInfo, LayerKind, RopeInfo
 from pytriattn.model_info.reader import gguf_info
 from pytriattn.options.cache import CacheOptions
-from pytriattn.options.eviction import EvictionSettings
+from pytriattn.options.eviction import EvictionSettings, KeyScoreOptions
 from pytriattn.options.rope import RopeSettings
 from pytriattn.plotting.curves import expected_logits, typical_heads
 from pytriattn.plotting.figures import (
@@ -136,6 +136,7 @@ __all__ = [
     "InvalidTokenError",
     "KVBytes",
     "KVStats",
+    "KeyScoreOptions",
     "KeptKeys",
     "LabError",
     "LayerInfo",

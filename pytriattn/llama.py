@@ -23,7 +23,7 @@ from pytriattn.generation.sampling import SamplingParams
 from pytriattn.generation.token_stream import Generation, token_limit
 from pytriattn.gguf.hub import download
 from pytriattn.options.cache import CacheOptions, cache_type, flash_attention
-from pytriattn.options.eviction import DEFAULT_MODE, Chooser, EvictionSettings
+from pytriattn.options.eviction import DEFAULT_MODE, Chooser, EvictionSettings, KeyScoreOptions
 from pytriattn.options.rope import RopeSettings
 from pytriattn.session.adapters import LoraScales
 from pytriattn.session.opening import DeviceOptions, open_model
@@ -44,12 +44,17 @@ class Llama(Session):
         triattn_stats: a ``.triattention`` file or `TriAttentionStats`. None with a budget: the model is calibrated at
             load on a short text that ships with the package, and the result is kept in the user's cache folder.
         budget: keys kept per layer and KV head. None: the full cache of ``n_ctx`` tokens.
-        mode: what keeps its own set of keys: ``per_layer_head``, ``per_head``, ``per_layer`` or ``global``; or, to
-            compare with, ``recent`` (the newest keys) and ``random``; or ``custom``, to try a rule of your own.
+        mode: how keys are chosen. ``fitted``: by the attention that they can expect, have received, and are asked for.
+            By the published score: ``per_layer_head``, ``per_head``, ``per_layer`` or ``global``, named after what
+            keeps a set of its own. To compare with: ``recent`` (the newest keys) and ``random``. ``custom``: by a rule
+            of your own. None: ``fitted``, or ``per_layer_head`` with statistics that are not fitted (`StatsWarning`).
         chooser: with ``mode="custom"``, called at each eviction with a view of the cache: ``position``, ``n_keep``,
             ``positions``, ``is_protected`` and ``layers``, of which each has ``keys()``, ``values()`` and ``origins()``
             as arrays. It returns for each layer which keys stay: bool [n_head_kv, n_keys] with ``n_keep`` of them in
             each row, all protected ones included.
+        key_score: what goes into the score of mode ``fitted``; None: all of it, as it was found best.
+        reread: in mode ``fitted``, read what is new once more before each eviction, and keep what that looks for.
+            Reading costs about twice as much then.
         interval: tokens between evictions.
         window: the newest keys, never evicted; None: three tenths of the budget, at least 64, and 64 in modes other
             than ``fitted``. Counts towards the budget, as do the next two.
@@ -118,7 +123,7 @@ class Llama(Session):
         budget: int | None = None,
         mode: str | None = None,
         chooser: Chooser | None = None,
-        key_score: core.KeyScoreOptions | None = None,
+        key_score: KeyScoreOptions | None = None,
         reread: bool = False,
         interval: int = 128,
         window: int | None = None,

@@ -578,7 +578,7 @@ class KeyScoreOptions:
         use_fit: bool = True,
         use_received: bool = True,
         use_value: bool = True,
-        decay: typing.SupportsFloat | typing.SupportsIndex = 0.800000011920929,
+        decay: typing.SupportsFloat | typing.SupportsIndex = 0.8,
         received_weight: typing.SupportsFloat | typing.SupportsIndex = 1.0,
         question_weight: typing.SupportsFloat | typing.SupportsIndex = 1.0,
         stride: typing.SupportsInt | typing.SupportsIndex = 8,

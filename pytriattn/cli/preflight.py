@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("stats", metavar="STATS", help="its .triattention file")
     add_cache_options(parser, needs_budget=True)
     parser.add_argument(
-        "--mode", choices=MODES, default=DEFAULT_MODE, help="what keeps its own set of keys (default: %(default)s)"
+        "--mode", choices=MODES, default=DEFAULT_MODE, help="how keys are chosen (default: %(default)s)"
     )
     parser.add_argument(
         "--scale-budget",

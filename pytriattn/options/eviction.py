@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from pytriattn._native import core
 from pytriattn._util.numbers import whole_number
 from pytriattn.errors import BudgetError
 
-__all__ = ["DEFAULT_MODE", "LEAST_WINDOW", "MODES", "Chooser", "EvictionSettings", "default_window"]
+__all__ = ["DEFAULT_MODE", "LEAST_WINDOW", "MODES", "Chooser", "EvictionSettings", "KeyScoreOptions", "default_window"]
 
 DEFAULT_MODE = "fitted"
 LEAST_WINDOW = 64
@@ -28,6 +28,45 @@ def default_window(mode: str, budget: int) -> int:
     but at least 64, as in all other modes. Ordinary text needs them, and facts lose little by it (docs/quality.md).
     """
     return max(LEAST_WINDOW, budget * 3 // 10) if mode == DEFAULT_MODE else LEAST_WINDOW
+
+
+_BEST = core.KeyScoreOptions()  # the engine knows what was found best
+
+
+@dataclass(frozen=True)
+class KeyScoreOptions:
+    """What goes into the score of mode ``fitted``: (expected + received + asked) attention of a key, times the norm of
+    its value if that is used. For ablations.
+
+    Attributes:
+        use_fit: count the attention that a key can expect.
+        use_received: count the attention that it got from the text's own queries.
+        use_value: multiply by the norm of its value.
+        decay: factor on attention received, for every 128 tokens.
+        received_weight: factor on attention received.
+        question_weight: factor on attention that the question asks for.
+        stride: the queries of every so many tokens are looked at.
+        spread_back: so many keys before one that the question looks for get its attention, too.
+        spread_forward: so many after it.
+    """
+
+    use_fit: bool = _BEST.use_fit
+    use_received: bool = _BEST.use_received
+    use_value: bool = _BEST.use_value
+    decay: float = _BEST.decay
+    received_weight: float = _BEST.received_weight
+    question_weight: float = _BEST.question_weight
+    stride: int = _BEST.stride
+    spread_back: int = _BEST.spread_back
+    spread_forward: int = _BEST.spread_forward
+
+    def to_native(self) -> core.KeyScoreOptions:
+        """Return the same settings as the C++ engine takes them.
+
+        Raises:
+            BudgetError: a value makes no sense.
+        """
+        return core.KeyScoreOptions(**asdict(self))
 
 
 @dataclass(frozen=True)
@@ -58,7 +97,7 @@ class EvictionSettings:
     seed: int = 0
     scale_budget_by_attention: bool = False
     chooser: Chooser | None = None
-    key_score: core.KeyScoreOptions | None = None
+    key_score: KeyScoreOptions | None = None
     reread: bool = False
 
     def __post_init__(self) -> None:
@@ -108,7 +147,7 @@ class EvictionSettings:
             seed=self.seed,
             chooser=self.chooser,
             reread=self.reread,
-            key_score=self.key_score or core.KeyScoreOptions(),
+            key_score=(self.key_score or KeyScoreOptions()).to_native(),
         )
 
     def describe_state(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ namespace triattn {
 namespace {
 
 constexpr float LEAST_ATTENTION = 1e-5f;
-constexpr float DECAY_TOKENS = 128.0f;
+constexpr double DECAY_TOKENS = 128.0;
 constexpr size_t MAX_QUERIES = 128;
 
 // The largest of values[j] whose position lies from `back` before to `forward` after that of i, turned round: a key at
@@ -47,9 +47,9 @@ void check(const KeyScoreOptions & options) {
     const auto refuse = [](const char * name, double value, const char * bound) {
         throw BudgetError(std::string(name) + " is " + std::to_string(value) + ", it must be " + bound);
     };
-    if (!(options.decay >= 0.0f && options.decay <= 1.0f)) refuse("decay", options.decay, "from 0 to 1");
-    if (!(options.received_weight >= 0.0f)) refuse("received_weight", options.received_weight, "at least 0");
-    if (!(options.question_weight >= 0.0f)) refuse("question_weight", options.question_weight, "at least 0");
+    if (!(options.decay >= 0.0 && options.decay <= 1.0)) refuse("decay", options.decay, "from 0 to 1");
+    if (!(options.received_weight >= 0.0)) refuse("received_weight", options.received_weight, "at least 0");
+    if (!(options.question_weight >= 0.0)) refuse("question_weight", options.question_weight, "at least 0");
     if (options.stride < 1) refuse("stride", options.stride, "at least 1");
     if (options.spread_back < 0) refuse("spread_back", options.spread_back, "at least 0");
     if (options.spread_forward < 0) refuse("spread_forward", options.spread_forward, "at least 0");
@@ -146,7 +146,7 @@ void KeyScorer::enter(Sequence & of, uint32_t stream, const std::vector<KvCell> 
 }
 
 void KeyScorer::receive(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells, int32_t n_new) {
-    const float decay = std::pow(options_.decay, static_cast<float>(n_new) / DECAY_TOKENS);
+    const auto decay = static_cast<float>(std::pow(options_.decay, n_new / DECAY_TOKENS));
     const std::vector<std::vector<float>> now = most_attention(graph_, view_, stream, cells, readers_, of.queries);
     for (size_t l = 0; l < of.keys.size(); ++l) {
         for (size_t head = 0; head < of.keys[l].size(); ++head) {

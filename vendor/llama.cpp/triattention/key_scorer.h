@@ -21,9 +21,9 @@ struct KeyScoreOptions {
     bool use_fit = true;  // each of these can be left out, for ablations
     bool use_received = true;
     bool use_value = true;
-    float decay = 0.8f;  // of attention received, for every 128 tokens
-    float received_weight = 1.0f;
-    float question_weight = 1.0f;
+    double decay = 0.8;   // of attention received, for every 128 tokens
+    double received_weight = 1.0;
+    double question_weight = 1.0;
     int32_t stride = 8;          // every so many tokens one's queries are looked at
     int32_t spread_back = 2;     // an answer follows what its question matches: so many keys before
     int32_t spread_forward = 8;  // and after a key get its attention from the question too
