@@ -62,32 +62,35 @@ void add_key_score_options(py::module_ & m) {
     using triattn::KeyScoreOptions;
     auto options =
         py::class_<KeyScoreOptions>(m, "KeyScoreOptions", "What goes into the score of mode 'fitted'.")
-            .def(py::init([](bool use_fit, bool use_received, bool use_value, double decay, double received_weight,
-                             double question_weight, int stride, int spread_back, int spread_forward) {
-                     KeyScoreOptions result{use_fit,         use_received, use_value,   decay,         received_weight,
-                                            question_weight, stride,       spread_back, spread_forward};
+            .def(py::init([](bool use_fit, bool use_received, double decay, double received_weight,
+                             double question_weight, double value_power, int stride, int spread_back,
+                             int spread_forward) {
+                     KeyScoreOptions result{use_fit,     use_received, decay,       received_weight, question_weight,
+                                            value_power, stride,       spread_back, spread_forward};
                      triattn::check(result);
                      return result;
                  }),
-                 py::kw_only(), py::arg("use_fit") = true, py::arg("use_received") = true, py::arg("use_value") = true,
+                 py::kw_only(), py::arg("use_fit") = true, py::arg("use_received") = true,
                  py::arg("decay") = KeyScoreOptions().decay,
                  py::arg("received_weight") = KeyScoreOptions().received_weight,
                  py::arg("question_weight") = KeyScoreOptions().question_weight,
-                 py::arg("stride") = KeyScoreOptions().stride, py::arg("spread_back") = KeyScoreOptions().spread_back,
+                 py::arg("value_power") = KeyScoreOptions().value_power, py::arg("stride") = KeyScoreOptions().stride,
+                 py::arg("spread_back") = KeyScoreOptions().spread_back,
                  py::arg("spread_forward") = KeyScoreOptions().spread_forward)
             .def_readonly("use_fit", &KeyScoreOptions::use_fit, "Whether the attention that a key can expect counts.")
             .def_readonly("use_received", &KeyScoreOptions::use_received, "Whether the attention that it got counts.")
-            .def_readonly("use_value", &KeyScoreOptions::use_value, "Whether the length of its value counts.")
             .def_readonly("decay", &KeyScoreOptions::decay, "Factor on attention received, for every 128 tokens.")
             .def_readonly("received_weight", &KeyScoreOptions::received_weight, "Factor on attention received.")
             .def_readonly("question_weight", &KeyScoreOptions::question_weight,
                           "Factor on attention from the question.")
+            .def_readonly("value_power", &KeyScoreOptions::value_power,
+                          "Power of the norm of a key's value that its attention is multiplied by.")
             .def_readonly("stride", &KeyScoreOptions::stride, "Every so many tokens one's queries are looked at.")
             .def_readonly("spread_back", &KeyScoreOptions::spread_back,
                           "Keys before one that the question looks for that get its attention too.")
             .def_readonly("spread_forward", &KeyScoreOptions::spread_forward, "The same of keys after it.");
-    add_repr(options, {"use_fit", "use_received", "use_value", "decay", "received_weight", "question_weight", "stride",
-                       "spread_back", "spread_forward"});
+    add_repr(options, {"use_fit", "use_received", "decay", "received_weight", "question_weight", "value_power",
+                       "stride", "spread_back", "spread_forward"});
 }
 
 void add_eviction_config(py::module_ & m) {

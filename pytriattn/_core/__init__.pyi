@@ -577,10 +577,10 @@ class KeyScoreOptions:
         *,
         use_fit: bool = True,
         use_received: bool = True,
-        use_value: bool = True,
         decay: typing.SupportsFloat | typing.SupportsIndex = 0.8,
         received_weight: typing.SupportsFloat | typing.SupportsIndex = 1.0,
         question_weight: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        value_power: typing.SupportsFloat | typing.SupportsIndex = 0.5,
         stride: typing.SupportsInt | typing.SupportsIndex = 8,
         spread_back: typing.SupportsInt | typing.SupportsIndex = 2,
         spread_forward: typing.SupportsInt | typing.SupportsIndex = 8,
@@ -627,9 +627,9 @@ class KeyScoreOptions:
         Whether the attention that it got counts.
         """
     @property
-    def use_value(self) -> bool:
+    def value_power(self) -> float:
         """
-        Whether the length of its value counts.
+        Power of the norm of a key's value that its attention is multiplied by.
         """
 
 class EvictionConfig:

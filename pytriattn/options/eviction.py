@@ -35,16 +35,16 @@ _BEST = core.KeyScoreOptions()  # the engine knows what was found best
 
 @dataclass(frozen=True)
 class KeyScoreOptions:
-    """What goes into the score of mode ``fitted``: (expected + received + asked) attention of a key, times the norm of
-    its value if that is used. For ablations.
+    """What goes into the score of mode ``fitted``: (expected + received + asked) attention of a key, times a power of
+    the norm of its value. For ablations.
 
     Attributes:
         use_fit: count the attention that a key can expect.
         use_received: count the attention that it got from the text's own queries.
-        use_value: multiply by the norm of its value.
         decay: factor on attention received, for every 128 tokens.
         received_weight: factor on attention received.
         question_weight: factor on attention that the question asks for.
+        value_power: power of the norm of a key's value that its attention is multiplied by; 0: it does not count.
         stride: the queries of every so many tokens are looked at.
         spread_back: so many keys before one that the question looks for get its attention, too.
         spread_forward: so many after it.
@@ -52,10 +52,10 @@ class KeyScoreOptions:
 
     use_fit: bool = _BEST.use_fit
     use_received: bool = _BEST.use_received
-    use_value: bool = _BEST.use_value
     decay: float = _BEST.decay
     received_weight: float = _BEST.received_weight
     question_weight: float = _BEST.question_weight
+    value_power: float = _BEST.value_power
     stride: int = _BEST.stride
     spread_back: int = _BEST.spread_back
     spread_forward: int = _BEST.spread_forward

@@ -15,7 +15,7 @@ Array = npt.NDArray[np.float64]
 Known = dict[tuple[int, int, int], Array]
 """(expected, received) by layer, head and token."""
 LEAST = 1e-5
-EVERY = core.KeyScoreOptions(stride=1)
+EVERY = core.KeyScoreOptions(stride=1, value_power=0.5, decay=0.8, received_weight=2.0)
 
 
 def turned(layer: core.LayerStats, rows: Array, positions: npt.ArrayLike) -> Array:
@@ -75,14 +75,14 @@ def expected_scores(
                     x = features(of, k[i : i + 1], v[i : i + 1], origins[head][i : i + 1])[0]
                     known[key] = np.array([np.exp(min(0.0, float(x @ of.fit[head]))), 0.0])
                 known[key][1] = max(0.8 ** (n_new / 128) * known[key][1], got[i])
-            worth = np.array([known[index, head, int(token)].sum() for token in origins[head]])
+            worth = np.array([known[index, head, int(token)] @ [1.0, 2.0] for token in origins[head]])
             if len(asked_at):
                 asked = attention(asking[:, mine].astype(np.float64), asked_at, *rest)
                 near = (origins[head][:, None] - origins[head][None] >= -2) & (
                     origins[head][:, None] - origins[head][None] <= 8
                 )
                 worth += np.where(near, asked[None], 0.0).max(axis=1)
-            scores.append((worth + LEAST) * np.linalg.norm(v, axis=-1))
+            scores.append((worth + LEAST) * np.linalg.norm(v, axis=-1) ** 0.5)
         result.append(np.stack(scores))
     return result
 
@@ -158,7 +158,7 @@ def test_a_second_reading_leaves_everything_as_it_was(tiny: Tiny, random_tokens:
 
 def test_a_second_reading_takes_the_place_of_the_fit(tiny: Tiny, random_tokens: Tokens) -> None:
     """What a key is worth is then what the repeated text looks for."""
-    options = core.KeyScoreOptions(use_received=False, use_value=False)
+    options = core.KeyScoreOptions(use_received=False, value_power=0.0)
     made = TinyContext(tiny("llama"), mode="fitted", budget=96, interval=128, reread=True, key_score=options)
     context, n = made.context, 60  # 64 queries are kept at most
     context.read(0, random_tokens[:n], 0)

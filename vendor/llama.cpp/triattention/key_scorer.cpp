@@ -50,6 +50,8 @@ void check(const KeyScoreOptions & options) {
     if (!(options.decay >= 0.0 && options.decay <= 1.0)) refuse("decay", options.decay, "from 0 to 1");
     if (!(options.received_weight >= 0.0)) refuse("received_weight", options.received_weight, "at least 0");
     if (!(options.question_weight >= 0.0)) refuse("question_weight", options.question_weight, "at least 0");
+    if (!(options.value_power >= 0.0 && options.value_power <= 2.0))
+        refuse("value_power", options.value_power, "from 0 to 2");
     if (options.stride < 1) refuse("stride", options.stride, "at least 1");
     if (options.spread_back < 0) refuse("spread_back", options.spread_back, "at least 0");
     if (options.spread_forward < 0) refuse("spread_forward", options.spread_forward, "at least 0");
@@ -138,7 +140,7 @@ void KeyScorer::enter(Sequence & of, uint32_t stream, const std::vector<KvCell> 
                         throw_not_finite();
                     }
                 }
-                worth.norm = options_.use_value ? std::exp(row[1]) : 1.0f;
+                worth.norm = static_cast<float>(std::exp(options_.value_power * row[1]));
                 of.keys[l][head][fresh[i].slot] = worth;
             }
         }

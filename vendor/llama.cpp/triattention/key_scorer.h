@@ -20,10 +20,10 @@ namespace triattn {
 struct KeyScoreOptions {
     bool use_fit = true;  // each of these can be left out, for ablations
     bool use_received = true;
-    bool use_value = true;
-    double decay = 0.8;   // of attention received, for every 128 tokens
+    double decay = 0.8;  // of attention received, for every 128 tokens
     double received_weight = 1.0;
     double question_weight = 1.0;
+    double value_power = 0.5;    // of the norm of a key's value, which its attention is multiplied by
     int32_t stride = 8;          // every so many tokens one's queries are looked at
     int32_t spread_back = 2;     // an answer follows what its question matches: so many keys before
     int32_t spread_forward = 8;  // and after a key get its attention from the question too
@@ -32,7 +32,7 @@ struct KeyScoreOptions {
 // Throws BudgetError naming the value at fault.
 void check(const KeyScoreOptions & options);
 
-// The score of a key is (expected + received_weight * received + question_weight * asked) * |v|, where
+// The score of a key is (expected + received_weight * received + question_weight * asked) * |v|^value_power, where
 // - expected = exp(weights * key_features) is computed once, when the key is first seen here;
 // - received is the most attention that it got from the text's own queries, the maximum of what it got since the last
 //   time and of what was known before, which decays;
