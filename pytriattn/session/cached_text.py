@@ -290,6 +290,8 @@ class CachedText(LoadedModel):
 
         Raises:
             BusyError: another thread is computing with this object; nothing has changed.
+            GrammarError: the grammar, `logit_bias` and the processors leave no token to draw (ValueError without a
+                grammar); what had been read is forgotten.
             DecodeError, RequestCancelledError, ServerLostError: it failed; what had been read is forgotten.
         """
         context = self._open_context()
