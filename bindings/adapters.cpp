@@ -58,6 +58,7 @@ std::vector<array<float>> embed(const Model & model, const std::vector<std::vect
     const enum llama_pooling_type kind = pooling_of(pooling);
     const int32_t n_embd = llama_model_n_embd_out(model.model.get());
     std::vector<std::vector<float>> rows;
+    check_not_forked(n_threads);
     recent_errors();
     SignalPoll poll;
     {
