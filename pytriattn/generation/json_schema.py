@@ -1,78 +1,97 @@
-"""JSON schemas, as far as a grammar can hold an answer to them."""
+"""JSON schemas as grammars: an answer is held to all of a schema, or the schema is refused."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytriattn._native import core
 from pytriattn.errors import GrammarError, GrammarWarning
+from pytriattn.generation.schema_keywords import Impossible, NotHeld
+from pytriattn.generation.schema_rewriting import GiveUp, rewrite_schema
 
-__all__ = ["check_patterns", "grammar_of_schema", "warn_of_patterns"]
-
-_VALUES = frozenset({"const", "default", "enum", "example", "examples"})  # keywords whose content is no schema
+__all__ = ["grammar_of_schema", "held_schema", "held_tools"]
 
 
 def grammar_of_schema(schema: str | Mapping[str, Any]) -> str:
     """Return the GBNF rules of a schema, given as text or as a mapping.
 
     Raises:
-        GrammarError: the schema uses something that a grammar cannot express.
+        GrammarError: the schema uses something that a grammar cannot express, or no value fulfils it.
     """
-    text = schema if isinstance(schema, str) else json.dumps(schema)
-    rules = core.grammar_of_schema(text)
-    check_patterns(json.loads(text))
-    return rules
+    return core.grammar_of_schema(held_schema(schema))
 
 
-def check_patterns(schema: Any) -> None:
-    """Refuse regular expressions that llama.cpp cannot turn into a grammar: it would accept any string instead.
+def held_schema(schema: str | Mapping[str, Any]) -> str:
+    """Return a schema, as text, whose answers fulfil `schema`, and to all of which llama.cpp's grammar holds them.
 
     Raises:
-        GrammarError: there is one, or one that is no regular expression.
+        GrammarError: there is none.
     """
-    for pattern in _unsupported_patterns(schema):
-        raise GrammarError(
-            f"this JSON schema cannot be turned into a grammar: the pattern {pattern!r} has no equivalent there. It "
-            f"must begin with "
-            "'^' and end with '$', without look-around, back references and word boundaries; or leave it out and "
-            "check the answer"
+    return _checked(_rewritten(schema, _refuse))
+
+
+def held_tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return tools to whose parameters llama.cpp's grammar holds the calls.
+
+    Tools come from elsewhere as a rule: of what a grammar cannot express in their parameters there is a warning alone.
+
+    Raises:
+        GrammarError: their parameters are no schema, or no value fulfils it.
+    """
+    result: list[dict[str, Any]] = []
+    for tool in tools:
+        function = tool.get("function")
+        if not isinstance(function, Mapping) or not isinstance(function.get("parameters"), Mapping):
+            result.append(dict(tool))  # for the template to judge
+            continue
+        name = function.get("name")
+        try:
+            parameters = _rewritten(function["parameters"], _warner(name))
+            _checked(parameters)
+        except GrammarError as error:
+            raise GrammarError(f"the tool {name!r}: {error}") from error
+        result.append({**tool, "function": {**function, "parameters": parameters}})
+    return result
+
+
+def _refuse(path: str, part: NotHeld) -> None:
+    why = f" ({part.why})" if part.why else ""
+    raise GrammarError(
+        f"this JSON schema cannot be turned into a grammar: {part.what} has no equivalent there{why}, at {path}; "
+        "leave it out and check the answer"
+    )
+
+
+def _warner(name: Any) -> GiveUp:
+    def warn(path: str, part: NotHeld) -> None:
+        why = f" ({part.why})" if part.why else ""
+        warnings.warn(
+            f"the tool {name!r} wants an argument of {part.what}, which has no equivalent in a grammar{why}, at "
+            f"{path}; the model may give any value there",
+            GrammarWarning,
+            stacklevel=2,
         )
 
-
-def warn_of_patterns(tools: Sequence[Mapping[str, Any]]) -> None:
-    """Warn of such expressions in the parameters of tools, which come from elsewhere as a rule: their calls go on
-    without them.
-    """
-    for tool in tools:
-        function = tool.get("function") or {}
-        for pattern in _unsupported_patterns(function.get("parameters")):
-            warnings.warn(
-                f"the tool {function.get('name')!r} wants an argument of the pattern {pattern!r}, which has no "
-                f"equivalent in a grammar "
-                "(it must begin with '^' and end with '$', without look-around): the model may give any string there",
-                GrammarWarning,
-                stacklevel=2,
-            )
+    return warn
 
 
-def _unsupported_patterns(schema: Any) -> Iterator[str]:
-    for pattern in dict.fromkeys(_patterns(schema)):
-        rules = core.grammar_of_schema(json.dumps({"type": "string", "pattern": pattern}))
-        # where it gives up it refers to the rule of all strings; a pattern's own rules stand in the root
-        if "root ::= string" in rules.splitlines():
-            yield pattern
+def _rewritten(schema: str | Mapping[str, Any], give_up: GiveUp) -> dict[str, Any]:
+    try:
+        value = json.loads(schema if isinstance(schema, str) else json.dumps(schema))
+    except RecursionError as error:
+        raise GrammarError("this JSON schema is nested too deeply") from error
+    except (TypeError, ValueError) as error:
+        raise GrammarError(f"this JSON schema cannot be turned into a grammar: it is no JSON: {error}") from error
+    try:
+        return rewrite_schema(value, give_up)
+    except Impossible as error:
+        raise GrammarError(str(error)) from error
 
 
-def _patterns(schema: Any) -> Iterator[str]:
-    if isinstance(schema, Mapping):
-        for key, value in schema.items():
-            if key == "pattern" and isinstance(value, str):
-                yield value
-            elif key not in _VALUES:
-                yield from _patterns(value)
-    elif isinstance(schema, Sequence) and not isinstance(schema, (str, bytes)):
-        for value in schema:
-            yield from _patterns(value)
+def _checked(schema: Mapping[str, Any]) -> str:
+    text = json.dumps(schema)
+    core.grammar_of_schema(text)
+    return text

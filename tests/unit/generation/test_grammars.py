@@ -106,12 +106,8 @@ def test_schemas_with_bounds_the_wrong_way_round(llm: Llama, schema: dict[str, A
     [
         {"temperature": 0},
         {"top_k": 1},
-        {"mirostat_mode": 1},
         {"mirostat_mode": 2},
-        {"top_n_sigma": 1.0},
-        {"xtc_probability": 1.0},
-        {"typical_p": 0.5, "min_p": 0.5},
-        {"samplers": ["temperature"]},
+        {"top_n_sigma": 1.0, "xtc_probability": 1.0, "typical_p": 0.5, "min_p": 0.5},
     ],
     ids=str,
 )
