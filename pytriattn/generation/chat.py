@@ -25,7 +25,7 @@ from pytriattn.generation.chat_types import (
     TokenLogprob,
 )
 from pytriattn.generation.completion import CompletionUsage
-from pytriattn.generation.json_schema import held_schema, held_tools
+from pytriattn.generation.json_schema import exchange_numbers, held_schema, held_tools
 from pytriattn.generation.sampling import LlamaGrammar, SamplingParams
 from pytriattn.generation.text_stream import GeneratedToken, TokenValue, check_stops, generated_pieces
 from pytriattn.generation.token_stream import Generation, token_limit
@@ -58,6 +58,10 @@ class ChatRequest:
             ValueError: `response_format` makes no sense, or there is a grammar too.
             GrammarError: the schema has a part that a grammar cannot express.
         """
+        text = self._schema()
+        return text if text != "{}" else '{"title": "any"}'  # llama.cpp takes {} for no schema
+
+    def _schema(self) -> str:
         wanted = self.response_format or {"type": "text"}
         kind = wanted.get("type")
         if kind == "text":
@@ -132,7 +136,7 @@ def _sampler(
     settings = request.params.to_native(llm.n_ctx())
     settings.seed = request.params.native_seed(index)
     if prompt.grammar and request.params.grammar is None and request.params.json_schema is None:
-        settings.set_grammar("tool_calls" if request.tools else "output_format", prompt.grammar)
+        settings.set_grammar("tool_calls" if request.tools else "output_format", exchange_numbers(prompt.grammar))
         settings.grammar_lazy = prompt.grammar_lazy
         settings.generation_prompt = prompt.generation_prompt
         for text in prompt.preserved_tokens:
