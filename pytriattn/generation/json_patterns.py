@@ -10,10 +10,35 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["MAX_TIMES", "HeldPattern", "InvalidPatternError", "PatternError", "held_pattern"]
+__all__ = [
+    "FORMAT_LENGTHS",
+    "FORMAT_PATTERNS",
+    "FREE_FORMATS",
+    "MAX_TIMES",
+    "HeldPattern",
+    "InvalidPatternError",
+    "PatternError",
+    "held_pattern",
+]
 
 MAX_TIMES = 2000
 """The most repetitions that llama.cpp counts."""
+# Formats that llama.cpp knows -> characters of the shortest and of the longest text.
+FORMAT_LENGTHS = {"date": (10, 10), "time": (9, 18), "date-time": (20, 29), "uuid": (36, 36)}
+FORMAT_LENGTHS |= {f"uuid{n}": (36, 36) for n in range(1, 6)}
+# Formats that are held by a pattern, which admits some of their texts.
+_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+FORMAT_PATTERNS = {
+    "email": rf"^[A-Za-z0-9_%+-]+(\.[A-Za-z0-9_%+-]+)*@({_LABEL}\.)+[A-Za-z]{{2,24}}$",
+    "hostname": rf"^{_LABEL}(\.{_LABEL})*$",
+    "ipv4": rf"^{_BYTE}(\.{_BYTE}){{3}}$",
+    "uri": rf"^(http|https|ftp)://{_LABEL}(\.{_LABEL})*(:[1-9][0-9]{{0,3}})?(/[A-Za-z0-9_.~-]*)*$",
+    "duration": r"^P([0-9]{1,9}D(T[0-9]{1,9}[HMS])?|T[0-9]{1,9}[HMS])$",
+}
+FREE_FORMATS = frozenset({"binary", "password", "path", "float", "double", "int64"})
+"""Formats that say nothing of the text."""
+
 _MAX_DEPTH = 50
 _MAX_CODE = 0x10FFFF
 _SURROGATES = (0xD800, 0xDFFF)

@@ -10,9 +10,10 @@ from typing import Any
 from pytriattn._native import core
 from pytriattn.errors import GrammarError, GrammarWarning
 from pytriattn.generation.schema_keywords import Impossible, NotHeld
+from pytriattn.generation.schema_numbers import exchange_numbers
 from pytriattn.generation.schema_rewriting import GiveUp, rewrite_schema
 
-__all__ = ["grammar_of_schema", "held_schema", "held_tools"]
+__all__ = ["exchange_numbers", "grammar_of_schema", "held_schema", "held_tools"]
 
 
 def grammar_of_schema(schema: str | Mapping[str, Any]) -> str:
@@ -21,16 +22,18 @@ def grammar_of_schema(schema: str | Mapping[str, Any]) -> str:
     Raises:
         GrammarError: the schema uses something that a grammar cannot express, or no value fulfils it.
     """
-    return core.grammar_of_schema(held_schema(schema))
+    return exchange_numbers(core.grammar_of_schema(held_schema(schema)))
 
 
 def held_schema(schema: str | Mapping[str, Any]) -> str:
     """Return a schema, as text, whose answers fulfil `schema`, and to all of which llama.cpp's grammar holds them.
 
+    In the grammar, `exchange_numbers` has to be called for numbers with bounds.
+
     Raises:
         GrammarError: there is none.
     """
-    return _checked(_rewritten(schema, _refuse))
+    return _checked(_rewritten(schema, _refuse, holds_numbers=True))
 
 
 def held_tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -49,7 +52,7 @@ def held_tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             continue
         name = function.get("name")
         try:
-            parameters = _rewritten(function["parameters"], _warner(name))
+            parameters = _rewritten(function["parameters"], _warner(name), holds_numbers=False)
             _checked(parameters)
         except GrammarError as error:
             raise GrammarError(f"the tool {name!r}: {error}") from error
@@ -78,7 +81,7 @@ def _warner(name: Any) -> GiveUp:
     return warn
 
 
-def _rewritten(schema: str | Mapping[str, Any], give_up: GiveUp) -> dict[str, Any]:
+def _rewritten(schema: str | Mapping[str, Any], give_up: GiveUp, *, holds_numbers: bool) -> dict[str, Any]:
     try:
         value = json.loads(schema if isinstance(schema, str) else json.dumps(schema))
     except RecursionError as error:
@@ -86,7 +89,7 @@ def _rewritten(schema: str | Mapping[str, Any], give_up: GiveUp) -> dict[str, An
     except (TypeError, ValueError) as error:
         raise GrammarError(f"this JSON schema cannot be turned into a grammar: it is no JSON: {error}") from error
     try:
-        return rewrite_schema(value, give_up)
+        return rewrite_schema(value, give_up, holds_numbers=holds_numbers)
     except Impossible as error:
         raise GrammarError(str(error)) from error
 

@@ -10,7 +10,15 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pytriattn.generation.json_patterns import MAX_TIMES, InvalidPatternError, PatternError, held_pattern
+from pytriattn.generation.json_patterns import (
+    FORMAT_LENGTHS,
+    FORMAT_PATTERNS,
+    FREE_FORMATS,
+    MAX_TIMES,
+    InvalidPatternError,
+    PatternError,
+    held_pattern,
+)
 from pytriattn.generation.schema_keywords import (
     BY_TYPE,
     Impossible,
@@ -24,6 +32,7 @@ from pytriattn.generation.schema_keywords import (
     types_of,
 )
 from pytriattn.generation.schema_merging import are_disjoint, flatten
+from pytriattn.generation.schema_numbers import LARGEST_WHOLE, WHOLE_FORMATS, bounds_of, stand_in
 
 __all__ = ["GiveUp", "rewrite_schema"]
 
@@ -32,22 +41,6 @@ GiveUp = Callable[[str, NotHeld], None]
 
 _MAX_DEPTH = 40
 _MAX_PARTS = 10_000
-_LARGEST_WHOLE = 10**15 - 1  # the converter's integers have 15 digits
-_FORMAT_LENGTHS = {"date": (10, 10), "time": (9, 18), "date-time": (20, 29), "uuid": (36, 36)}
-_FORMAT_LENGTHS |= {f"uuid{n}": (36, 36) for n in range(1, 6)}
-_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
-_FORMAT_PATTERNS = {
-    "email": rf"^[A-Za-z0-9_%+-]+(\.[A-Za-z0-9_%+-]+)*@({_LABEL}\.)+[A-Za-z]{{2,24}}$",
-    "hostname": rf"^{_LABEL}(\.{_LABEL})*$",
-    "ipv4": rf"^{_BYTE}(\.{_BYTE}){{3}}$",
-    "uri": rf"^(http|https|ftp)://{_LABEL}(\.{_LABEL})*(:[1-9][0-9]{{0,3}})?(/[A-Za-z0-9_.~-]*)*$",
-    "duration": r"^P([0-9]{1,9}D(T[0-9]{1,9}[HMS])?|T[0-9]{1,9}[HMS])$",
-}
-_FREE_FORMATS = frozenset({"binary", "password", "path", "float", "double", "int64"})  # they say nothing of the text
-_WHOLE_FORMATS = {
-    f"{u}int{n}": (0 if u else -(2 ** (n - 1)), 2 ** (n if u else n - 1) - 1) for u in ("", "u") for n in (8, 16, 32)
-}
 # Keyword -> values with which it says nothing.
 _EMPTY: dict[str, tuple[Any, ...]] = {
     "patternProperties": ({},),
@@ -61,20 +54,26 @@ _EMPTY: dict[str, tuple[Any, ...]] = {
 }
 
 
-def rewrite_schema(schema: Any, give_up: GiveUp) -> dict[str, Any]:
+def rewrite_schema(schema: Any, give_up: GiveUp, *, holds_numbers: bool) -> dict[str, Any]:
     """Return a schema whose answers fulfil `schema`, and of which the converter passes over nothing.
+
+    Args:
+        schema: the schema.
+        give_up: called with what cannot be held.
+        holds_numbers: write numbers with bounds as texts that `exchange_numbers` exchanges in the grammar.
 
     Raises:
         GrammarError: it is no schema, no value fulfils it, or it is too large.
     """
     if not isinstance(schema, (Mapping, bool)):
         raise refuse("#", "is no schema: it must be an object")
-    return _Rewriter(schema if isinstance(schema, Mapping) else {}, give_up).rewrite(schema)
+    return _Rewriter(schema if isinstance(schema, Mapping) else {}, give_up, holds_numbers).rewrite(schema)
 
 
 class _Rewriter:
-    def __init__(self, root: Mapping[str, Any], give_up: GiveUp) -> None:
+    def __init__(self, root: Mapping[str, Any], give_up: GiveUp, holds_numbers: bool) -> None:
         self._root = root
+        self._holds_numbers = holds_numbers
         self._give_up = give_up
         self._names: dict[str, str] = {}  # reference -> the same in the schema that is written
         self._targets: dict[str, Any] = {}  # reference -> what it names, written anew
@@ -178,8 +177,7 @@ class _Rewriter:
             elif key in ("maxLength", "maxItems", "maxProperties") and isinstance(limit, (int, float)):
                 fits = len(value) <= limit
             elif key in BY_TYPE["number"] and key not in ("multipleOf", "format"):
-                low, high = self._bounds({key: limit}, path)
-                fits = low <= value <= high and not (key.startswith("exclusive") and value == limit)
+                fits = bounds_of({key: limit}, path).admits(value)
             elif key == "format":
                 fits = True  # of values that are written out
             else:
@@ -352,14 +350,14 @@ class _Rewriter:
         for key, value in (("format", name), ("pattern", pattern)):
             if value is not None and not isinstance(value, str):
                 raise refuse(path, f"has the {key} {value!r}, it must be a text")
-        if name is not None and (pattern is not None or name not in _FORMAT_LENGTHS):
+        if name is not None and (pattern is not None or name not in FORMAT_LENGTHS):
             del schema["format"]
             if pattern is None:
-                pattern = _FORMAT_PATTERNS.get(name)
-            if name not in _FREE_FORMATS and (pattern is None or "pattern" in schema):
+                pattern = FORMAT_PATTERNS.get(name)
+            if name not in FREE_FORMATS and (pattern is None or "pattern" in schema):
                 self._give_up(path, NotHeld(f"the format {name!r}", "there is a pattern too" if pattern else ""))
         if pattern is None:
-            return _FORMAT_LENGTHS.get(schema.get("format", ""))
+            return FORMAT_LENGTHS.get(schema.get("format", ""))
         try:
             held = held_pattern(pattern)
         except InvalidPatternError as error:
@@ -377,43 +375,26 @@ class _Rewriter:
         if schema.get("multipleOf") == 1:
             schema["type"] = "integer"
             del schema["multipleOf"]
-        low, high = self._bounds(schema, path)
-        if schema["type"] == "number":
-            for key in sorted(BY_TYPE["number"].intersection(schema) - {"format"}):
-                self._pass_over(schema, key, path)
-            return schema
         if "multipleOf" in schema:
             self._pass_over(schema, "multipleOf", path)
-        if schema.get("format") in _WHOLE_FORMATS:
-            least, most = _WHOLE_FORMATS[schema["format"]]
-            low, high = max(low, least), min(high, most)
-        for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
-            schema.pop(key, None)
-        if low > high or low > _LARGEST_WHOLE or high < -_LARGEST_WHOLE:
+        bounds = bounds_of(schema, path)
+        given = sorted({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}.intersection(schema))
+        if schema["type"] == "number":
+            text = stand_in(bounds) if self._holds_numbers else None
+            if text is None:
+                for key in given:
+                    self._pass_over(schema, key, path)
+                return schema
+            kept = {key: value for key, value in schema.items() if key not in given and key != "type"}
+            return {**kept, "const": text} if given else schema
+        least, most = WHOLE_FORMATS.get(schema.get("format", ""), (bounds.low, bounds.high))
+        low, high = max(bounds.low, least), min(bounds.high, most)
+        for key in given:
+            del schema[key]
+        if low > high or low > LARGEST_WHOLE or high < -LARGEST_WHOLE:
             raise Impossible(f"this JSON schema admits no value: {path} must be from {low} to {high}")
         if low > -math.inf:
-            schema["minimum"] = int(max(low, -_LARGEST_WHOLE))
+            schema["minimum"] = int(max(low, -LARGEST_WHOLE))
         if high < math.inf:
-            schema["maximum"] = int(min(high, _LARGEST_WHOLE))
+            schema["maximum"] = int(min(high, LARGEST_WHOLE))
         return schema
-
-    def _bounds(self, schema: Mapping[str, Any], path: str) -> tuple[float, float]:
-        """Return the limits of a number; for an integer, those of whole numbers, both included."""
-        is_whole = schema.get("type") == "integer"
-        low, high = -math.inf, math.inf
-        for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
-            value = schema.get(key)
-            is_upper, is_exclusive = key.lower().endswith("maximum"), key.startswith("exclusive")
-            if isinstance(value, bool) and is_exclusive:  # as in draft 4
-                value = schema.get("maximum" if is_upper else "minimum") if value else None
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-                raise refuse(path, f"has {key} {value!r}, it must be a number")
-            if is_whole and math.isfinite(value):
-                whole = math.floor(value) if is_upper else math.ceil(value)
-                value = whole + (1 if not is_upper else -1) * (is_exclusive and whole == value)
-            low, high = (low, min(high, value)) if is_upper else (max(low, value), high)
-        if low > high:
-            raise Impossible(f"this JSON schema admits no value: {path} must be from {low} to {high}")
-        return low, high

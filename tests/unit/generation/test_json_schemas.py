@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import math
 import pathlib
+import random
 import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from pytriattn import GrammarError, GrammarWarning, Llama, LlamaGrammar
 from pytriattn.generation.json_patterns import PatternError, held_pattern
-from pytriattn.generation.json_schema import held_schema, held_tools
+from pytriattn.generation.json_schema import grammar_of_schema, held_schema, held_tools
+from pytriattn.generation.schema_numbers import bounds_of
 
 ASK = [{"role": "user", "content": "x"}]
 TEXT = {"type": "string"}
@@ -116,9 +119,9 @@ def test_references() -> None:
 @pytest.mark.parametrize(
     ("schema", "part"),
     [
-        ({"type": "number", "minimum": 0}, "'minimum'"),
-        ({"type": ["string", "number"], "exclusiveMaximum": 1}, "'exclusiveMaximum'"),
-        ({"minimum": 3}, "'minimum'"),
+        ({"type": "number", "minimum": 1e20}, "'minimum'"),
+        ({"type": ["string", "number"], "exclusiveMaximum": 1e-20}, "'exclusiveMaximum'"),
+        ({"type": "number", "multipleOf": 0.5}, "'multipleOf'"),
         ({"type": "integer", "multipleOf": 5}, "'multipleOf'"),
         ({"type": "string", "format": "ipv6"}, "the format 'ipv6'"),
         ({"type": "string", "maxLength": 2001}, "'maxLength'.*2000"),
@@ -222,6 +225,63 @@ def test_schemas_that_would_grow_without_end() -> None:
         with pytest.raises(GrammarError):
             held_schema(schema)
         assert time.monotonic() - start < 5
+
+
+# -- numbers
+
+
+def test_numbers_with_bounds() -> None:
+    """Compare the grammar's rules, as a regular expression, with the numbers."""
+    rng = random.Random(1)
+
+    def number() -> Decimal:
+        size = rng.choice([3, 150, 12_000])
+        return Decimal(rng.randint(-size, size)).scaleb(-rng.randint(0, 3))
+
+    for _ in range(300):
+        low, high = sorted((number(), number()))
+        schema: dict[str, Any] = {"type": "number"}
+        is_open = [rng.random() < 0.3, rng.random() < 0.3] if low < high else [False, False]
+        if rng.random() < 0.8:
+            schema["exclusiveMinimum" if is_open[0] else "minimum"] = float(low)
+        if rng.random() < 0.8 or len(schema) == 1:
+            schema["exclusiveMaximum" if is_open[1] else "maximum"] = float(high)
+        bounds = bounds_of(schema, "#")
+        (rule,) = re.findall("^pytriattn-number-0 ::= (.*)$", grammar_of_schema(schema), re.MULTILINE)
+        pattern = re.compile(re.sub(r'"([^"]*)"', lambda found: f"(?:{re.escape(found[1])})", rule).replace(" ", ""))
+        near = [limit + Decimal(step).scaleb(-k) for limit in (low, high) for step in (-1, 0, 1) for k in range(5)]
+        for value in [*near, *(number() for _ in range(20))]:
+            for text in (f"{value:f}", f"{value:f}00" if "." in f"{value:f}" else f"{value:f}.0"):
+                if not re.fullmatch("-0[0.]*", text):
+                    assert bool(pattern.fullmatch(text)) == bounds.admits(float(value)), (schema, text)
+
+
+def test_numbers_in_chats_and_tools(llm: Llama) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"p": {"type": "number", "minimum": 0.25, "maximum": 0.5}},
+        "required": ["p"],
+    }
+    for seed in range(3):
+        (choice,) = llm.create_chat_completion(
+            ASK,
+            response_format={"type": "json_schema", "json_schema": {"schema": schema}},
+            max_tokens=40,
+            temperature=1.5,
+            seed=seed,
+        )["choices"]
+        if choice["finish_reason"] == "stop":
+            assert 0.25 <= json.loads(choice["message"]["content"])["p"] <= 0.5
+    with pytest.warns(GrammarWarning, match="'maximum'"):
+        (tool,) = held_tools([{"function": {"name": "f", "parameters": schema}}])
+    assert tool["function"]["parameters"] == schema  # the model reads it
+
+
+def test_any_json_is_json_in_a_chat(llm: Llama) -> None:
+    for schema in ({}, {"description": "anything"}):
+        request = {"type": "json_schema", "json_schema": {"schema": schema}}
+        (choice,) = llm.create_chat_completion(ASK, response_format=request, max_tokens=1)["choices"]
+        assert re.match(r'\s*["\[{0-9tfn-]', choice["message"]["content"])
 
 
 # -- patterns
