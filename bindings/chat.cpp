@@ -3,6 +3,7 @@
 #include "bindings.h"
 
 #include "json_text.h"
+#include "template_limits.h"
 
 #include "chat.h"
 
@@ -23,8 +24,14 @@ struct ChatPrompt {
 class ChatTemplates {
 public:
     ChatTemplates(std::shared_ptr<Model> model, const std::string & source) : model_(std::move(model)) {
-        guarded("the chat template cannot be used",
-                [&] { templates_ = common_chat_templates_init(model_->model.get(), source); });
+        guarded("the chat template cannot be used", [&] {
+            check_template_limits(source);
+            for (const char * name : {static_cast<const char *>(nullptr), "tool_use"}) {  // those that llama.cpp takes
+                const char * own = llama_model_chat_template(model_->model.get(), name);
+                check_template_limits(own != nullptr ? own : "");
+            }
+            templates_ = common_chat_templates_init(model_->model.get(), source);
+        });
     }
 
     ChatPrompt apply(const std::string & messages, const std::string & tools, const std::string & tool_choice,

@@ -136,6 +136,31 @@ def test_what_a_grammar_needs_is_forbidden(llm: Llama) -> None:
     assert llm("x", max_tokens=2)["usage"]["completion_tokens"] == 2
 
 
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ " + "(" * 50_000 + "1" + ")" * 50_000 + " }}", "nested more than 300"),
+        ("{{ " + "[" * 50_000 + "]" * 50_000 + " }}", "nested more than 300"),
+        ("{% if x %}" * 50_000 + "{% endif %}" * 50_000, "nested more than 300"),
+        ("{% if x %}" + "{%- elif x %}" * 50_000 + "{% endif %}", "nested more than 300"),
+        ("{{ 1" + "+1" * 50_000 + " }}", "more than 3000 characters"),
+        ("{{ " + "not " * 50_000 + "x }}", "more than 3000 characters"),
+    ],
+    ids=lambda value: value[:16],
+)
+def test_templates_that_are_nested_deeply(smollm2: pathlib.Path, template: str, message: str) -> None:
+    with Llama(smollm2, n_ctx=256, chat_template=template) as llm, pytest.raises(ChatError, match=message):
+        llm.create_chat_completion(ASK, max_tokens=1)
+
+
+def test_long_templates_are_fine(smollm2: pathlib.Path) -> None:
+    branches = "{% if x %}{% elif y %}{% endif %}{# ((( #}{{ '" + "(" * 5000 + "' and '' }}"
+    branches *= 500
+    with Llama(smollm2, n_ctx=256, chat_template=branches + "((( {{ messages[0]['content'] }}") as llm:
+        prompt = llm.create_chat_completion(ASK, max_tokens=1)["usage"]["prompt_tokens"]
+    assert prompt < 20
+
+
 def test_json_that_is_nested_deeply(llm: Llama) -> None:
     deep = "[" * 50_000 + "]" * 50_000
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": deep}}
