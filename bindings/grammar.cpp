@@ -1,6 +1,7 @@
 #include "grammar.h"
 
 #include "bindings.h"
+#include "grammar_ambiguity.h"
 #include "grammar_limits.h"
 
 #include "llama-grammar.h"  // private: its parser throws, rule by rule, what the public interface prints
@@ -273,6 +274,7 @@ void check_grammar(const llama_vocab * vocab, const std::string & rules) {
         fail("it has no rule 'root' to begin with");
     }
     check_left_recursion(parser);
+    check_ambiguity(parser);
 }
 
 }  // namespace pytriattn
