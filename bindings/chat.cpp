@@ -103,7 +103,9 @@ public:
     // What is new in `text` (all of the answer so far), as deltas in OpenAI's form.
     std::vector<std::string> update(const std::string & text, bool is_partial) {
         try {
-            check_answer_depth(text);
+            if (!prompt_.params.grammar.empty()) {  // there may be JSON in it
+                check_answer_depth(text);
+            }
             common_chat_msg next = common_chat_parse(text, is_partial, prompt_.parser);
             next.set_tool_call_ids(ids_, new_call_id);
             std::vector<std::string> deltas;

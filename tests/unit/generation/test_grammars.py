@@ -189,6 +189,7 @@ def test_json_that_is_nested_deeply(llm: Llama) -> None:
     for name, value in (("messages", deep), ("tools", deep), ("json_schema", deep), ("template_values", {"x": deep})):
         with pytest.raises(ChatError, match="nested"):
             llm.chat_templates.apply(**{**plain, name: value})
+    assert deep in "".join(llm.chat_templates.apply(**plain).answer().update(deep, is_partial=False))  # is text here
     prompt = llm.chat_templates.apply(**{**plain, "tools": json.dumps([WEATHER]), "tool_choice": "required"})
     for text in (deep, '<tool_call>{"name": "get_weather", "arguments": {"city": ' + deep + "}}</tool_call>"):
         with pytest.raises(ChatError, match="brackets"):
