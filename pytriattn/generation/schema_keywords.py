@@ -11,13 +11,13 @@ from pytriattn.errors import GrammarError
 __all__ = [
     "ASSERTIONS",
     "BY_TYPE",
+    "Document",
     "Impossible",
     "NotHeld",
     "assertions_of",
     "check_name",
     "is_same",
     "refuse",
-    "resolve",
     "type_of",
     "types_of",
 ]
@@ -52,6 +52,7 @@ _OF_ALL = frozenset(
 )
 ASSERTIONS = _OF_ALL.union(*BY_TYPE.values())
 """All keywords that say something about a value; every other one describes."""
+_MAX_STEPS = 50_000
 _LARGEST_NAME = 500  # characters; llama.cpp calls itself for each
 
 
@@ -107,27 +108,46 @@ def types_of(schema: Mapping[str, Any], path: str) -> list[str]:
     return list(dict.fromkeys(types))
 
 
-def resolve(root: Mapping[str, Any], reference: Any, path: str) -> Any:
-    """Return the part of a schema that a reference names.
+class Document:
+    """A whole schema, in which references are followed, and a count of the steps taken with it."""
 
-    Raises:
-        GrammarError: it is no reference into the same schema, or there is nothing.
-    """
-    if reference == "#":
-        return root
-    if not isinstance(reference, str) or not reference.startswith("#/"):
-        raise refuse(path, f"has the $ref {reference!r}; only references of the form '#/...' can be followed")
-    if len(reference) > _LARGEST_NAME:
-        raise refuse(path, f"has a $ref of {len(reference):,} characters, more than {_LARGEST_NAME}")
-    found: Any = root
-    for name in reference.split("/")[1:]:
-        if isinstance(found, Mapping) and name in found:
-            found = found[name]
-        elif isinstance(found, list) and name.isdigit() and int(name) < len(found):
-            found = found[int(name)]
-        else:
-            raise refuse(path, f"has the $ref {reference!r}, but there is no {name!r}")
-    return found
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        """Take the schema."""
+        self._root = root
+        self._n_steps = 0
+
+    def step(self, path: str) -> None:
+        """Count a step: parts that refer to each other can make very many.
+
+        Raises:
+            GrammarError: there are too many.
+        """
+        self._n_steps += 1
+        if self._n_steps > _MAX_STEPS:
+            raise refuse(path[:200], f"is too much: the schema takes more than {_MAX_STEPS:,} steps")
+
+    def resolve(self, reference: Any, path: str) -> Any:
+        """Return the part of the schema that a reference names.
+
+        Raises:
+            GrammarError: it is no reference into the same schema, or there is nothing.
+        """
+        self.step(path)
+        if reference == "#":
+            return self._root
+        if not isinstance(reference, str) or not reference.startswith("#/"):
+            raise refuse(path, f"has the $ref {reference!r}; only references of the form '#/...' can be followed")
+        if len(reference) > _LARGEST_NAME:
+            raise refuse(path, f"has a $ref of {len(reference):,} characters, more than {_LARGEST_NAME}")
+        found: Any = self._root
+        for name in reference.split("/")[1:]:
+            if isinstance(found, Mapping) and name in found:
+                found = found[name]
+            elif isinstance(found, list) and name.isdigit() and int(name) < len(found):
+                found = found[int(name)]
+            else:
+                raise refuse(path, f"has the $ref {reference!r}, but there is no {name!r}")
+        return found
 
 
 def check_name(name: str, path: str) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 from pytriattn.generation.schema_keywords import (
     BY_TYPE,
+    Document,
     Impossible,
     NotHeld,
     assertions_of,
     is_same,
     refuse,
-    resolve,
     type_of,
     types_of,
 )
@@ -26,13 +26,14 @@ _CHOICES = ("anyOf", "oneOf")
 _MAX_DEPTH = 30
 
 
-def flatten(root: Schema, schema: Schema, path: str, depth: int = 0) -> dict[str, Any]:
+def flatten(document: Document, schema: Schema, path: str, depth: int = 0) -> dict[str, Any]:
     """Return an equal schema without `allOf`, and with nothing that says something beside a reference or a choice.
 
     Raises:
         NotHeld: the parts cannot be brought together.
         GrammarError: no value fulfils them all, or a reference leads nowhere.
     """
+    document.step(path)
     if depth > _MAX_DEPTH:
         raise NotHeld("an allOf that leads back to itself")
     kept = {key: value for key, value in schema.items() if key != "allOf"}
@@ -42,9 +43,9 @@ def flatten(root: Schema, schema: Schema, path: str, depth: int = 0) -> dict[str
     saying = [part for part in parts if assertions_of(part)]
     described = {key: value for key, value in kept.items() if key not in assertions_of(kept)}
     if len(saying) > 1 or (saying and not _is_flat(saying[0])):
-        merged = _merge(root, saying, path, depth)
+        merged = _merge(document, saying, path, depth)
     else:
-        merged = flatten(root, saying[0], path, depth + 1) if saying else {}
+        merged = flatten(document, saying[0], path, depth + 1) if saying else {}
     return {**merged, **described}
 
 
@@ -61,8 +62,8 @@ def _all_of(schema: Schema, path: str) -> list[Schema]:
     return [part for part in parts if part is not True]
 
 
-def _merge(root: Schema, given: Sequence[Schema], path: str, depth: int) -> dict[str, Any]:
-    parts = _split(root, given, path, depth)
+def _merge(document: Document, given: Sequence[Schema], path: str, depth: int) -> dict[str, Any]:
+    parts = _split(document, given, path, depth)
     for part in parts:
         choice = next((key for key in _CHOICES if key in part), None)
         if choice is not None:
@@ -87,22 +88,23 @@ def _names(schema: Schema) -> set[str]:
     return set(properties) if isinstance(properties, Mapping) else set()
 
 
-def _split(root: Schema, parts: Sequence[Schema], path: str, depth: int) -> list[dict[str, Any]]:
+def _split(document: Document, parts: Sequence[Schema], path: str, depth: int) -> list[dict[str, Any]]:
     """Return the parts with their references followed, and without `allOf`."""
     result: list[dict[str, Any]] = []
     for part in parts:
+        document.step(path)
         rest = {key: value for key, value in part.items() if key not in ("$ref", "allOf")}
         if assertions_of(rest):
             result.append(rest)
         inner = list(_all_of(part, path))
         if "$ref" in part:
-            target = resolve(root, part["$ref"], path)
+            target = document.resolve(part["$ref"], path)
             if not isinstance(target, Mapping):
                 raise refuse(path, f"refers to {part['$ref']}, which is no schema")
             inner.append(target)
         if inner and depth > _MAX_DEPTH:
             raise NotHeld("an allOf that leads back to itself")
-        result += _split(root, inner, path, depth + 1) if inner else []
+        result += _split(document, inner, path, depth + 1) if inner else []
     if len(result) > 100:
         raise NotHeld("an allOf of more than 100 parts")
     return result
@@ -145,15 +147,16 @@ def _and(a: Any, b: Any) -> Any:
     return a if is_same(a, b) else {"allOf": [a, b]}
 
 
-def are_disjoint(root: Schema, a: Any, b: Any, depth: int = 8) -> bool:
+def are_disjoint(document: Document, a: Any, b: Any, depth: int = 8) -> bool:
     """Return whether it is certain that no value of which a grammar holds to one of two schemas fulfils the other."""
-    a, b = (_followed(root, schema) for schema in (a, b))
+    document.step("#")
+    a, b = (_followed(document, schema) for schema in (a, b))
     if depth == 0 or a is None or b is None:
         return False
     for one, other in ((a, b), (b, a)):
         for key in _CHOICES:
             if key in one:
-                return all(are_disjoint(root, alternative, other, depth - 1) for alternative in one[key])
+                return all(are_disjoint(document, alternative, other, depth - 1) for alternative in one[key])
     values = [schema.get("enum", [schema["const"]] if "const" in schema else None) for schema in (a, b)]
     if values[0] is not None and values[1] is not None:
         return not any(is_same(x, y) for x in values[0] for y in values[1])
@@ -161,17 +164,22 @@ def are_disjoint(root: Schema, a: Any, b: Any, depth: int = 8) -> bool:
     if mine and others and not mine & others:
         return True
     if mine == others == {"object"} and None is values[0] is values[1]:
-        return _are_objects_disjoint(root, a, b, depth)
+        return _are_objects_disjoint(document, a, b, depth)
     return False
 
 
-def _followed(root: Schema, schema: Any) -> Schema | None:
+def _followed(document: Document, schema: Any) -> Schema | None:
+    """Return the schema that a reference leads to; None if it leads nowhere, or to one that is not well formed."""
     for _ in range(10):
         if not isinstance(schema, Mapping):
             return None
         if "$ref" not in schema:
-            return schema
-        schema = resolve(root, schema["$ref"], "#")
+            lists = [schema.get(key, []) for key in ("enum", "required", *_CHOICES)]
+            is_formed = all(isinstance(value, list) for value in lists) and isinstance(
+                schema.get("properties", {}), Mapping
+            )
+            return schema if is_formed and all(isinstance(name, str) for name in lists[1]) else None
+        schema = document.resolve(schema["$ref"], "#")
     return None
 
 
@@ -183,11 +191,11 @@ def _known_types(schema: Schema, values: Sequence[Any] | None) -> set[str]:
     return types | {"integer"} if "number" in types else types
 
 
-def _are_objects_disjoint(root: Schema, a: Schema, b: Schema, depth: int) -> bool:
+def _are_objects_disjoint(document: Document, a: Schema, b: Schema, depth: int) -> bool:
     names = [schema.get("properties", {}) for schema in (a, b)]
     needed = [set(schema.get("required", [])) for schema in (a, b)]
     for name in needed[0] & needed[1]:
-        if name in names[0] and name in names[1] and are_disjoint(root, names[0][name], names[1][name], depth - 1):
+        if name in names[0] and name in names[1] and are_disjoint(document, names[0][name], names[1][name], depth - 1):
             return True
 
     def cannot_be(i: int, j: int) -> bool:

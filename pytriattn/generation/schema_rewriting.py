@@ -21,13 +21,13 @@ from pytriattn.generation.json_patterns import (
 )
 from pytriattn.generation.schema_keywords import (
     BY_TYPE,
+    Document,
     Impossible,
     NotHeld,
     assertions_of,
     check_name,
     is_same,
     refuse,
-    resolve,
     type_of,
     types_of,
 )
@@ -72,7 +72,7 @@ def rewrite_schema(schema: Any, give_up: GiveUp, *, holds_numbers: bool) -> dict
 
 class _Rewriter:
     def __init__(self, root: Mapping[str, Any], give_up: GiveUp, holds_numbers: bool) -> None:
-        self._root = root
+        self._document = Document(root)
         self._holds_numbers = holds_numbers
         self._give_up = give_up
         self._names: dict[str, str] = {}  # reference -> the same in the schema that is written
@@ -100,7 +100,7 @@ class _Rewriter:
         if not isinstance(schema, Mapping):
             raise refuse(path, f"is {schema!r:.50}, it must be a schema: an object, true or false")
         try:
-            flat = flatten(self._root, schema, path)
+            flat = flatten(self._document, schema, path)
         except NotHeld as part:
             self._give_up(path, part)
             return {key: value for key, value in schema.items() if key not in assertions_of(schema)}
@@ -122,7 +122,7 @@ class _Rewriter:
             self._give_up(path, NotHeld(f"the keyword '{key}'"))
 
     def _reference(self, reference: Any, path: str, depth: int) -> str:
-        target = resolve(self._root, reference, path)
+        target = self._document.resolve(reference, path)
         if reference not in self._names:
             is_definition = reference.startswith(("#/$defs/", "#/definitions/")) and reference.count("/") == 2
             # other parts may be written anew where they stand
@@ -138,7 +138,9 @@ class _Rewriter:
         given = schema.pop(key)
         if not isinstance(given, list) or not given:
             raise refuse(path, f"has {key} that is no list of schemas, or an empty one")
-        if key == "oneOf" and not all(are_disjoint(self._root, a, b) for i, a in enumerate(given) for b in given[:i]):
+        if key == "oneOf" and not all(
+            are_disjoint(self._document, a, b) for i, a in enumerate(given) for b in given[:i]
+        ):
             self._give_up(
                 path, NotHeld("the keyword 'oneOf'", "more than one of its alternatives may apply; use anyOf")
             )
@@ -226,9 +228,6 @@ class _Rewriter:
         if name in ("integer", "number"):
             return self._number(schema, path)
         return schema
-
-    # -- objects and arrays
-    # -----------------------------------------------------------------------------------------------------------------
 
     def _object(self, schema: dict[str, Any], path: str, depth: int) -> dict[str, Any]:
         properties, required = schema.get("properties", {}), schema.get("required", [])
@@ -327,9 +326,6 @@ class _Rewriter:
                 del schema[key]
                 self._give_up(path, NotHeld(f"the keyword '{key}'", f"more than {MAX_TIMES} cannot be counted"))
         return low, high
-
-    # -- texts and numbers
-    # -----------------------------------------------------------------------------------------------------------------
 
     def _string(self, schema: dict[str, Any], path: str) -> dict[str, Any]:
         low, high = self._limits(schema, "Length", path)

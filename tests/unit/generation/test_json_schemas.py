@@ -180,6 +180,7 @@ def test_what_no_grammar_can_hold_is_refused_and_warned_of_in_tools(schema: Any,
         ({"type": "object", "properties": []}, "no object"),
         ({"type": "array", "items": 3}, "#/items is 3"),
         ({"anyOf": []}, "empty"),
+        ({"oneOf": [{"anyOf": 3}, {"required": [[]]}, {"properties": 1, "enum": 2}]}, "oneOf|no list"),
         ({"type": "object", "properties": {"é" * 100_000: TEXT}}, "name has 100,000 characters"),
         ({"$ref": "#/$defs/" + "é" * 100_000}, r"\$ref of 100,008 characters"),
         ({"type": "object", "properties": {f"p{i}": {} for i in range(10_001)}}, "more than 10,000 parts"),
@@ -217,10 +218,12 @@ def test_texts_that_are_no_schema(llm: Llama, text: str) -> None:
 def test_schemas_that_would_grow_without_end() -> None:
     twice = {f"A{i}": {"allOf": [{"$ref": f"#/$defs/A{i + 1}"}, {"$ref": f"#/$defs/A{i + 1}"}]} for i in range(40)}
     inside = {"type": "object", "properties": {"a": {"allOf": [{"$ref": "#/$defs/N"}, {"required": ["a"]}]}}}
+    part = {"$ref": "#", "maxLength": 0, "allOf": [{"$ref": "#", "enum": [1]}]}
+    both = {"const": 1, "pattern": "^.$", "oneOf": [part, {"minimum": 0, "maximum": 2}]}
     nested: dict[str, Any] = {}
     for _ in range(3000):
         nested = {"items": nested}
-    for schema in ({"$ref": "#/$defs/A0", "$defs": twice}, {"$ref": "#/$defs/N", "$defs": {"N": inside}}, nested):
+    for schema in ({"$ref": "#/$defs/A0", "$defs": twice}, {"$ref": "#/$defs/N", "$defs": {"N": inside}}, both, nested):
         start = time.monotonic()
         with pytest.raises(GrammarError):
             held_schema(schema)
