@@ -42,7 +42,8 @@ void apply(const ScaledLoras & loras, llama_context * context) {
 }
 
 void set_loras(Context & context, const ScaledLoras & loras) {
-    context.run_with_gil([&](triattn::Decoder & d) { apply(loras, d.context()); });
+    context.run_with_gil(
+        [&](triattn::Decoder & d) { d.for_each_context([loras](llama_context * ctx) { apply(loras, ctx); }); });
 }
 
 enum llama_pooling_type pooling_of(const std::string & name) {

@@ -1,5 +1,5 @@
-// ggml's backends: modules loaded by path, one by one, as pytriattn/backends.py asks for them, and what they offer.
-#include "bindings.h"
+// ggml's backends: modules, loaded by path one by one as pytriattn/_native asks for them, and what they offer.
+#include "repr.h"
 
 #include "ggml-backend.h"
 
@@ -147,28 +147,32 @@ std::vector<Device> device_list() {
     return result;
 }
 
-// The backends in order of loading, each with its number of devices.
-std::vector<std::pair<std::string, size_t>> backend_list() {
-    std::vector<std::pair<std::string, size_t>> result;
+struct LoadedBackend {
+    std::string name;
+    size_t n_devices;
+};
+
+std::vector<LoadedBackend> backend_list() {
+    std::vector<LoadedBackend> result;
     for (size_t i = 0; i < ggml_backend_reg_count(); ++i) {
         ggml_backend_reg_t backend = ggml_backend_reg_get(i);
-        result.emplace_back(ggml_backend_reg_name(backend), ggml_backend_reg_dev_count(backend));
+        result.push_back({ggml_backend_reg_name(backend), ggml_backend_reg_dev_count(backend)});
     }
     return result;
 }
 
-// What the backend was built with or has found, as (name, value); empty for one that does not say.
-std::vector<std::pair<std::string, std::string>> backend_features(const std::string & name) {
+// What the backend was built with or has found, by name, in its own order; empty for one that does not say.
+py::typing::Dict<py::str, py::str> backend_features(const std::string & name) {
     ggml_backend_reg_t backend = ggml_backend_reg_by_name(name.c_str());
     if (backend == nullptr) {
         throw BackendError("no backend of the name '" + name + "' is loaded");
     }
-    std::vector<std::pair<std::string, std::string>> result;
+    py::typing::Dict<py::str, py::str> result;
     const auto features = reinterpret_cast<ggml_backend_get_features_t>(
         ggml_backend_reg_get_proc_address(backend, "ggml_backend_get_features"));
     if (features != nullptr) {
         for (const ggml_backend_feature * feature = features(backend); feature->name != nullptr; ++feature) {
-            result.emplace_back(feature->name, feature->value);
+            result[feature->name] = feature->value;
         }
     }
     return result;
@@ -180,8 +184,13 @@ void add_backends(py::module_ & m) {
     m.def("backend_score", &backend_score, py::arg("path"));
     m.def("load_backend", &load_backend, py::arg("path"));
     m.def("init_llama", &init_llama);
-    m.def("backend_list", &backend_list);
-    m.def("backend_features", &backend_features, py::arg("name"));
+    auto backend = py::class_<LoadedBackend>(m, "LoadedBackend", "A backend that ggml has loaded.")
+                       .def_readonly("name", &LoadedBackend::name, "ggml's name for it: CPU, CUDA.")
+                       .def_readonly("n_devices", &LoadedBackend::n_devices, "How many devices it has.");
+    add_repr(backend, {"name", "n_devices"});
+    m.def("backend_list", &backend_list, "Return the backends, in the order in which they were loaded.");
+    m.def("backend_features", &backend_features, py::arg("name"),
+          "Return what the backend of this name was built with or has found, by name.");
     py::class_<Device>(m, "Device")
         .def_readonly("name", &Device::name)
         .def_readonly("description", &Device::description)

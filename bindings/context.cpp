@@ -88,6 +88,21 @@ void add_reading(py::class_<Context> & context) {
              "float32 [n_tokens - 1].")
         .def("score", &score, py::arg("tokens"), py::arg("first"),
              "Append tokens to sequence 0 as decoding would. Returns how well tokens[first:] were predicted.")
+        .def(
+            "set_question",
+            [](Context & self, int seq, const array<llama_token> & tokens, int position) {
+                self.run_without_gil([&, ids = to_vector(tokens)](Decoder & d) { d.set_question(seq, ids, position); });
+            },
+            py::arg("seq"), py::arg("tokens"), py::arg("position"),
+            "From now on choose the keys that these tokens ask for, which stand from `position` on; none: no question "
+            "any more. Nothing happens in modes that take no questions.")
+        .def_property_readonly(
+            "takes_questions",
+            [](Context & self) {
+                return self.run_with_gil(
+                    [](Decoder & d) { return d.controller() != nullptr && d.controller()->takes_questions(); });
+            },
+            "Whether the mode takes questions.")
         .def_property_readonly(
             "score_step", [](Context & self) { return self.run_with_gil([](Decoder & d) { return d.score_step(); }); },
             "Tokens in a whole step of score().");

@@ -7,14 +7,14 @@
 namespace pytriattn {
 namespace {
 
-constexpr int max_depth = 200;
-constexpr size_t max_times = 2000;      // beyond it llama.cpp drops an upper bound and refuses a lower one
-constexpr size_t max_size = 4'000'000;  // elements and rules that repetitions become
+constexpr int grammar_max_depth = 200;
+constexpr size_t grammar_max_times = 2000;      // beyond it llama.cpp drops an upper bound and refuses a lower one
+constexpr size_t grammar_max_size = 4'000'000;  // elements and rules that repetitions become
 
 // Finds brackets and repetitions as llama.cpp's parser does; what is wrong otherwise is left to the parser.
-class Scan {
+class GrammarScan {
 public:
-    explicit Scan(const std::string & rules) : rules_(rules) {}
+    explicit GrammarScan(const std::string & rules) : rules_(rules) {}
 
     void run() {
         while (at_ < rules_.size()) {
@@ -35,8 +35,8 @@ private:
         } else if (c == '{') {
             repeat();
         } else {
-            if (c == '(' && ++depth_ > max_depth) {
-                fail("brackets are nested more than " + std::to_string(max_depth) + " deep");
+            if (c == '(' && ++depth_ > grammar_max_depth) {
+                fail("brackets are nested more than " + std::to_string(grammar_max_depth) + " deep");
             }
             if (c == ')') {
                 --depth_;
@@ -72,23 +72,23 @@ private:
         if (high < low) {
             fail("the repetition " + text + " has its bounds the wrong way round");
         }
-        if (high > max_times) {
-            fail("the repetition " + text + " is larger than " + std::to_string(max_times) +
+        if (high > grammar_max_times) {
+            fail("the repetition " + text + " is larger than " + std::to_string(grammar_max_times) +
                  ", the most that can be counted");
         }
         size_ += high * (item_ + 10);  // a rule of its own for each optional one
-        if (size_ > max_size) {
+        if (size_ > grammar_max_size) {
             fail("its repetitions are too many and too large together");
         }
         item_ = high * item_ + 1;
     }
 
-    // A number with the space around it, at most a little above max_times.
+    // A number with the space around it, at most a little above grammar_max_times.
     size_t number() {
         skip_space();
         size_t value = 0;
         for (; at_ < rules_.size() && std::isdigit(static_cast<unsigned char>(rules_[at_])); ++at_) {
-            value = std::min(value * 10 + static_cast<size_t>(rules_[at_] - '0'), max_times + 1);
+            value = std::min(value * 10 + static_cast<size_t>(rules_[at_] - '0'), grammar_max_times + 1);
         }
         skip_space();
         return value;
@@ -115,7 +115,7 @@ void check_grammar_limits(const std::string & rules) {
     if (rules.find('\0') != std::string::npos) {
         throw GrammarError("the grammar cannot be used: it has a NUL character; write it as \\x00");
     }
-    Scan(rules).run();
+    GrammarScan(rules).run();
 }
 
 }  // namespace pytriattn

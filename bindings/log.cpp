@@ -1,37 +1,41 @@
 // llama.cpp's log lines, kept until Python's logging asks for them. Nothing is ever printed from here.
-#include "bindings.h"
+#include "repr.h"
 
 #include "log.h"
 
 #include <deque>
 #include <mutex>
-#include <utility>
 
 namespace pytriattn {
 namespace {
 
 constexpr size_t MAX_LINES = 2000;
 
+struct LogLine {
+    int level;
+    std::string text;
+};
+
 class Lines {
 public:
     void add(ggml_log_level level, const char * text) {
         const std::lock_guard<std::mutex> lock(mutex_);
         if (level == GGML_LOG_LEVEL_CONT && !lines_.empty()) {
-            lines_.back().second += text;
+            lines_.back().text += text;
             return;
         }
         if (lines_.size() == MAX_LINES) {
             lines_.pop_front();
         }
-        lines_.emplace_back(level, text);
+        lines_.push_back({level, text});
         if (level == GGML_LOG_LEVEL_ERROR) {
             errors_.emplace_back(text);
         }
     }
 
-    std::vector<std::pair<int, std::string>> take() {
+    std::vector<LogLine> take() {
         const std::lock_guard<std::mutex> lock(mutex_);
-        std::vector<std::pair<int, std::string>> result(lines_.begin(), lines_.end());
+        std::vector<LogLine> result(lines_.begin(), lines_.end());
         lines_.clear();
         return result;
     }
@@ -51,7 +55,7 @@ public:
 
 private:
     std::mutex mutex_;
-    std::deque<std::pair<int, std::string>> lines_;
+    std::deque<LogLine> lines_;
     std::vector<std::string> errors_;
 };
 
@@ -67,18 +71,13 @@ std::string recent_errors() { return lines().take_errors(); }
 void add_log(py::module_ & m) {
     llama_log_set([](ggml_log_level level, const char * text, void *) { lines().add(level, text); }, nullptr);
     common_log_set_verbosity_thold(-1);  // common's own logger prints; ours is the one above
-    // bytes: llama.cpp cuts long values anywhere, also within a character
-    m.def(
-        "take_log",
-        [] {
-            std::vector<std::pair<int, py::bytes>> result;
-            for (const auto & [level, text] : lines().take()) {
-                result.emplace_back(level, py::bytes(text));
-            }
-            return result;
-        },
-        "Log lines of llama.cpp since the last call: a list of (level, text); "
-        "level 1 debug, 2 info, 3 warning, 4 error.");
+    auto line = py::class_<LogLine>(m, "LogLine", "A line of llama.cpp's log.")
+                    .def_readonly("level", &LogLine::level, "1 debug, 2 info, 3 warning, 4 error.")
+                    .def_property_readonly(
+                        "text", [](const LogLine & self) { return py::bytes(self.text); },
+                        "The line as bytes: llama.cpp cuts long values anywhere, also within a character.");
+    add_repr(line, {"level", "text"});
+    m.def("take_log", [] { return lines().take(); }, "Return the lines that llama.cpp logged since the last call.");
 }
 
 }  // namespace pytriattn

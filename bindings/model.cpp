@@ -1,5 +1,5 @@
 // Loading a model, its facts and its tokenizer.
-#include "bindings.h"
+#include "repr.h"
 
 #include "kv_view.h"
 
@@ -10,7 +10,6 @@
 #include <cstring>
 #include <optional>
 #include <set>
-#include <tuple>
 #include <utility>
 
 namespace pytriattn {
@@ -242,10 +241,12 @@ size_t bytes_of_type(gguf_type type) {
     }
 }
 
-// The name and the architecture of a GGUF file, and a canonical description of it without its weights: every key with
-// its value, every tensor's name, type and shape. Two files with equal descriptions hold the same model, up to the
-// weights' values.
-std::tuple<py::str, py::str, py::bytes> describe_gguf(const std::filesystem::path & file) {
+struct GgufDescription {
+    std::string name, architecture;
+    std::string content;  // bytes
+};
+
+GgufDescription describe_gguf(const std::filesystem::path & file) {
     const std::string path = native_path(file);
     std::string out, name, architecture;
     {
@@ -293,7 +294,7 @@ std::tuple<py::str, py::str, py::bytes> describe_gguf(const std::filesystem::pat
             add(t->ne, sizeof t->ne);
         }
     }
-    return {lenient_text(name), lenient_text(architecture), py::bytes(out)};
+    return {std::move(name), std::move(architecture), std::move(out)};
 }
 
 }  // namespace
@@ -338,7 +339,20 @@ void add_model(py::module_ & m) {
             py::arg("token"))
         .def("tokenize", &tokenize, py::arg("text"), py::arg("add_special"), py::arg("parse_special"))
         .def("piece", &piece, py::arg("token"), py::arg("special"));
-    m.def("describe_gguf", &describe_gguf, py::arg("path"));
+    auto description =
+        py::class_<GgufDescription>(m, "GgufDescription", "What a GGUF file says of itself.")
+            .def_property_readonly(
+                "name", [](const GgufDescription & self) { return lenient_text(self.name); },
+                "The model's name; empty if the file has none.")
+            .def_property_readonly(
+                "architecture", [](const GgufDescription & self) { return lenient_text(self.architecture); },
+                "The model's architecture; empty if the file has none.")
+            .def_property_readonly(
+                "content", [](const GgufDescription & self) { return py::bytes(self.content); },
+                "Every key with its value, and every tensor's name, type and shape. Two files with equal content hold "
+                "the same model, up to the values of its weights.");
+    add_repr(description, {"name", "architecture"});
+    m.def("describe_gguf", &describe_gguf, py::arg("path"), "Read the header of a GGUF file, without its weights.");
 }
 
 }  // namespace pytriattn

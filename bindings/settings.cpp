@@ -32,7 +32,8 @@ const char * flash_attention_name(FlashAttention setting) {
 
 EvictionConfig make_eviction_config(const std::string & mode, int budget, int interval, int window, int n_sink,
                                     uint64_t seed, const std::vector<int32_t> & offsets, bool use_trig, bool use_norm,
-                                    bool use_unrotated, const std::optional<PythonChooser::Callable> & chooser) {
+                                    bool use_unrotated, bool reread, const triattn::KeyScoreOptions & key_score,
+                                    const std::optional<PythonChooser::Callable> & chooser) {
     EvictionConfig config;
     config.mode = triattn::mode_from_name(mode);
     config.budget = budget;
@@ -41,6 +42,8 @@ EvictionConfig make_eviction_config(const std::string & mode, int budget, int in
     config.n_sink = n_sink;
     config.seed = seed;
     config.score = score_options(offsets, use_trig, use_norm, use_unrotated);
+    config.reread = reread;
+    config.key_score = key_score;
     if (chooser) {
         config.chooser = PythonChooser(*chooser);
     }
@@ -53,6 +56,38 @@ std::optional<PythonChooser::Callable> chooser_of(const EvictionConfig & config)
     const auto * chooser = config.chooser.target<PythonChooser>();
     return chooser != nullptr ? std::optional(py::reinterpret_borrow<PythonChooser::Callable>(chooser->callable()))
                               : std::nullopt;
+}
+
+void add_key_score_options(py::module_ & m) {
+    using triattn::KeyScoreOptions;
+    auto options =
+        py::class_<KeyScoreOptions>(m, "KeyScoreOptions", "What goes into the score of mode 'fitted'.")
+            .def(py::init([](bool use_fit, bool use_received, bool use_value, float decay, float received_weight,
+                             float question_weight, int stride, int spread_back, int spread_forward) {
+                     KeyScoreOptions result{use_fit,         use_received, use_value,   decay,         received_weight,
+                                            question_weight, stride,       spread_back, spread_forward};
+                     triattn::check(result);
+                     return result;
+                 }),
+                 py::kw_only(), py::arg("use_fit") = true, py::arg("use_received") = true, py::arg("use_value") = true,
+                 py::arg("decay") = KeyScoreOptions().decay,
+                 py::arg("received_weight") = KeyScoreOptions().received_weight,
+                 py::arg("question_weight") = KeyScoreOptions().question_weight,
+                 py::arg("stride") = KeyScoreOptions().stride, py::arg("spread_back") = KeyScoreOptions().spread_back,
+                 py::arg("spread_forward") = KeyScoreOptions().spread_forward)
+            .def_readonly("use_fit", &KeyScoreOptions::use_fit, "Whether the attention that a key can expect counts.")
+            .def_readonly("use_received", &KeyScoreOptions::use_received, "Whether the attention that it got counts.")
+            .def_readonly("use_value", &KeyScoreOptions::use_value, "Whether the length of its value counts.")
+            .def_readonly("decay", &KeyScoreOptions::decay, "Factor on attention received, for every 128 tokens.")
+            .def_readonly("received_weight", &KeyScoreOptions::received_weight, "Factor on attention received.")
+            .def_readonly("question_weight", &KeyScoreOptions::question_weight,
+                          "Factor on attention from the question.")
+            .def_readonly("stride", &KeyScoreOptions::stride, "Every so many tokens one's queries are looked at.")
+            .def_readonly("spread_back", &KeyScoreOptions::spread_back,
+                          "Keys before one that the question looks for that get its attention too.")
+            .def_readonly("spread_forward", &KeyScoreOptions::spread_forward, "The same of keys after it.");
+    add_repr(options, {"use_fit", "use_received", "use_value", "decay", "received_weight", "question_weight", "stride",
+                       "spread_back", "spread_forward"});
 }
 
 void add_eviction_config(py::module_ & m) {
@@ -68,7 +103,9 @@ void add_eviction_config(py::module_ & m) {
             .def(py::init(&make_eviction_config), py::kw_only(), py::arg("mode"), py::arg("budget"),
                  py::arg("interval") = 128, py::arg("window") = 64, py::arg("n_sink") = 4, py::arg("seed") = 0,
                  py::arg_v("offsets", triattn::ScoreOptions().offsets, "DEFAULT_OFFSETS"), py::arg("use_trig") = true,
-                 py::arg("use_norm") = true, py::arg("use_unrotated") = true, py::arg("chooser") = py::none())
+                 py::arg("use_norm") = true, py::arg("use_unrotated") = true, py::arg("reread") = false,
+                 py::arg_v("key_score", triattn::KeyScoreOptions(), "KeyScoreOptions()"),
+                 py::arg("chooser") = py::none())
             .def_property_readonly(
                 "mode", [](const EvictionConfig & self) { return triattn::mode_name(self.mode); },
                 "One of MODES, or 'custom'.")
@@ -89,6 +126,9 @@ void add_eviction_config(py::module_ & m) {
             .def_property_readonly(
                 "use_unrotated", [](const EvictionConfig & self) { return self.score.use_unrotated; },
                 "Whether bands that RoPE does not rotate count.")
+            .def_readonly("reread", &EvictionConfig::reread,
+                          "Of mode 'fitted': whether what is new is read once more before an eviction.")
+            .def_readonly("key_score", &EvictionConfig::key_score, "Of mode 'fitted'.")
             .def_property_readonly("chooser", &chooser_of, "The callable of mode 'custom'.")
             .def_property_readonly(
                 "moves_rows", [](const EvictionConfig & self) { return triattn::moves_rows(self.mode); },
@@ -153,19 +193,22 @@ void add_decoder_params(py::module_ & m) {
 }
 
 void add_cache_size(py::module_ & m) {
-    auto size = py::class_<CacheSize>(m, "CacheSize", "Cells of a sequence's caches, and the steps that fit them.")
-                    .def_readonly("n_cells", &CacheSize::n_cells, "Cells of layers with full attention.")
-                    .def_readonly("n_cells_sliding", &CacheSize::n_cells_sliding,
-                                  "Cells of layers with a sliding window; 0 without one.")
-                    .def_readonly("chunk", &CacheSize::chunk, "Tokens of a prompt in one step.")
-                    .def_readonly("n_batch", &CacheSize::n_batch, "The largest step of any kind, in tokens.")
-                    .def_readonly("n_ubatch", &CacheSize::n_ubatch, "Tokens computed at once.");
+    auto size =
+        py::class_<CacheSize>(m, "CacheSize", "Cells of a sequence's caches, and the steps that fit them.")
+            .def_readonly("n_cells", &CacheSize::n_cells, "Cells of layers with full attention.")
+            .def_readonly("n_cells_sliding", &CacheSize::n_cells_sliding,
+                          "Cells of layers with a sliding window; 0 without one.")
+            .def_readonly("chunk", &CacheSize::chunk, "Tokens of a prompt in one step.")
+            .def_readonly("n_reread", &CacheSize::n_reread, "Of n_cells, those that only a second reading takes.")
+            .def_readonly("n_batch", &CacheSize::n_batch, "The largest step of any kind, in tokens.")
+            .def_readonly("n_ubatch", &CacheSize::n_ubatch, "Tokens computed at once.");
     add_repr(size, {"n_cells", "n_cells_sliding", "chunk", "n_batch", "n_ubatch"});
 }
 
 }  // namespace
 
 void add_settings(py::module_ & m) {
+    add_key_score_options(m);
     add_eviction_config(m);
     add_decoder_params(m);
     add_cache_size(m);

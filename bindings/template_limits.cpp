@@ -8,12 +8,13 @@
 namespace pytriattn {
 namespace {
 
-constexpr size_t max_depth = 300;
-constexpr size_t max_tag = 3'000;  // characters that are neither space nor in quotation marks: each may be an operator
+constexpr size_t template_max_depth = 300;
+constexpr size_t template_max_tag =
+    3'000;  // characters that are neither space nor in quotation marks: each may be an operator
 
-class Scan {
+class TemplateScan {
 public:
-    explicit Scan(const std::string & source) : source_(source) {}
+    explicit TemplateScan(const std::string & source) : source_(source) {}
 
     void run() {
         while ((at_ = source_.find('{', at_)) != std::string::npos) {
@@ -77,8 +78,8 @@ private:
                 --depth;
             }
         }
-        if (n_characters > max_tag) {
-            throw std::runtime_error("a tag of it has more than " + std::to_string(max_tag) +
+        if (n_characters > template_max_tag) {
+            throw std::runtime_error("a tag of it has more than " + std::to_string(template_max_tag) +
                                      " characters, texts left out");
         }
     }
@@ -90,8 +91,8 @@ private:
     }
 
     static void check(size_t depth) {
-        if (depth > max_depth) {
-            throw std::runtime_error("it is nested more than " + std::to_string(max_depth) + " levels deep");
+        if (depth > template_max_depth) {
+            throw std::runtime_error("it is nested more than " + std::to_string(template_max_depth) + " levels deep");
         }
     }
 
@@ -102,6 +103,6 @@ private:
 
 }  // namespace
 
-void check_template_limits(const std::string & source) { Scan(source).run(); }
+void check_template_limits(const std::string & source) { TemplateScan(source).run(); }
 
 }  // namespace pytriattn

@@ -67,6 +67,23 @@ std::vector<array<float>> scores(Context & context, int seq) {
     });
 }
 
+// Positions [n] and queries [n, n_head, head_dim] that will score a layer's keys, of the text or of its question. Empty
+// in a mode that looks at none.
+std::pair<array<int32_t>, array<float>> queries(Context & context, int seq, size_t layer, bool of_question) {
+    return context.run_with_gil([&](Decoder & d) {
+        triattn::QuerySet set;
+        triattn::KeyScorer * scorer = d.controller() != nullptr ? d.controller()->key_scorer() : nullptr;
+        const py::ssize_t width = d.view()->layers().at(layer).head_dim_k;
+        if (scorer != nullptr) {
+            const triattn::LayerQueries & all = of_question ? scorer->question(seq) : scorer->queries(seq);
+            set = all.empty() ? set : all.at(layer).front();
+        }
+        const auto n = static_cast<py::ssize_t>(set.positions.size());
+        const py::ssize_t n_head = n > 0 ? static_cast<py::ssize_t>(set.rows.size()) / n / width : 0;
+        return std::pair(to_array(set.positions, {n}), to_array(set.rows, {n, n_head, width}));
+    });
+}
+
 // The operations of eviction that a device lacks, in words; without a name: the devices that hold the cache.
 std::vector<std::string> missing_operations(Context & context, const std::string & device) {
     ggml_backend_dev_t chosen = device.empty() ? nullptr : ggml_backend_dev_by_name(device.c_str());
@@ -110,7 +127,13 @@ void add_testing(py::module_ & m) {
                 py::arg("positions"), "RoPE of vectors [n, head_dim] as the model's own graph gives it to queries.");
     testing.def("scores", &scores, py::arg("context"), py::arg("seq") = 0,
                 "Scores of the keys in the order of cells(): float32 [n_head, n_keys] for each layer that is evicted "
-                "from; empty if the mode needs none.");
+                "from, of KV heads in mode 'fitted'; empty if the mode needs none.");
+    testing.def("queries", &queries, py::arg("context"), py::arg("seq") = 0, py::arg("layer") = 0,
+                py::arg("of_question") = false,
+                "Positions [n] and queries after RoPE [n, n_head, head_dim] that will score a layer's keys.");
+    testing.def(
+        "read_again", [](Context & context, int seq) { context.run_with_gil([&](Decoder & d) { d.read_again(seq); }); },
+        py::arg("context"), py::arg("seq") = 0, "The second reading that comes before an eviction with reread=True.");
     testing.def("missing_operations", &missing_operations, py::arg("context"), py::arg("device") = std::string(),
                 "The operations of eviction that a device lacks, in words; without a name: the cache's devices.");
     testing.def(

@@ -2,15 +2,15 @@
 # -O3.
 # - Files of llama.cpp that nothing here calls are not compiled.
 # - Files are compiled several at once (CMake's "unity build"): most of their time goes into headers that they share.
-# - What is called a few times for each token or less is compiled with -O1: graphs of models, loading, chat templates.
+# - What is called a few times for each token or less is compiled with -O1: building graphs, loading, chat templates.
 
+# what runs for every key, or for every token of the vocabulary
 set(PYTRIATTN_HOT_LLAMA
-    llama-batch.cpp llama-context.cpp llama-grammar.cpp llama-graph.cpp llama-kv-cache.cpp llama-kv-cache-iswa.cpp
-    llama-memory-hybrid.cpp llama-memory-hybrid-iswa.cpp llama-memory-recurrent.cpp llama-sampler.cpp llama-vocab.cpp
-    unicode.cpp)
+    llama-grammar.cpp llama-kv-cache.cpp llama-kv-cache-iswa.cpp llama-sampler.cpp llama-vocab.cpp unicode.cpp)
 set(PYTRIATTN_UNUSED_LLAMA llama-quant.cpp)
 set(PYTRIATTN_UNUSED_COMMON
-    arg.cpp console.cpp debug.cpp download.cpp hf-cache.cpp imatrix-loader.cpp llguidance.cpp preset.cpp subproc.cpp)
+    arg.cpp console.cpp debug.cpp download.cpp fit.cpp hf-cache.cpp imatrix-loader.cpp llguidance.cpp ngram-cache.cpp
+    ngram-map.cpp ngram-mod.cpp preset.cpp speculative.cpp subproc.cpp)
 
 set(release "$<AND:$<CONFIG:Release>,$<CXX_COMPILER_ID:GNU,Clang,AppleClang>>")
 set(PYTRIATTN_COLD_OPTIONS "$<${release}:-O1>")
@@ -31,9 +31,11 @@ target_compile_definitions(llama-cold PRIVATE $<TARGET_PROPERTY:llama,COMPILE_DE
 target_link_libraries(llama-cold PRIVATE ggml)
 target_compile_features(llama-cold PRIVATE cxx_std_17)
 target_compile_options(llama-cold PRIVATE ${PYTRIATTN_COLD_OPTIONS} "$<$<CXX_COMPILER_ID:MSVC>:/utf-8;/bigobj>")
-set_target_properties(llama-cold PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 45)
-# two models with helpers of the same names
-set_source_files_properties(${LLAMA_CPP_DIR}/src/models/glm5-next.cpp PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+set_target_properties(llama-cold PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 70)
+# files with helpers of the same names as others'
+set_source_files_properties(
+    ${LLAMA_CPP_DIR}/src/llama-kv-cache-dsv4.cpp ${LLAMA_CPP_DIR}/src/models/glm5-next.cpp
+    PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 
 set_property(TARGET llama PROPERTY SOURCES ${PYTRIATTN_HOT_LLAMA} $<TARGET_OBJECTS:llama-cold>)
 set_target_properties(llama PROPERTIES UNITY_BUILD_BATCH_SIZE 6)
@@ -41,7 +43,9 @@ list(TRANSFORM PYTRIATTN_HOT_LLAMA PREPEND ${LLAMA_CPP_DIR}/src/ OUTPUT_VARIABLE
 set_source_files_properties(${hot} TARGET_DIRECTORY llama PROPERTIES SKIP_UNITY_BUILD_INCLUSION OFF)
 
 get_target_property(common llama-common SOURCES)
-list(REMOVE_ITEM common ${PYTRIATTN_UNUSED_COMMON})
+list(REMOVE_ITEM common ${PYTRIATTN_UNUSED_COMMON} json.cpp jinja/value.cpp)
+list(PREPEND common json.cpp jinja/value.cpp)  # they specialise templates that the others use
+list(APPEND common ${CMAKE_CURRENT_LIST_DIR}/unused_common.cpp)
 set_property(TARGET llama-common PROPERTY SOURCES ${common})
 foreach(property LINK_LIBRARIES INTERFACE_LINK_LIBRARIES)
     get_target_property(libraries llama-common ${property})
@@ -50,10 +54,7 @@ foreach(property LINK_LIBRARIES INTERFACE_LINK_LIBRARIES)
 endforeach()
 target_compile_options(llama-common PRIVATE ${PYTRIATTN_COLD_OPTIONS})
 set_target_properties(llama-common PROPERTIES
-    UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12 UNITY_BUILD_CODE_BEFORE_INCLUDE "#undef FILENAME")
-# json.cpp defines what the others use through its header, and C++ wants the definition first.
-set_source_files_properties(${LLAMA_CPP_DIR}/common/json.cpp
-    TARGET_DIRECTORY llama-common PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+    UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 20 UNITY_BUILD_CODE_BEFORE_INCLUDE "#undef FILENAME")
 set_source_files_properties(${LLAMA_CPP_DIR}/common/sampling.cpp
     TARGET_DIRECTORY llama-common PROPERTIES COMPILE_OPTIONS ${PYTRIATTN_HOT_OPTIONS})
 

@@ -3,6 +3,7 @@
 
 set(GGML_BACKEND_DL ON CACHE BOOL "" FORCE)
 set(GGML_NATIVE OFF CACHE BOOL "" FORCE)   # does not go with loadable backends: see native_cpu.cmake
+set(GGML_ALL_WARNINGS OFF CACHE BOOL "" FORCE)
 
 # CUDA: no link to the driver's library, so that the module loads (with no devices) where there is no driver.
 set(GGML_CUDA_NO_VMM ON CACHE BOOL "")

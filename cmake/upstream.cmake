@@ -6,7 +6,7 @@ set(LLAMA_BUILD_NUMBER 0)
 set(LLAMA_BUILD_COMMIT ${PYTRIATTN_LLAMA_COMMIT})
 
 set(LLAMA_BUILD_COMMON ON CACHE BOOL "" FORCE)
-foreach(part OPENSSL BUILD_TESTS BUILD_TOOLS BUILD_EXAMPLES BUILD_SERVER BUILD_APP LLGUIDANCE SUBPROCESS)
+foreach(part ALL_WARNINGS OPENSSL BUILD_TESTS BUILD_TOOLS BUILD_EXAMPLES BUILD_SERVER BUILD_APP LLGUIDANCE SUBPROCESS)
     set(LLAMA_${part} OFF CACHE BOOL "" FORCE)
 endforeach()
 
@@ -18,6 +18,8 @@ else()
     message(FATAL_ERROR "PYTRIATTN_CPU is '${PYTRIATTN_CPU}'; it must be 'native' or 'all'")
 endif()
 
+# llama.cpp's own default, which it sets only where it adds ggml itself: matrix products of whole tiles on the CPU
+set(GGML_LLAMAFILE ON CACHE BOOL "" FORCE)
 set(GGML_RPC ON CACHE BOOL "" FORCE)        # devices of other machines
 set(GGML_RPC_RDMA OFF CACHE BOOL "" FORCE)  # would link libibverbs wherever it is found; connections are TCP here (bindings/rpc/link.h)
 

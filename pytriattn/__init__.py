@@ -28,6 +28,7 @@ from pytriattn.errors import (
     ServerLostError,
     StateError,
     StatsError,
+    StatsWarning,
     TriAttnError,
     UnsupportedModelError,
 )
@@ -155,6 +156,7 @@ __all__ = [
     "ServerLostError",
     "StateError",
     "StatsError",
+    "StatsWarning",
     "Status",
     "TokenLogprob",
     "ToolCall",

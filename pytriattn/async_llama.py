@@ -27,9 +27,9 @@ _CANCEL_EVERY_S = 0.02
 class AsyncLlama:
     """Runs the methods of a `Llama` on a worker thread, so that the event loop goes on.
 
-    Requests wait for each other. A task that is cancelled ends its request at once, in the midst of a long prompt as
-    well. A stream is generated whether or not its reader keeps up; a reader that leaves it early ends it with
-    ``aclose`` or by dropping it, and else the next request waits until it has been generated.
+    Requests wait for each other. If a task is cancelled, its request ends at once, even in the middle of a long prompt.
+    A stream is generated as fast as the model can, whether or not its reader keeps up. A reader that wants no more of
+    it calls ``aclose`` or drops it; otherwise the next request waits until the whole stream has been generated.
 
         async with AsyncLlama(Llama("model.gguf", budget=4096)) as llm:
             answer = await llm.create_chat_completion(messages)
@@ -37,7 +37,7 @@ class AsyncLlama:
                 ...
 
     Attributes:
-        llm: what is run; leave it alone while requests are under way.
+        llm: the model that is run. Do not call it while requests are under way.
     """
 
     def __init__(self, llm: Llama) -> None:
@@ -113,9 +113,7 @@ class AsyncLlama:
     async def _produce(
         self, work: Callable[[], Iterator[T]], chunks: asyncio.Queue[Any], left: threading.Event
     ) -> None:
-        """Put the chunks of a request into a queue, and `_END` after them. The request ends early when `left` is
-        set.
-        """
+        """Put the chunks of a request into a queue, then `_END`. Setting `left` ends the request early."""
         loop = asyncio.get_running_loop()
 
         def generate() -> None:

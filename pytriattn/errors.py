@@ -65,6 +65,10 @@ class ContextWarning(UserWarning):
     """A text goes beyond the positions that the model was trained for."""
 
 
+class StatsWarning(UserWarning):
+    """Statistics lack something, or rest on too little text."""
+
+
 class InvalidTokenError(TriAttnError, ValueError):
     """A token is not in the vocabulary, or there are no tokens at all."""
 

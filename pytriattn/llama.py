@@ -18,11 +18,12 @@ from pytriattn.generation.batch import complete_batch
 from pytriattn.generation.chat import ChatRequest, chat
 from pytriattn.generation.chat_types import ChatChunk, ChatCompletion
 from pytriattn.generation.completion import Completion, CompletionChunk, complete
+from pytriattn.generation.question import AUTO, find_question
 from pytriattn.generation.sampling import SamplingParams
 from pytriattn.generation.token_stream import Generation, token_limit
 from pytriattn.gguf.hub import download
 from pytriattn.options.cache import CacheOptions, cache_type, flash_attention
-from pytriattn.options.eviction import Chooser, EvictionSettings
+from pytriattn.options.eviction import DEFAULT_MODE, Chooser, EvictionSettings
 from pytriattn.options.rope import RopeSettings
 from pytriattn.session.adapters import LoraScales
 from pytriattn.session.opening import DeviceOptions, open_model
@@ -50,7 +51,8 @@ class Llama(Session):
             as arrays. It returns for each layer which keys stay: bool [n_head_kv, n_keys] with ``n_keep`` of them in
             each row, all protected ones included.
         interval: tokens between evictions.
-        window: the newest keys, never evicted. Counts towards the budget, as do the next two.
+        window: the newest keys, never evicted; None: three tenths of the budget, at least 64, and 64 in modes other
+            than ``fitted``. Counts towards the budget, as do the next two.
         n_sink: the first keys, never evicted.
         protect_prompt: never evict the prompt.
         reuse_evicted: go on from a cache that has been evicted from when a prompt only adds to its text, as the next
@@ -114,10 +116,12 @@ class Llama(Session):
         *,
         triattn_stats: str | os.PathLike[str] | TriAttentionStats | None = None,
         budget: int | None = None,
-        mode: str = "per_layer_head",
+        mode: str | None = None,
         chooser: Chooser | None = None,
+        key_score: core.KeyScoreOptions | None = None,
+        reread: bool = False,
         interval: int = 128,
-        window: int = 64,
+        window: int | None = None,
         n_sink: int = 4,
         protect_prompt: bool = False,
         reuse_evicted: bool = False,
@@ -159,7 +163,16 @@ class Llama(Session):
         eviction = None
         if budget is not None:
             eviction = EvictionSettings(
-                budget, mode, interval, window, n_sink, (seed or 0) & 0xFFFFFFFF, scale_budget_by_attention, chooser
+                budget,
+                mode or DEFAULT_MODE,
+                interval,
+                window,  # type: ignore[arg-type]  # None is for the settings to replace
+                n_sink,
+                (seed or 0) & 0xFFFFFFFF,
+                scale_budget_by_attention,
+                chooser,
+                key_score,
+                reread,
             )
         options = CacheOptions(
             n_ctx=n_ctx,
@@ -192,6 +205,7 @@ class Llama(Session):
             triattn_stats,
             n_threads=n_threads or usable_cpus(),
             allow_untested=allow_untested,
+            may_fall_back=mode is None,
             progress=progress,
         )
         super().__init__(opened, protect_prompt=protect_prompt, reuse_evicted=reuse_evicted)
@@ -261,6 +275,7 @@ class Llama(Session):
         stream: bool = False,
         echo: bool = False,
         logprobs: int | None = None,
+        question: int | str | None = AUTO,
         **sampling: Any,
     ) -> Completion | Iterator[CompletionChunk]:
         """Complete a prompt.
@@ -278,6 +293,9 @@ class Llama(Session):
             stream: return an iterator of chunks.
             echo: put the prompt before the completion.
             logprobs: give the log-probabilities of the tokens and of this many best ones at each place.
+            question: what of the prompt asks for something: it chooses what is kept of the rest where the prompt is
+                longer than the budget. ``auto``: its last 64 tokens; a number of last tokens, at most 128; a text that
+                stands in the prompt; None: nothing does. `kv_stats` tells which tokens were taken.
             **sampling: other fields of `SamplingParams`.
 
         Returns:
@@ -299,7 +317,15 @@ class Llama(Session):
             **sampling,
         )
         return complete(
-            self, prompt, max_tokens=max_tokens, params=params, stop=stop, stream=stream, echo=echo, logprobs=logprobs
+            self,
+            prompt,
+            max_tokens=max_tokens,
+            params=params,
+            stop=stop,
+            stream=stream,
+            echo=echo,
+            logprobs=logprobs,
+            question=question,
         )
 
     create_completion = __call__
@@ -322,6 +348,7 @@ class Llama(Session):
         n: int = 1,
         enable_thinking: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        question: int | str | None = AUTO,
         **sampling: Any,
     ) -> ChatCompletion | Iterator[ChatChunk]:
         """Answer a conversation, with the model's own chat template.
@@ -344,6 +371,7 @@ class Llama(Session):
             n: answers; the prompt is read once.
             enable_thinking: let a model think that can do so.
             chat_template_kwargs: more values for the template.
+            question: as in `__call__`; ``auto``: the last user message, its last 128 tokens if it is longer.
             **sampling: other fields of `SamplingParams`.
 
         Returns:
@@ -370,6 +398,7 @@ class Llama(Session):
             n=n,
             enable_thinking=enable_thinking,
             template_values=chat_template_kwargs or {},
+            question=question,
         )
         return chat(self, self.chat_templates, request, stream=stream)
 
@@ -416,6 +445,7 @@ class Llama(Session):
         self,
         tokens: Sequence[int] | npt.NDArray[np.integer[Any]] | None,
         max_tokens: int | None = None,
+        question: int | str | None = AUTO,
         **sampling: Any,
     ) -> Generation:
         """Read a prompt, then return an iterator of generated token ids.
@@ -427,6 +457,7 @@ class Llama(Session):
         Args:
             tokens: ids of the prompt; None: go on from what has been read (see `eval`).
             max_tokens: at most this many; None or a negative number: no limit but ``n_ctx``.
+            question: as in `__call__`.
             **sampling: fields of `SamplingParams`.
 
         Raises:
@@ -440,7 +471,7 @@ class Llama(Session):
         prompt = self.check_tokens(self.tokens if tokens is None else tokens)
         sampler, limit = params.make_sampler(self, prompt), token_limit(max_tokens)
         if tokens is not None:
-            self.read_prompt(prompt)
+            self.read_prompt(prompt, question=find_question(self, prompt, question))
         elif not self.has_logits:
             raise ContextError("there are no logits to go on from, since a state was loaded; eval a token first")
         else:

@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Write a model of a real model's shape with random weights: for speed and memory, where what it says does not matter.
 
-    python tools/random_model.py models/qwen3-8b-random.gguf                # Qwen3 8B, types and size of its Q4_K_M
-    file: 5.0 GB python tools/random_model.py small.gguf --layers 2 --embd 256 --ff 512  # the same attention in a small
-        model
+    python tools/random_model.py models/qwen3-8b-random.gguf    Qwen3 8B: types and size of its Q4_K_M file, 5.0 GB
+    python tools/random_model.py small.gguf --layers 2 --embd 256 --ff 512    the same attention in a small model
 
 The quants are random bits under scales that give every matrix the deviation that keeps its input's variance, so no
 activation overflows. There is no vocabulary: feed it token ids.

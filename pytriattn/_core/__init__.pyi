@@ -14,6 +14,38 @@ import numpy.typing as npt
 
 from . import testing as testing
 
+class LogLine:
+    """
+    A line of llama.cpp's log.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def level(self) -> int:
+        """
+        1 debug, 2 info, 3 warning, 4 error.
+        """
+    @property
+    def text(self) -> bytes:
+        """
+        The line as bytes: llama.cpp cuts long values anywhere, also within a character.
+        """
+
+class LoadedBackend:
+    """
+    A backend that ggml has loaded.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def n_devices(self) -> int:
+        """
+        How many devices it has.
+        """
+    @property
+    def name(self) -> str:
+        """
+        ggml's name for it: CPU, CUDA.
+        """
+
 class Device:
     @property
     def backend(self) -> str: ...
@@ -82,6 +114,28 @@ class Model:
     def n_vocab(self) -> int: ...
     @property
     def newline(self) -> int: ...
+
+class GgufDescription:
+    """
+    What a GGUF file says of itself.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def architecture(self) -> str:
+        """
+        The model's architecture; empty if the file has none.
+        """
+    @property
+    def content(self) -> bytes:
+        """
+        Every key with its value, and every tensor's name, type and shape. Two files with equal content hold the same
+        model, up to the values of its weights.
+        """
+    @property
+    def name(self) -> str:
+        """
+        The model's name; empty if the file has none.
+        """
 
 class RopeOverrides:
     """
@@ -156,11 +210,14 @@ class LayerStats:
         omega: typing.Annotated[npt.ArrayLike, np.float64],
         centre: typing.Annotated[npt.ArrayLike, np.float32],
         magnitude: typing.Annotated[npt.ArrayLike, np.float32],
+        fit: typing.Annotated[npt.ArrayLike, np.float32] | None = None,
     ) -> None: ...
     @property
     def band_dims(self) -> npt.NDArray[np.int32]: ...
     @property
     def centre(self) -> npt.NDArray[np.float32]: ...
+    @property
+    def fit(self) -> npt.NDArray[np.float32] | None: ...
     @property
     def head_dim(self) -> int: ...
     @property
@@ -511,6 +568,70 @@ class EvictionView:
         The sequence.
         """
 
+class KeyScoreOptions:
+    """
+    What goes into the score of mode 'fitted'.
+    """
+    def __init__(
+        self,
+        *,
+        use_fit: bool = True,
+        use_received: bool = True,
+        use_value: bool = True,
+        decay: typing.SupportsFloat | typing.SupportsIndex = 0.800000011920929,
+        received_weight: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        question_weight: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        stride: typing.SupportsInt | typing.SupportsIndex = 8,
+        spread_back: typing.SupportsInt | typing.SupportsIndex = 2,
+        spread_forward: typing.SupportsInt | typing.SupportsIndex = 8,
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    @property
+    def decay(self) -> float:
+        """
+        Factor on attention received, for every 128 tokens.
+        """
+    @property
+    def question_weight(self) -> float:
+        """
+        Factor on attention from the question.
+        """
+    @property
+    def received_weight(self) -> float:
+        """
+        Factor on attention received.
+        """
+    @property
+    def spread_back(self) -> int:
+        """
+        Keys before one that the question looks for that get its attention too.
+        """
+    @property
+    def spread_forward(self) -> int:
+        """
+        The same of keys after it.
+        """
+    @property
+    def stride(self) -> int:
+        """
+        Every so many tokens one's queries are looked at.
+        """
+    @property
+    def use_fit(self) -> bool:
+        """
+        Whether the attention that a key can expect counts.
+        """
+    @property
+    def use_received(self) -> bool:
+        """
+        Whether the attention that it got counts.
+        """
+    @property
+    def use_value(self) -> bool:
+        """
+        Whether the length of its value counts.
+        """
+
 class EvictionConfig:
     """
     What is evicted, and when. Raises BudgetError for values that contradict each other. Mode 'custom' asks
@@ -532,6 +653,8 @@ class EvictionConfig:
         use_trig: bool = True,
         use_norm: bool = True,
         use_unrotated: bool = True,
+        reread: bool = False,
+        key_score: KeyScoreOptions = ...,
         chooser: collections.abc.Callable[
             [EvictionView], collections.abc.Iterable[typing.Annotated[npt.ArrayLike, np.bool_]]
         ]
@@ -554,6 +677,11 @@ class EvictionConfig:
     def interval(self) -> int:
         """
         Tokens between evictions.
+        """
+    @property
+    def key_score(self) -> KeyScoreOptions:
+        """
+        Of mode 'fitted'.
         """
     @property
     def mode(self) -> str:
@@ -579,6 +707,11 @@ class EvictionConfig:
     def offsets(self) -> list[int]:
         """
         Distances of the future queries that a score is the mean over, in positions.
+        """
+    @property
+    def reread(self) -> bool:
+        """
+        Of mode 'fitted': whether what is new is read once more before an eviction.
         """
     @property
     def seed(self) -> int:
@@ -712,6 +845,11 @@ class CacheSize:
     def n_cells_sliding(self) -> int:
         """
         Cells of layers with a sliding window; 0 without one.
+        """
+    @property
+    def n_reread(self) -> int:
+        """
+        Of n_cells, those that only a second reading takes.
         """
     @property
     def n_ubatch(self) -> int:
@@ -1097,6 +1235,16 @@ class Context:
         """
         Where the context's time went.
         """
+    def set_question(
+        self,
+        seq: typing.SupportsInt | typing.SupportsIndex,
+        tokens: typing.Annotated[npt.ArrayLike, np.int32],
+        position: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None:
+        """
+        From now on choose the keys that these tokens ask for, which stand from `position` on; none: no question any
+        more. Nothing happens in modes that take no questions.
+        """
     def start(self) -> None:
         """
         Take back cancel().
@@ -1176,12 +1324,25 @@ class Context:
         """
         Tokens in a whole step of score().
         """
+    @property
+    def takes_questions(self) -> bool:
+        """
+        Whether the mode takes questions.
+        """
 
 class Lora:
     def __init__(self, model: Model, path: os.PathLike[str] | str | bytes) -> None: ...
 
-def backend_features(name: str) -> list[tuple[str, str]]: ...
-def backend_list() -> list[tuple[str, int]]: ...
+def backend_features(name: str) -> dict[str, str]:
+    """
+    Return what the backend of this name was built with or has found, by name.
+    """
+
+def backend_list() -> list[LoadedBackend]:
+    """
+    Return the backends, in the order in which they were loaded.
+    """
+
 def backend_score(path: str) -> int | None: ...
 def cache_size(params: DecoderParams, n_swa: typing.SupportsInt | typing.SupportsIndex) -> CacheSize:
     """
@@ -1198,6 +1359,8 @@ def calibrate(
     n_threads: typing.SupportsInt | typing.SupportsIndex,
     rope: RopeOverrides = ...,
     progress: collections.abc.Callable[[int, int], typing.Any] | None = None,
+    on_keys: collections.abc.Callable[[int, int, npt.NDArray[np.float32], npt.NDArray[np.float32]], typing.Any]
+    | None = None,
 ) -> Stats: ...
 def check_learned_positions(
     n_ctx: typing.SupportsInt | typing.SupportsIndex,
@@ -1221,7 +1384,11 @@ def check_protected_prompt(n_protected: typing.SupportsInt | typing.SupportsInde
     Check that a prompt of which nothing may be evicted leaves room for the window. Raises BudgetError.
     """
 
-def describe_gguf(path: os.PathLike[str] | str | bytes) -> tuple[str, str, bytes]: ...
+def describe_gguf(path: os.PathLike[str] | str | bytes) -> GgufDescription:
+    """
+    Read the header of a GGUF file, without its weights.
+    """
+
 def device_list() -> list[Device]: ...
 def embed(
     model: Model,
@@ -1291,9 +1458,9 @@ def synthetic_query(
     offsets: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
 ) -> npt.NDArray[np.float32]: ...
 def system_info() -> str: ...
-def take_log() -> list[tuple[int, bytes]]:
+def take_log() -> list[LogLine]:
     """
-    Log lines of llama.cpp since the last call: a list of (level, text); level 1 debug, 2 info, 3 warning, 4 error.
+    Return the lines that llama.cpp logged since the last call.
     """
 
 CACHE_TYPES: tuple[str, ...]

@@ -66,6 +66,21 @@ def missing_operations(context: pytriattn._core.Context, device: str = "") -> li
     The operations of eviction that a device lacks, in words; without a name: the cache's devices.
     """
 
+def queries(
+    context: pytriattn._core.Context,
+    seq: typing.SupportsInt | typing.SupportsIndex = 0,
+    layer: typing.SupportsInt | typing.SupportsIndex = 0,
+    of_question: bool = False,
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """
+    Positions [n] and queries after RoPE [n, n_head, head_dim] that will score a layer's keys.
+    """
+
+def read_again(context: pytriattn._core.Context, seq: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+    """
+    The second reading that comes before an eviction with reread=True.
+    """
+
 def reference_loop(
     model: pytriattn._core.Model,
     prompt: typing.Annotated[npt.ArrayLike, np.int32],
@@ -101,6 +116,6 @@ def scores(
     context: pytriattn._core.Context, seq: typing.SupportsInt | typing.SupportsIndex = 0
 ) -> list[npt.NDArray[np.float32]]:
     """
-    Scores of the keys in the order of cells(): float32 [n_head, n_keys] for each layer that is evicted from; empty if
-    the mode needs none.
+    Scores of the keys in the order of cells(): float32 [n_head, n_keys] for each layer that is evicted from, of KV
+    heads in mode 'fitted'; empty if the mode needs none.
     """

@@ -30,9 +30,7 @@ _MODULE = re.compile(r"^(?:lib)?pytriattn-ggml-([a-z0-9]+)(?:[-_].*)?\.(?:so|dyl
 
 @dataclass(frozen=True)
 class Backend:
-    """A backend that was looked at: loaded, or with the error that kept it from being loaded, or left out on
-    request.
-    """
+    """A backend of this installation: loaded, or with the error that kept it from being loaded."""
 
     name: str
     """``cpu``, ``cuda``, ...: as in PYTRIATTN_BACKENDS."""
@@ -93,12 +91,10 @@ def module_backend(file_name: str) -> str:
 
 
 class Backends:
-    """What is loaded into this process. One instance: ``pytriattn._native.backends``."""
+    """The backends of this process. One instance: ``pytriattn._native.backends``."""
 
     def __init__(self, core: Any, directory: Path) -> None:
-        """Read what the modules in `directory`, the package's folder of libraries, were built from; `core` loads
-        them.
-        """
+        """Read the descriptor in `directory`, the package's folder of libraries; `core` loads the modules."""
         self._core = core
         self._lock = threading.Lock()
         self._plugins_done = False
@@ -114,8 +110,8 @@ class Backends:
         """Load the package's own modules, the CPU's first, and start llama.cpp.
 
         Raises:
-            BackendError: there is no CPU module for this machine. What keeps another module from loading is raised by
-                `require`.
+            BackendError: there is no CPU module for this machine. If another module cannot be loaded, `require` raises
+                it later.
         """
         modules: dict[str, list[Path]] = {}
         for name in self.base.modules:
@@ -140,13 +136,12 @@ class Backends:
         if best is None or scores[best] == 0:
             raise BackendError(
                 f"none of the CPU modules in '{self.base.directory}' runs on this machine: "
-                f"{', '.join(path.name for path in paths) or 'there are none'}. "
-                f"{_BUILD_HERE}"
+                f"{', '.join(path.name for path in paths) or 'there are none'}. {_BUILD_HERE}"
             )
         return best
 
     def _load(self, backend: Backend) -> None:
-        """Load the module of `backend` and note the outcome."""
+        """Load the module of `backend` and add the outcome to `seen`."""
         try:
             ggml_name = self._core.load_backend(str(backend.library))
         except BackendError as error:
@@ -159,7 +154,7 @@ class Backends:
         self._seen.append(replace(backend, error=error))
 
     def load_plugins(self) -> None:
-        """Load the plug-ins that are installed and fit, once a process. What does not fit is noted in `seen`."""
+        """Load the plug-ins that are installed and fit, once a process. The others get an error in `seen`."""
         with self._lock:
             if self._plugins_done:
                 return
@@ -205,7 +200,7 @@ class Backends:
             self._load(backend)
 
     def require(self) -> None:
-        """Load the plug-ins and see that all is well, before a model is loaded.
+        """Load the plug-ins and check that every backend can be used, before a model is loaded.
 
         Raises:
             BackendError: a backend that is installed and wanted cannot be used, or PYTRIATTN_BACKENDS names one that is
@@ -225,7 +220,7 @@ class Backends:
                 {module_backend(name) for name in self.base.modules} | {plugin.name for plugin in installed_plugins()}
             )
             errors.append(
-                f"{ENVIRONMENT}={os.environ[ENVIRONMENT]} names {', '.join(sorted(missing))}; what is installed: "
-                f"{', '.join(known)}"
+                f"{ENVIRONMENT}={os.environ[ENVIRONMENT]} names {', '.join(sorted(missing))}, which cannot be found; "
+                f"installed are: {', '.join(known)}"
             )
         return errors

@@ -22,12 +22,9 @@ def forward_llama_log() -> None:
 
     Its errors are passed on as warnings: those that matter to the caller are raised as exceptions as well.
     """
-    for level, text in core.take_log():
-        _llama_logger.log(
-            min(_LEVELS.get(level, logging.DEBUG), logging.WARNING),
-            "%s",
-            text.decode("utf-8", errors="replace").rstrip(),
-        )
+    for line in core.take_log():
+        level = min(_LEVELS.get(line.level, logging.DEBUG), logging.WARNING)
+        _llama_logger.log(level, "%s", line.text.decode("utf-8", errors="replace").rstrip())
 
 
 def enable_verbose() -> None:

@@ -10,9 +10,7 @@ __all__ = ["usable_cpus"]
 
 
 def _cgroup_limit(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:
-    """Return the CPUs that the control group grants (``cpu.max``: quota and period in µs), infinity if it sets no
-    limit.
-    """
+    """Return how many CPUs the control group grants, or infinity. ``cpu.max`` has its quota and period in µs."""
     try:
         quota, period = cpu_max.read_text(encoding="ascii").split()
         return math.inf if quota == "max" else int(quota) / int(period)
@@ -23,7 +21,7 @@ def _cgroup_limit(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:
 def usable_cpus() -> int:
     """Return the number of CPUs that affinity and the control group's quota both allow, at least 1.
 
-    A thread more than that does not merely idle: it holds up all others at every barrier of every graph node.
+    With more threads, each node of a graph would wait for the thread that has no CPU.
     """
     if hasattr(os, "sched_getaffinity"):
         cpus = len(os.sched_getaffinity(0))

@@ -11,9 +11,9 @@ def whole_number(name: str, value: object, error: type[Exception]) -> int:
     """Return a whole number as Python's own int.
 
     Args:
-        name: of the setting, for the message.
+        name: the name of the setting, for the message.
         value: the number.
-        error: what is raised.
+        error: the class of the error to raise.
 
     Raises:
         error: the value is no whole number.

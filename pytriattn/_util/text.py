@@ -21,9 +21,7 @@ def format_bytes(n: float) -> str:
 
 
 def printable(text: object) -> str:
-    """Return a text from a file with everything replaced by U+FFFD that could move a terminal's cursor or end a
-    line.
-    """
+    """Return a text from a file with U+FFFD in place of what could end a line or move a terminal's cursor."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(text))
 
 

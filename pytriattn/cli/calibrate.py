@@ -61,6 +61,12 @@ def _read(name: str) -> str:
         raise StatsError(f"the text '{name}' is not UTF-8: {error}") from error
 
 
+def _fit(stats: TriAttentionStats) -> str:
+    if stats.fit_r2 is None:
+        return "none: keys can be chosen by the published score alone"
+    return f"{stats.fit_r2:.3f} (held-out R² of the attention that keys got; 1: all of it is foreseen)"
+
+
 def _summary(stats: TriAttentionStats, output: Path, seconds: float) -> str:
     bands = sorted({len(layer.omega) for layer in stats.layers})
     return "\n".join(
@@ -70,6 +76,7 @@ def _summary(stats: TriAttentionStats, output: Path, seconds: float) -> str:
             f"layers         {len(stats.layers)} with full attention",
             f"bands          {'/'.join(map(str, bands))} per head",
             f"concentration  {stats.mean_concentration():.3f} (mean of R; 1: all queries point the same way)",
+            f"fit            {_fit(stats)}",
             f"seconds        {seconds:.1f}",
             f"written        {output} ({output.stat().st_size} bytes)",
         ]

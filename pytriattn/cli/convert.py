@@ -16,9 +16,9 @@ __all__ = ["main"]
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pytriattn-convert",
-        description="Convert query statistics between pytriattn's .triattention, the .pt files of the published "
-        "code, TRIA (.bin) and "
-        "the .triattention files of llama.cpp forks. What IN is, its contents tell. No code in a .pt file is executed.",
+        description="Convert query statistics between pytriattn's .triattention, the .pt files of the published code, "
+        "TRIA (.bin) and the .triattention files of llama.cpp forks. The contents of IN tell its format. No code in a "
+        ".pt file is executed.",
         epilog="Exit codes: 0 done, 1 error, 2 wrong usage, 130 interrupted.",
     )
     parser.add_argument("source", metavar="IN", type=Path, help="the file to convert")

@@ -1,6 +1,4 @@
-"""``pytriattn-doctor``: what is installed, which backends and devices are found, and what to do if something is
-wrong.
-"""
+"""``pytriattn-doctor``: which versions, backends and devices are found, and what to do if something is wrong."""
 
 from __future__ import annotations
 

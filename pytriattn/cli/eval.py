@@ -39,9 +39,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="pytriattn-eval",
         description="Measure what rules for keeping keys lose, against the full cache and a text without the "
         "information.",
-        epilog=f"Tasks: {', '.join(TASKS)}. Rules: {', '.join(RULES)}; '+pinned' behind a rule pins the prompt; "
-        f"'all' is every rule. "
-        "Exit codes: 0 done, 2 error or wrong usage, 130 interrupted.",
+        epilog=f"Tasks: {', '.join(TASKS)}. Rules: {', '.join(RULES)}; '+pinned' behind a rule protects the prompt; "
+        "'all' is every rule. Exit codes: 0 done, 2 error or wrong usage, 130 interrupted.",
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="the GGUF model")
     parser.add_argument("--rules", type=_names, metavar="R,...", help=f"default: {','.join(DEFAULT_RULES)}")
@@ -57,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=natural, metavar="S", help="of documents and of rules that draw by chance (default: 0)"
     )
-    parser.add_argument("--window", type=natural, metavar="N", help="newest keys, never evicted (default: 64)")
+    parser.add_argument(
+        "--window", type=natural, metavar="N", help="newest keys, never evicted (default: what Llama takes)"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="few short documents and rules; further options override it"
     )

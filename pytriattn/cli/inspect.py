@@ -16,9 +16,8 @@ __all__ = ["main"]
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pytriattn-inspect",
-        description="Show the layers, heads and RoPE of a GGUF model, and the memory that its KV cache takes with "
-        "and without a budget. "
-        "Only the file's header is read.",
+        description="Show the layers, heads and RoPE of a GGUF model, and the memory that its KV cache takes with and "
+        "without a budget. Only the file's header is read.",
         epilog="Exit codes: 0 done, 2 error or wrong usage, 130 interrupted.",
     )
     parser.add_argument("model", metavar="MODEL", help="the GGUF model")

@@ -30,8 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pytriattn-plot",
         description="Draw a .triattention file: the concentration of every head's bands, and the expected logit "
-        "against distance. "
-        "Needs matplotlib: pip install 'pytriattn[plot]'.",
+        "against distance. Needs matplotlib: pip install 'pytriattn[plot]'.",
         epilog="Exit codes: 0 done, 2 error or wrong usage, 130 interrupted.",
     )
     parser.add_argument("stats", metavar="STATS", help="the .triattention file")

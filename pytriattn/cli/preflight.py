@@ -18,7 +18,7 @@ from pytriattn.cli.program import EXIT_OK, run
 from pytriattn.errors import StatsError
 from pytriattn.gguf.identity import model_identity
 from pytriattn.model_info.memory import full_cache, layer_memory
-from pytriattn.options.eviction import MODES
+from pytriattn.options.eviction import DEFAULT_MODE, MODES
 from pytriattn.preflight.findings import Finding, Status
 from pytriattn.preflight.run import run_preflight
 from pytriattn.preflight.settings import PreflightSettings, effective_options
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("stats", metavar="STATS", help="its .triattention file")
     add_cache_options(parser, needs_budget=True)
     parser.add_argument(
-        "--mode", choices=MODES, default="per_layer_head", help="what keeps its own set of keys (default: %(default)s)"
+        "--mode", choices=MODES, default=DEFAULT_MODE, help="what keeps its own set of keys (default: %(default)s)"
     )
     parser.add_argument(
         "--scale-budget",

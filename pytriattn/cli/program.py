@@ -20,8 +20,9 @@ EXIT_INTERRUPTED = 130
 def run(
     program: str, body: Callable[[], int], *, exit_error: int = EXIT_ERROR, interrupted: str = "interrupted"
 ) -> int:
-    """Return the exit code of `body`; an error that a user can cause becomes one line on standard error and
-    `exit_error`.
+    """Return the exit code of `body`.
+
+    An error that a user can cause becomes one line on standard error and the code `exit_error`.
     """
     try:
         code = body()

@@ -21,9 +21,9 @@ __all__ = ["main"]
 DEFAULT_PORT = 50052
 
 _WARNING = """\
-WARNING: this server asks nobody who they are, encrypts nothing and trusts what it is sent. Whoever reaches
-its port can use this machine's memory and devices, and perhaps run code of their own. Only for networks whose
-every machine you trust: never for the internet. ggml calls its RPC backend a proof of concept, fragile and
+WARNING: this server has no passwords and no encryption, and trusts what it is sent. Any machine that reaches
+its port can use this machine's memory and devices, and perhaps run code of its own. Use it only in networks in
+which you trust every machine, never on the internet. ggml calls its RPC backend a proof of concept, fragile and
 insecure."""
 
 
@@ -59,8 +59,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _address(host: str, port: int) -> str:
-    """Return ``a.b.c.d:port`` after having listened there once: ggml's server takes nothing else, and fails without a
-    reason.
+    """Return ``a.b.c.d:port``, the only form that ggml's server takes, after listening there once.
+
+    ggml's server would fail without a reason.
     """
     if not 0 <= port <= 65535:
         raise ContextError(f"--port is {port}, it must be from 0 to 65535")
@@ -72,9 +73,8 @@ def _address(host: str, port: int) -> str:
             address: tuple[str, int] = probe.getsockname()
     except OSError as error:
         raise ContextError(
-            f"cannot listen on {host}:{port} ({error.strerror or error}); use another --port, or as --host an "
-            f"address of "
-            "this machine (IPv4)"
+            f"cannot listen on {host}:{port} ({error.strerror or error}); use another --port, or as --host an address "
+            "of this machine (IPv4)"
         ) from error
     return f"{address[0]}:{address[1]}"
 

@@ -12,8 +12,9 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes of ``123456``, ``800M``, ``12G``, ``1.5 GiB``. K, M, G and T are powers of 1024, with or without
-    ``iB`` or ``B``.
+    """Return the bytes of ``123456``, ``800M``, ``12G``, ``1.5 GiB``.
+
+    K, M, G and T are powers of 1024, with or without ``iB`` or ``B``.
 
     Raises:
         argparse.ArgumentTypeError: it is no size, or less than a byte.

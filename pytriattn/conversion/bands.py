@@ -69,8 +69,7 @@ class CacheOwner:
         if 2 * n_bands != d:
             raise StatsError(
                 f"the file has {n_bands} bands in layer {layer.layer}, but the model rotates {layer.n_rot} of {d} "
-                f"dimensions there, "
-                f"which makes {layer.n_rot // 2} (or {d // 2} for a whole head)"
+                f"dimensions there, which makes {layer.n_rot // 2} (or {d // 2} for a whole head)"
             )
         dims = np.arange(d)
         return dims.reshape(-1, 2) if self.whole_head_is_interleaved else dims.reshape(2, -1).T

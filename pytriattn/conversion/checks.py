@@ -1,4 +1,4 @@
-"""Whether foreign statistics are of a model, and what is known to be wrong with such files."""
+"""Whether foreign statistics fit a model, and what is known to be wrong with such files."""
 
 from __future__ import annotations
 
@@ -70,9 +70,7 @@ def _check_layers(foreign: ForeignStats, model: ModelInfo, readers: list[LayerIn
 
 
 def _inferred_heads(foreign: ForeignStats) -> int | None:
-    """Return the number of query heads where the file does not say but has the same ones, all from 0 on, in every
-    layer.
-    """
+    """Return the number of query heads if every layer of the file has the same ones, all from 0 on; else None."""
     per_layer: dict[int, set[int]] = {}
     for layer, head in foreign.heads:
         per_layer.setdefault(layer, set()).add(head)
@@ -96,8 +94,7 @@ def _check_records(foreign: ForeignStats, readers: list[LayerInfo]) -> None:
         if have != want:
             raise StatsError(
                 f"the file has {have[0]} query heads over {have[1]} KV heads of {have[2]} dimensions in layer "
-                f"{layer.index}, "
-                f"the model {want[0]} over {want[1]} of {want[2]}"
+                f"{layer.index}, the model {want[0]} over {want[1]} of {want[2]}"
             )
         rope = layer.rope
         if (
@@ -118,9 +115,8 @@ def _check_theta(foreign: ForeignStats, readers: list[LayerInfo]) -> None:
         found = foreign.layers[index].rope_theta if foreign.layers else foreign.rope_theta
         if found is not None and not math.isclose(found, base, rel_tol=_RELATIVE_THETA):
             raise StatsError(
-                f"the file has RoPE base {found:g}, the model {base:g} (layer {index}); if the rest fits, the "
-                f"program that wrote it "
-                "may have put a default there: --ignore-rope-theta converts it nevertheless"
+                f"the file has RoPE base {found:g}, the model {base:g} (layer {index}); if the rest fits, the program "
+                "that wrote it may have put a default there: --ignore-rope-theta converts it nevertheless"
             )
 
 
@@ -142,9 +138,8 @@ def notes_on(foreign: ForeignStats, model: ModelInfo, *, ignore_rope_theta: bool
             yield f"ignored: {str(error).partition(';')[0]}"
     if model.architecture.startswith("qwen3") and not from_fork:
         yield (
-            "the public calibrator skips the norm of Qwen3's queries: if the file comes from it, its statistics are "
-            "of other queries "
-            "than the model's, and calibrating anew is better"
+            "the public calibrator skips the norm of Qwen3's queries: if the file comes from it, its statistics are of "
+            "other queries than the model's, and calibrating anew is better"
         )
     if model.architecture.startswith("qwen35") and from_fork:
         yield (
@@ -156,8 +151,7 @@ def notes_on(foreign: ForeignStats, model: ModelInfo, *, ignore_rope_theta: bool
     if foreign.model_name and model.name and not _same_name(foreign.model_name, model.name):
         yield (
             f"the file says that it is of '{foreign.model_name[:80]}', the model calls itself '{model.name[:80]}'; "
-            f"some programs write "
-            "one constant name, so this may mean nothing"
+            "some programs write one constant name, so this may mean nothing"
         )
     yield from _notes_on_dropped(foreign, model, readers)
 
@@ -176,8 +170,8 @@ def _notes_on_dims(foreign: ForeignStats, readers: list[LayerInfo], from_fork: b
         layer = partial[0]
         rotated = layer.rope.n_rot if layer.rope else 0
         yield (
-            f"the file covers the {rotated} rotated dimensions of {layer.head_dim_k}; the others count for nothing "
-            f"in the scores"
+            f"the file covers the {rotated} rotated dimensions of {layer.head_dim_k}; the others count for nothing in "
+            "the scores"
         )
     if any(layer.rope is None or not layer.rope.n_rot for layer in readers):
         yield "the model has layers without RoPE; what the file has for them is taken for pairs over the whole head"
@@ -196,8 +190,8 @@ def _notes_on_pairs(foreign: ForeignStats, readers: list[LayerInfo], from_fork: 
         yield (
             f"the file says that rotated pairs are {names[foreign.interleaved]}, in the model they are "
             f"{' and '.join(names[value] for value in sorted(interleaved))}: bands are carried over by their number, "
-            f"which is right only "
-            "if they were measured in the model's own pairs (one fork's calibrator writes halves for every model)"
+            "which is right only if they were measured in the model's own pairs (one fork's calibrator writes halves "
+            "for every model)"
         )
     for layer in readers:
         omega = foreign.layers[layer.index].omega if foreign.layers else foreign.omega
@@ -206,8 +200,8 @@ def _notes_on_pairs(foreign: ForeignStats, readers: list[LayerInfo], from_fork: 
             own = rope.omega(max(rope.n_ctx_orig, 1))[rope.rot_begin // 2 :][: len(omega)]
             if not np.allclose(omega, own, rtol=1e-3, atol=1e-12):
                 yield (
-                    f"the file has other RoPE frequencies than the model (first in layer {layer.index}); those of "
-                    f"the model are used"
+                    f"the file has other RoPE frequencies than the model (first in layer {layer.index}); those of the "
+                    "model are used"
                 )
                 return
 

@@ -22,8 +22,8 @@ class Exported(NamedTuple):
     """What `export_uniform` and `export_per_layer` return.
 
     Attributes:
-        foreign: for a writer of `pytriattn.formats`.
-        notes: what the format cannot hold, a sentence each.
+        foreign: the statistics, for a writer of `pytriattn.conversion.formats`.
+        notes: sentences about what the format cannot hold.
     """
 
     foreign: ForeignStats
@@ -31,8 +31,9 @@ class Exported(NamedTuple):
 
 
 def _layers_with_bands(stats: TriAttentionStats, model: ModelInfo) -> Iterator[tuple[CacheOwner, LayerStats, int]]:
-    """Yield each layer with its number of bands in a foreign file: of what RoPE turns, or of the whole head where it
-    turns nothing.
+    """Yield each layer with its number of bands in a foreign file.
+
+    These are the bands that RoPE rotates, or those of the whole head if it rotates none.
     """
     caches = {cache.info.index: cache for cache in cache_owners(model)}
     if set(caches) != {layer.layer for layer in stats.layers}:
@@ -48,8 +49,8 @@ def _layers_with_bands(stats: TriAttentionStats, model: ModelInfo) -> Iterator[t
         ):
             raise StatsError(
                 f"the statistics have {layer.n_head} query heads over {layer.n_head_kv} KV heads of {layer.head_dim} "
-                f"in layer "
-                f"{layer.layer}, the model {len(cache.heads)} over {cache.info.n_head_kv} of {cache.info.head_dim_k}"
+                f"in layer {layer.layer}, the model {len(cache.heads)} over {cache.info.n_head_kv} of "
+                f"{cache.info.head_dim_k}"
             )
         yield cache, layer, (layer.n_rot or layer.head_dim) // 2
 
@@ -70,9 +71,8 @@ def _describe_losses(chosen: list[tuple[CacheOwner, LayerStats, int]]) -> Iterat
     partial = [layer for _, layer, n_bands in chosen if n_bands and 2 * n_bands < layer.head_dim]
     if partial:
         yield (
-            f"the format has no room for dimensions that RoPE does not turn "
-            f"({partial[0].head_dim - partial[0].n_rot} of "
-            f"{partial[0].head_dim} in layer {partial[0].layer}), which are left out"
+            f"the format has no room for dimensions that RoPE does not turn ({partial[0].head_dim - partial[0].n_rot} "
+            f"of {partial[0].head_dim} in layer {partial[0].layer}), which are left out"
         )
 
 
@@ -80,7 +80,7 @@ def _single_value(name: str, values: set[int] | set[float], format_name: str) ->
     if len(values) != 1:
         raise StatsError(
             f"{format_name} has one {name} for all layers, but the layers of this model have {sorted(values)}; use "
-            f"fork-v3"
+            "fork-v3"
         )
     return next(iter(values))
 
@@ -89,9 +89,9 @@ def export_uniform(stats: TriAttentionStats, model: ModelInfo, format_name: str,
     """Convert our statistics for a format that has one record for all layers (the forks' version 1, TRIA, ``.pt``).
 
     Args:
-        stats: of `model`.
-        model: what the GGUF tells.
-        format_name: for messages.
+        stats: the statistics of `model`.
+        model: the facts that the GGUF file tells.
+        format_name: the name of the format, for messages.
         strict: head dimension, bands and RoPE base must be those of all layers; else those that differ are left out of
             the header (``.pt``).
 

@@ -19,7 +19,7 @@ from pytriattn.stats.model_stats import TriAttentionStats
 __all__ = ["FORMATS", "Converted", "convert_file", "encode_stats", "format_of_name"]
 
 FORMATS = ("pytriattn", "fork", "fork-v3", "tria", "pt")
-"""Ours; the llama.cpp forks' version 1 and version 3; TRIA version 1; the published code's."""
+"""Our format; versions 1 and 3 of the llama.cpp forks; version 1 of TRIA; the ``.pt`` files of the published code."""
 
 _EXTENSIONS = {".triattention": "pytriattn", ".bin": "tria", ".pt": "pt"}
 
@@ -28,9 +28,9 @@ class Converted(NamedTuple):
     """What was converted.
 
     Attributes:
-        stats: in our form.
-        source_format: for messages.
-        notes: what a user should know, a sentence each.
+        stats: the statistics in our form.
+        source_format: the name of the source's format, for messages.
+        notes: sentences that a user should read.
     """
 
     stats: TriAttentionStats
@@ -63,7 +63,7 @@ def convert_file(
     """Convert a file of statistics, and write it atomically.
 
     Args:
-        source: of any format; its contents tell which.
+        source: a file of any format; its contents tell which.
         output: the file to write.
         model: the GGUF model that the statistics are of.
         format_name: one of `FORMATS`; None: by the extension of `output`.
@@ -97,8 +97,8 @@ def encode_stats(stats: TriAttentionStats, info: ModelInfo, format_name: str) ->
     """Return the bytes of a foreign file, and what the format cannot hold, a sentence each.
 
     Args:
-        stats: of the model.
-        info: what the model's GGUF tells.
+        stats: the model's statistics.
+        info: the facts that the model's GGUF file tells.
         format_name: one of `FORMATS` but ours.
 
     Raises:

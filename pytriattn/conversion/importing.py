@@ -24,15 +24,12 @@ class Imported(NamedTuple):
     """What `import_stats` returns.
 
     Attributes:
-        stats: of every layer with full attention.
-        notes: what a user should know, a sentence each.
+        stats: the statistics of every layer with full attention.
+        notes: sentences that a user should read.
     """
 
     stats: TriAttentionStats
     notes: tuple[str, ...]
-
-
-# --- from others ---
 
 
 def import_stats(
@@ -51,9 +48,9 @@ def import_stats(
     - Layers without full attention are dropped.
 
     Args:
-        foreign: what a file holds.
-        model: what the GGUF tells.
-        identity: of the GGUF; the result fits no other model.
+        foreign: the contents of a file.
+        model: the facts that the GGUF file tells.
+        identity: the identity of the GGUF file; the result fits no other model.
         ignore_rope_theta: accept another RoPE base. Statistics are of queries before RoPE, and do not depend on it if
             the program that measured them used the model's own.
 
@@ -75,22 +72,19 @@ def import_stats(
         raise StatsError("the file has statistics of no layer that has full attention in the model")
     if n_copied:
         notes.append(
-            f"{n_copied} of {n_heads} query heads are not in the file; each takes the statistics of a head that "
-            f"reads the same KV "
-            "head, so that those in the file decide"
+            f"{n_copied} of {n_heads} query heads are not in the file; each takes the statistics of a head that reads "
+            "the same KV head, so that those in the file decide"
         )
     if n_blind:
         notes.append(
             f"of {n_blind} of {n_kv} KV heads the file has no query head; they have no statistics and keep their "
-            f"newest keys"
+            "newest keys"
         )
     return Imported(TriAttentionStats(tuple(layers), identity, n_tokens=0, corpus_sha256=""), tuple(notes))
 
 
 def _fill_layer(layer: LayerStats, cache: CacheOwner, foreign: ForeignStats) -> tuple[int, int]:
-    """Put the file's numbers into `layer`; return how many query heads are copies, and how many KV heads have
-    nothing.
-    """
+    """Put the file's numbers into `layer`; return how many query heads are copies and how many KV heads are empty."""
     own = own_pairs(layer)
     group = layer.n_head // layer.n_head_kv
     heads = cache.heads

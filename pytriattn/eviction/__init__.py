@@ -1,1 +1,1 @@
-"""What is evicted and when, and what is told of it."""
+"""Scoring and selecting keys by hand; records and counters of evictions."""

@@ -1,4 +1,4 @@
-"""What a KV cache holds, what it has allocated, and what eviction has cost."""
+"""What a KV cache holds and has allocated, and the time that evictions took."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["KVStats", "PromptCounters", "kv_stats_of"]
 
 @dataclass
 class PromptCounters:
-    """How much of the prompts was in the cache already."""
+    """How many tokens of prompts were in the cache already."""
 
     n_reused: int = 0
     n_read: int = 0
@@ -25,8 +25,9 @@ class PromptCounters:
 
 
 class KVStats(TypedDict):
-    """What `Llama.kv_stats` tells.
+    """The figures that `Llama.kv_stats` returns.
 
+    ``question`` is the positions (begin, end) of the tokens that choose what is kept, None if none do.
     ``prompt_tokens_reused`` and ``prompt_tokens_read`` are of the last prompt; ``prompt_rereads`` counts the prompts
     since load whose beginning had to be read again because an eviction had touched it.
     ``tokens_seen`` and ``cells_used`` are of the text that is being read; bytes are those allocated, for all attention
@@ -34,6 +35,7 @@ class KVStats(TypedDict):
     tokens and seconds are sums since load. ``tokens_evicted`` counts keys per head.
     """
 
+    question: tuple[int, int] | None
     prompt_tokens_reused: int
     prompt_tokens_read: int
     prompt_rereads: int
@@ -54,10 +56,11 @@ class KVStats(TypedDict):
     decoding_seconds: float
 
 
-def kv_stats_of(context: core.Context, prompts: PromptCounters) -> KVStats:
+def kv_stats_of(context: core.Context, prompts: PromptCounters, question: tuple[int, int] | None) -> KVStats:
     """Return the figures of a context."""
     counters, seconds = context.counters(), context.seconds()
     return KVStats(
+        question=question,
         prompt_tokens_reused=prompts.n_reused,
         prompt_tokens_read=prompts.n_read,
         prompt_rereads=prompts.n_rereads,

@@ -1,4 +1,4 @@
-"""Telling a program what was evicted."""
+"""Records of evictions for the program that asked for them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Eviction:
     """One eviction.
 
     Attributes:
-        sequence: 0, or that of a batch.
-        position: of the next token.
+        sequence: the sequence; 0 outside of a batch.
+        position: the position of the next token.
         n_before: keys that each head held.
         n_after: keys that each head holds now.
-        evicted: layer -> for each KV head the positions of tokens whose keys and values have gone, int32, ascending.
+        evicted: layer -> for each KV head the positions of the tokens that were evicted, int32, ascending.
     """
 
     sequence: int
@@ -36,13 +36,13 @@ class EvictionReporter:
     """Calls back with the evictions of a context, after each step in which there were any."""
 
     def __init__(self, callback: Callable[[Eviction], object], context: core.Context) -> None:
-        """Note evictions of a context from now on."""
+        """Let the context record its evictions from now on."""
         self._callback = callback
         self._layers = [layer.layer for layer in context.layers]
         context.record_evictions(True)
 
     def report(self, context: core.Context) -> None:
-        """Call back with what has happened since the last time."""
+        """Call back with each eviction since the last call."""
         for record in context.take_evictions():
             evicted = dict(zip(self._layers, record.evicted, strict=True))
             self._callback(Eviction(record.seq, record.position, record.n_before, record.n_after, evicted))

@@ -63,7 +63,7 @@ def score_keys(
     Args:
         layer: statistics of the layer's queries.
         keys: [n_keys, n_head_kv, head_dim], as a cache stores them: after RoPE.
-        position: of the next query.
+        position: the position of the next query.
         offsets: future distances to average over.
         use_trig: include the expected attention of the centre.
         use_norm: include the part that does not depend on distance.
@@ -120,7 +120,7 @@ def select(
         n_keep: keys to keep, protected ones included.
         mode: ``per_layer_head``, ``per_head``, ``per_layer``, ``global``, ``recent`` or ``random``.
         protected: bool [n_keys], always kept; None: none.
-        seed: for ``random``.
+        seed: the seed of mode ``random``.
 
     Returns:
         bool [n_layers, n_head_kv, n_keys].

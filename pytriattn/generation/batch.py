@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pytriattn._native import core
 from pytriattn.generation.completion import Completion
+from pytriattn.generation.question import AUTO, find_question
 from pytriattn.generation.sampling import SamplingParams
 from pytriattn.generation.text_stream import TextStream, check_stops
 from pytriattn.generation.token_stream import token_limit
@@ -23,7 +24,7 @@ __all__ = ["complete_batch"]
 
 @dataclass
 class _Text:
-    """A prompt and what has been made of it."""
+    """A prompt and its completion so far."""
 
     index: int
     prompt: npt.NDArray[np.int32]
@@ -77,7 +78,8 @@ def complete_batch(
         while waiting or running:
             while waiting and free:
                 seq, text = free.pop(), waiting.popleft()
-                first = llm.start_sequence(seq, text.prompt, text.sampler)
+                question = find_question(llm, text.prompt, AUTO)
+                first = llm.start_sequence(seq, text.prompt, text.sampler, question)
                 text.take(llm, first, limit, params.ignore_eos)
                 running[seq] = text
                 _release(running, free)

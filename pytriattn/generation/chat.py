@@ -25,8 +25,9 @@ from pytriattn.generation.chat_types import (
     TokenLogprob,
 )
 from pytriattn.generation.completion import CompletionUsage
-from pytriattn.generation.json_schema import exchange_numbers, held_schema, held_tools
+from pytriattn.generation.question import AUTO, Question, find_question
 from pytriattn.generation.sampling import LlamaGrammar, SamplingParams
+from pytriattn.generation.schemas.json_schema import exchange_numbers, held_schema, held_tools
 from pytriattn.generation.text_stream import GeneratedToken, TokenValue, check_stops, generated_pieces
 from pytriattn.generation.token_stream import Generation, token_limit
 from pytriattn.session.session import Session
@@ -50,6 +51,7 @@ class ChatRequest:
     n: int
     enable_thinking: bool
     template_values: Mapping[str, Any]
+    question: int | str | None = AUTO
 
     def schema(self) -> str:
         """Return the JSON schema that the answer has to follow, as text; empty: none.
@@ -169,12 +171,15 @@ def chat(
         raise ValueError(f"n is {request.n}, it must be at least 1")
     usage = CompletionUsage(prompt_tokens=len(tokens), completion_tokens=0, total_tokens=len(tokens))
     first = _sampler(llm, request, prompt, tokens, 0)
-    llm.read_prompt(tokens)
+    question = _question_of(llm, request, tokens)
+    llm.read_prompt(tokens, question=question)
 
     def answers() -> Iterator[ChatChunk]:
         for index in range(request.n):
             if index:
-                llm.read_prompt(tokens)  # all of it is still there, unless an eviction has touched it
+                llm.read_prompt(
+                    tokens, question=question
+                )  # all of it is still there, unless an eviction has touched it
             sampler = first if index == 0 else _sampler(llm, request, prompt, tokens, index)
             generation = Generation(llm, sampler, limit, ignore_eos=request.params.ignore_eos)
             for chunk in _chunks(llm, request, prompt, stops, generation, index):
@@ -187,6 +192,16 @@ def chat(
     identity, created = f"chatcmpl-{uuid.uuid4()}", int(time.time())
     chunks = _stamped(answers(), identity, created, llm.identity.name)
     return chunks if stream else _join(chunks, usage)
+
+
+def _question_of(llm: Session, request: ChatRequest, tokens: npt.NDArray[np.int32]) -> Question | None:
+    """Return the last user message, from where it stands to the end of the prompt or as much of it as may be asked."""
+    if request.question != AUTO:
+        return find_question(llm, tokens, request.question)
+    texts = [message.get("content") for message in request.messages if message.get("role") == "user"]
+    if not texts or not isinstance(texts[-1], str):
+        return find_question(llm, tokens, AUTO)
+    return find_question(llm, tokens, texts[-1], is_text=True)
 
 
 def _stamped(chunks: Iterator[ChatChunk], identity: str, created: int, model: str) -> Iterator[ChatChunk]:

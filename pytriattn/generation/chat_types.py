@@ -26,9 +26,7 @@ class ToolCall(TypedDict, total=False):
 
 
 class ChatMessage(TypedDict, total=False):
-    """A message. ``reasoning_content``: what the model thought before it answered, if its template tells the two
-    apart.
-    """
+    """A message. ``reasoning_content``: the model's thoughts before its answer, if its template marks them."""
 
     role: str
     content: str | None

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytriattn.errors import InvalidTokenError
+from pytriattn.generation.question import find_question
 from pytriattn.generation.sampling import SamplingParams
 from pytriattn.generation.text_stream import (
     GeneratedToken,
@@ -81,6 +82,7 @@ def complete(
     stream: bool,
     echo: bool,
     logprobs: int | None,
+    question: int | str | None,
 ) -> Completion | Iterator[CompletionChunk]:
     """Complete a prompt; see `Llama.__call__`. The prompt has been read when this returns."""
     stops = check_stops(stop)
@@ -94,7 +96,8 @@ def complete(
     tokens = llm.check_tokens(prompt)  # type: ignore[arg-type]
     sampler = params.make_sampler(llm, tokens)
     limit = token_limit(max_tokens)
-    prompt_logprobs = llm.read_prompt(tokens, logprobs if echo else None)
+    asked = find_question(llm, tokens, question)
+    prompt_logprobs = llm.read_prompt(tokens, logprobs if echo else None, asked)
     generation = Generation(llm, sampler, limit, ignore_eos=params.ignore_eos)
 
     shown = "" if not echo else text if text is not None else llm.detokenize(tokens, special=True)
@@ -109,9 +112,7 @@ def complete(
 def _prompt_tokens(
     llm: Session, tokens: npt.NDArray[np.int32], shown: str, values: list[tuple[float, list[tuple[int, float]]]]
 ) -> list[GeneratedToken]:
-    """Return the tokens of an echoed prompt, placed in the text that is `shown`; nothing is known about the first
-    one.
-    """
+    """Return the tokens of an echoed prompt, placed in the text that is `shown`. The first has no probability."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     # what the model adds in front of a text, a token or a space, is not shown
     place = len(shown) - len(llm.detokenize(tokens, special=True))

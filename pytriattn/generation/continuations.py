@@ -1,4 +1,4 @@
-"""How well a model predicts continuations of texts: what benchmarks with several choices rest on."""
+"""How well a model predicts continuations of texts. Benchmarks with several choices use it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ __all__ = ["ContinuationScore", "ContinuationScorer"]
 
 
 class ContinuationScore(NamedTuple):
-    """Natural-log probabilities of a continuation's tokens, float32 [n], and whether each was the likeliest, bool
-    [n].
-    """
+    """Log-probabilities of a continuation's tokens, float32 [n], and whether each was the likeliest, bool [n]."""
 
     logprobs: npt.NDArray[np.float32]
     is_best: npt.NDArray[np.bool_]
 
     @property
     def logprob(self) -> float:
-        """Of the whole continuation."""
+        """The log-probability of the whole continuation."""
         return float(self.logprobs.sum(dtype=np.float64))
 
     @property
@@ -41,7 +39,7 @@ class ContinuationScorer:
 
     Attributes:
         n_read: tokens that have been read.
-        n_reused: tokens that did not have to be.
+        n_reused: tokens that did not have to be read again.
     """
 
     def __init__(self, llm: Session) -> None:

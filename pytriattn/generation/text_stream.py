@@ -1,4 +1,4 @@
-"""Text out of generated tokens: whole characters only, and nothing of a stop string."""
+"""Text of generated tokens: whole characters only, and no part of a stop string."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ __all__ = ["GeneratedToken", "Piece", "TextStream", "check_stops", "generated_pi
 
 
 class TokenValue(NamedTuple):
-    """A token that could stand at a place: its text, its bytes (perhaps a part of a character) and its
-    log-probability.
-    """
+    """A token that could stand at a place: its text, bytes (perhaps a part of a character) and log-probability."""
 
     text: str
     data: bytes
@@ -127,11 +125,11 @@ def generated_pieces(
     """Return the text of a generation piece by piece.
 
     Args:
-        llm: what generates.
-        generation: its tokens.
+        llm: the session that generates.
+        generation: the tokens that it generates.
         stops: end before any of these.
-        logprobs: so many best tokens for each; None: no log-probabilities.
-        start: how long the text before is.
+        logprobs: the number of best tokens for each; None: no log-probabilities.
+        start: the length of the text before, in characters.
         shown: control tokens that are to be written as text.
     """
     stream = TextStream(llm, stops, start, shown)

@@ -43,10 +43,10 @@ def download(
         repo_id: ``owner/name``.
         pattern: the file's name; ``*`` and ``?`` stand for others. Of a split model any part: all are fetched.
         revision: a branch, tag or commit.
-        cache_dir: where downloads are kept; None: huggingface_hub's own cache.
+        cache_dir: the folder in which downloads are kept; None: huggingface_hub's own cache.
         local_dir: put the file there instead.
-        token: for private repositories.
-        endpoint: of another hub.
+        token: the access token for private repositories.
+        endpoint: the address of another hub.
 
     Raises:
         ModelLoadError: huggingface_hub is missing, the hub cannot be reached, or not exactly one file fits; the message

@@ -17,7 +17,7 @@ GGUF_MAGIC = b"GGUF"
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which model a file holds.
+    """The identity of the model that a file holds.
 
     ``sha256`` covers every metadata key and value and every tensor's name, type and shape, not the weights' values, so
     that it takes no time even for the largest files.
@@ -60,5 +60,5 @@ def model_identity(path: str | os.PathLike[str]) -> ModelIdentity:
     Raises:
         ModelLoadError: the file cannot be read.
     """
-    name, architecture, description = core.describe_gguf(path)
-    return ModelIdentity(name, architecture, hashlib.sha256(description).hexdigest())
+    file = core.describe_gguf(path)
+    return ModelIdentity(file.name, file.architecture, hashlib.sha256(file.content).hexdigest())

@@ -1,8 +1,7 @@
-"""What stands in a GGUF file before its weights: keys and values, and the names, shapes and types of tensors.
+"""The contents of a GGUF file before its weights: keys and values, and the names, shapes and types of tensors.
 
-Any file is done with in a second, damaged ones included: vocabularies are skipped and only counted, no length is
-believed before it is held against the size of the file, and what no model has (`gguf_reader.MAX_STRINGS`,
-`gguf_reader.MAX_BYTES`) is refused.
+Reading any file takes less than a second, even if it is damaged. Vocabularies are counted and skipped. Each length is
+compared with the size of the file first. What no model has (`reader.MAX_STRINGS`, `reader.MAX_BYTES`) is refused.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ class GGUFMetadata:
 
     Attributes:
         path: the file (the first one of a split model), or its address.
-        version: of the format, 2 or 3.
-        values: by key; of a split model those of the first part.
-        tensors: by name, those of all parts.
+        version: the version of the format, 2 or 3.
+        values: the values by key; of a split model, those of the first part.
+        tensors: the tensors of all parts by name.
         parts: all files of the model.
-        file_bytes: of all parts together.
+        file_bytes: the bytes of all parts together.
     """
 
     path: str
@@ -63,8 +62,7 @@ class GGUFMetadata:
         if tensor.type_name not in ("f32", "f16", "bf16") or tensor.n_values > MAX_TENSOR_VALUES:
             raise ModelLoadError(
                 f"'{self.path}': the tensor {name} is {tensor.type_name} {list(tensor.shape)}, where a small one of "
-                f"f32, "
-                "f16 or bf16 is expected; convert the model again"
+                "f32, f16 or bf16 is expected; convert the model again"
             )
         with open_source(self.parts[tensor.part], first_block=1) as source:
             if tensor.offset + tensor.n_bytes > source.size:
@@ -103,7 +101,7 @@ def read_metadata(path: str | os.PathLike[str]) -> GGUFMetadata:
     if isinstance(expected, int) and expected != len(tensors):
         raise ModelLoadError(
             f"'{names[0]}' says that its parts hold {expected} tensors, and they hold {len(tensors)}; download them "
-            f"again"
+            "again"
         )
     size = sum(piece.size for piece in parts)
     return GGUFMetadata(names[0], parts[0].version, parts[0].values, tensors, tuple(names), size)
@@ -120,7 +118,7 @@ def _part_names(part: Part) -> list[str]:
     if match is None or int(match["count"]) != count or count > MAX_PARTS:
         raise ModelLoadError(
             f"'{part.name}' is one of {count} parts of a model; parts have to be named NAME-00001-of-{count:05}.gguf "
-            f"and so on"
+            "and so on"
         )
     query = match["query"] or ""
     return [f"{match['stem']}-{number:05}-of-{count:05}.gguf{query}" for number in range(1, count + 1)]

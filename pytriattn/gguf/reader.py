@@ -1,4 +1,4 @@
-"""Reading one GGUF file up to its weights; `gguf_metadata.read_metadata` is what to call."""
+"""Reading one GGUF file up to its weights. Call `metadata.read_metadata`, which knows split models too."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class TensorInfo:
     """A tensor, without its values.
 
     Attributes:
-        name: as in the file.
-        shape: in ggml's order: the dimension of neighbours in memory first.
+        name: the name in the file.
+        shape: the dimensions in ggml's order: that of neighbours in memory first.
         type_name: such as ``q4_k``; ``type 99`` where the number is not known here.
-        n_bytes: of the values; 0 where the type is not known here.
+        n_bytes: the bytes of the values; 0 if the type is not known here.
         part: the file of a split model that holds it, from 0.
-        offset: of the values in that file, in bytes.
+        offset: the place of the values in that file, in bytes.
     """
 
     name: str
@@ -79,10 +79,10 @@ class Part:
 
     Attributes:
         name: the file or its address.
-        size: in bytes.
-        version: of the format.
-        values: by key.
-        tensors: by name.
+        size: the size of the file in bytes.
+        version: the version of the format.
+        values: the values by key.
+        tensors: the tensors by name.
     """
 
     name: str
@@ -96,7 +96,7 @@ class GGUFReader:
     """Goes through a file from its start, a window of bytes at a time.
 
     Args:
-        source: of the bytes.
+        source: the source of the bytes.
     """
 
     def __init__(self, source: ByteSource) -> None:
@@ -109,7 +109,7 @@ class GGUFReader:
         self._n_strings = 0
 
     def read(self) -> Part:
-        """Return what stands before the weights.
+        """Return the contents before the weights.
 
         Raises:
             ModelLoadError: the file is damaged, or of a kind that is not read.
@@ -141,7 +141,7 @@ class GGUFReader:
         if magic != b"GGUF":
             raise ModelLoadError(
                 f"'{name}' is not a GGUF file (it starts with {magic!r}); convert the model to GGUF, or download it "
-                f"again"
+                "again"
             )
         version = _TYPE.unpack(self._take(4))[0]
         if version & 0xFFFF == 0:
@@ -297,7 +297,7 @@ class GGUFReader:
     def _truncated(self, where: str) -> NoReturn:
         raise ModelLoadError(
             f"'{self._source.name}' ends after {self._source.size} bytes, {where}: it is incomplete or damaged; "
-            f"download it again"
+            "download it again"
         )
 
     def _damaged(self, what: str) -> NoReturn:

@@ -60,9 +60,7 @@ TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
     41: ("q1_0", 128, 18),
     42: ("q2_0", 64, 18),
 }
-"""By number: the name, the values of a block, and its bytes. Newer types may be missing: their tensors are not
-measured.
-"""
+"""By number: the name, the values of a block, and its bytes. Tensors of newer types are not measured."""
 
 _BLOCKS = {name: (n_values, n_bytes) for name, n_values, n_bytes in TENSOR_TYPES.values()}
 

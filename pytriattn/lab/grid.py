@@ -142,11 +142,11 @@ def jobs_of(subjects: Sequence[Subject], settings: EvalSettings) -> list[Job]:
 
 
 def _check_pinned(rule: Rule, subject: Subject, budget: int, settings: EvalSettings) -> None:
-    least = subject.document.n_prompt + settings.window + 1
+    least = subject.document.n_prompt + settings.least_window + 1
     if rule.is_pinned and rule.mode is not None and budget < least:
         raise LabError(
             f"the rule {rule.name!r} pins the {subject.document.n_prompt} tokens of the prompt of the task "
-            f"{subject.tasks[0]!r}, which with a window of {settings.window} need a budget of {least}, and it is "
+            f"{subject.tasks[0]!r}, which with a window of {settings.least_window} need a budget of {least}, and it is "
             f"{budget}; "
             "raise the budget or --tokens, or leave the rule out"
         )

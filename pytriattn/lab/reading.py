@@ -135,7 +135,7 @@ class _Reader:
         """Read text and question as one prompt."""
         self._llm.reset()
         prompt = np.concatenate([self._tokens[: question.at], question.prompt])
-        self._llm.read_prompt(prompt[:-1])
+        self._llm.read_prompt(prompt[:-1], question=(question.at, len(prompt) - 1))
         return _answered(question, *self._score(prompt[-1:], question.answer))
 
     def _begin(self) -> None:

@@ -187,7 +187,7 @@ class _Runner:
     def _statistics(self, options: dict[str, Any]) -> TriAttentionStats:
         """Return the statistics to score with, measured once if none were given."""
         if self._stats is None:
-            with Llama(self._path, **{**options, "mode": "per_layer_head"}) as llm:
+            with Llama(self._path, **{**options, "mode": "fitted"}) as llm:
                 self._stats = llm.triattn_stats
         assert self._stats is not None
         return self._stats

@@ -10,7 +10,7 @@ from pytriattn.lab.errors import LabError
 from pytriattn.lab.rules import DEFAULT_RULES, QUICK_RULES, find_rules
 from pytriattn.lab.rules.base import Rule
 from pytriattn.lab.tasks import TASKS, families_of
-from pytriattn.options.eviction import EvictionSettings
+from pytriattn.options.eviction import LEAST_WINDOW, EvictionSettings
 
 __all__ = ["QUICK", "EvalSettings"]
 
@@ -32,7 +32,7 @@ class EvalSettings:
         tokens: of a document; ``perplexity`` reads twice as many.
         half: ``choose`` or ``report``: documents to choose a rule with, and others to report on.
         seed: of documents and of rules that draw by chance.
-        window: the newest keys, never evicted.
+        window: the newest keys, never evicted; None: what `Llama` takes in each mode.
         n_sink: the first keys, never evicted.
 
     Raises:
@@ -47,7 +47,7 @@ class EvalSettings:
     tokens: int = 2048
     half: str = "report"
     seed: int = 0
-    window: int = 64
+    window: int | None = None
     n_sink: int = 4
 
     def __post_init__(self) -> None:
@@ -69,13 +69,18 @@ class EvalSettings:
         if not self.budgets and not self.ratios:
             raise LabError("there are no budgets and no ratios; give one of them")
 
+    @property
+    def least_window(self) -> int:
+        """The smallest window of any rule."""
+        return LEAST_WINDOW if self.window is None else self.window
+
     def budgets_for(self, document: Document, tasks: Sequence[str]) -> list[int]:
         """Return the budgets that a document is read under.
 
         Raises:
             LabError: one is below what sinks and window need.
         """
-        least = EvictionSettings(1, window=self.window, n_sink=self.n_sink).least_budget
+        least = EvictionSettings(1, window=self.least_window, n_sink=self.n_sink).least_budget
         found = []
         for value in self.budgets or self.ratios:
             budget = value if self.budgets else document.length // value
@@ -84,8 +89,7 @@ class EvalSettings:
                 remedy = "raise --budgets" if self.budgets else "raise --tokens, or leave that ratio out"
                 raise LabError(
                     f"the budget {budget} of the task {tasks[0]!r} is below the least one of {least} ({self.n_sink} "
-                    f"sinks, a window of "
-                    f"{self.window}, one key to choose){what}; {remedy}"
+                    f"sinks, a window of {self.least_window}, one key to choose){what}; {remedy}"
                 )
             found.append(budget)
         return found

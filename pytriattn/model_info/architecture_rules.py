@@ -20,9 +20,9 @@ class Sliding:
     Attributes:
         period: every so many layers one has full attention, if the file does not say otherwise; 0: the file lists the
             layers; -1: none has.
-        dense_first: of each period the first layer has full attention, not the last.
-        window: where the file has no ``attention.sliding_window``; 0: then nothing slides.
-        fixed_window: in place of the file's.
+        dense_first: the first layer of each period has full attention, not the last.
+        window: the window if the file has no ``attention.sliding_window``; 0: then no layer slides.
+        fixed_window: a window in place of the file's.
         only_n_layer: models of another number of layers have full attention everywhere; 0: all models slide.
         rope: ``own`` (another base and scale), ``full`` (as in the other layers), ``plain`` (their base, but no
             stretching), ``own_plain`` (another base, and no stretching) or ``own_base`` (another base alone).
@@ -46,13 +46,13 @@ class Rules:
 
     Attributes:
         source: the file that they are from.
-        rope: which dimensions are a pair; ``none``: no RoPE. ``mrope`` and ``imrope`` are kept only with
+        rope: the dimensions that form a pair; ``none``: no RoPE. ``mrope`` and ``imrope`` are kept only with
             ``rope.dimension_sections`` where `plain_rope` names what they are without.
         plain_rope: see `rope`.
         cache: ``attention`` (K and V), ``hybrid`` (and recurrent states), ``recurrent`` (states alone), ``none``, or
             ``other``: more than that, whose bytes are not predicted.
         sliding: None: every layer has full attention.
-        nope: which layers have no RoPE: ``every_4th``, ``every_4th_or_last`` (the last one, if none slides), ``full``
+        nope: the layers without RoPE: ``every_4th``, ``every_4th_or_last`` (the last one, if none slides), ``full``
             (those that do not slide, if others do), ``full_always``, ``full_after_dense`` (but for the leading dense
             ones), ``first_of_4`` (if others slide), ``finetuned`` (all, by a key), ``pattern`` (by a key),
             ``n_layer_not_32`` (all, but in models of 32 layers).
@@ -63,7 +63,7 @@ class Rules:
         n_rot_by_layer: ``rope.dimension_count_swa`` counts in sliding layers; elsewhere the first layer's number does
             for all.
         halves_n_rot: layers with full attention rotate half of what the key says.
-        log_multiplier: what ``rope.scaling.yarn_log_multiplier`` is multiplied by; 0: it is not read.
+        log_multiplier: the factor on ``rope.scaling.yarn_log_multiplier``; 0: that key is not read.
         mscale_cancels: DeepSeek 2's factor of YaRN is the same above and below the line.
         reads_betas: YaRN's bounds have keys.
         reads_factors: YaRN's factors have keys.
@@ -127,8 +127,7 @@ _RULES: dict[str, Rules] = {
     **_rope_alone_rules(
         norm="internlm2 xverse command-r olmo arctic deepseek chatglm chameleon bailingmoe maincoder ernie4-5-moe",
         neox="falcon dbrx stablelm bitnet qwen qwen2 qwen2moe qwen3 qwen3moe olmoe phi2 gemma starcoder2 openelm "
-        "gptneox codeshell "
-        "orion nemotron bailingmoe2 dots1 jais2 grovemoe minimax-m2 cogvlm talkie hunyuan-moe plamo",
+        "gptneox codeshell orion nemotron bailingmoe2 dots1 jais2 grovemoe minimax-m2 cogvlm talkie hunyuan-moe plamo",
     ),
     # --- and of another name ---
     "ernie4_5": Rules("ernie4-5.cpp", "norm"),

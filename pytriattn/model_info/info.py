@@ -22,21 +22,20 @@ class ModelInfo:
         path: the file (the first one of a split model), or its URL.
         name: ``general.name``, or an empty string.
         architecture: ``general.architecture``.
-        file_bytes: of all parts together.
+        file_bytes: the bytes of all parts together.
         n_layer: layers that decoding uses.
         n_embd: width of the residual stream.
         n_vocab: tokens.
         n_ctx_train: positions that the model was trained for.
-        window: of sliding attention; 0 without.
+        window: the sliding window; 0 if no layer slides.
         has_alibi: attention is biased by distance.
         has_learned_positions: a table of positions in place of RoPE.
-        layers: in order, those for multi-token prediction last.
-        facts: where the numbers come from, by name.
+        layers: the layers in order, those for multi-token prediction last.
+        facts: the source of each number, by name.
         cell_window: the window that the number of cells depends on; llama.cpp keeps one that no layer uses.
         widest_v: values of V for a token in the widest layer: what each layer gets without flash attention.
         flash_attention: llama.cpp runs the model with flash attention.
-        is_exact: `kv_bytes` is exact. Not so where the architecture is unknown, or its cache of a kind that is not
-            predicted.
+        is_exact: `kv_bytes` is exact. It is not if the architecture or the kind of its cache is unknown.
     """
 
     path: str
@@ -86,7 +85,7 @@ class ModelInfo:
             type_k: type of cached keys.
             type_v: type of cached values.
             parallel: sequences, each with cells of its own.
-            flash_attn: without it, V is stored as wide as that of the widest layer.
+            flash_attn: whether flash attention is used; without it, V is stored as wide as that of the widest layer.
             prefill: ``full`` needs cells for all of `ctx`.
 
         Raises:
@@ -120,13 +119,13 @@ class ModelInfo:
         return kv_bytes(self, options)
 
     def positions(self, options: CacheOptions) -> int:
-        """Return the options' ``n_ctx``, or in place of 0 what the model was trained for.
+        """Return the options' ``n_ctx``, or in place of 0 the number of positions that the model was trained for.
 
         Raises:
             ContextError: it is 0 and the file does not tell.
         """
         if options.n_ctx == 0 and self.n_ctx_train <= 0:
             raise ContextError(
-                "the file does not say how many positions the model was trained for; give a context size"
+                "the file does not tell how many positions the model was trained for; give a context size"
             )
         return options.n_ctx or self.n_ctx_train

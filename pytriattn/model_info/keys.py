@@ -22,14 +22,13 @@ LARGEST_SIZE = 1 << 20
 class Keys:
     """The keys of one model, under its architecture's prefix.
 
-    Each method that takes `fact` notes under this name what it has returned, and whether it is from the key or a
-    default.
+    Each method that takes `fact` notes under this name the value that it returns, and where the value is from.
 
     Args:
-        metadata: of the file.
-        architecture: what the keys begin with.
-        rule: who says what keys do not: ``rule of llama (src/models/llama.cpp)``.
-        is_strict: an array with another number of layers is an error; else it is cut or filled up with zeros.
+        metadata: the file's metadata.
+        architecture: the name that the keys begin with.
+        rule: the source of facts that no key gives: ``rule of llama (src/models/llama.cpp)``.
+        is_strict: an array for another number of layers is an error; otherwise it is cut, or filled up with zeros.
     """
 
     def __init__(self, metadata: GGUFMetadata, architecture: str, rule: str, *, is_strict: bool = True) -> None:
@@ -45,9 +44,7 @@ class Keys:
         self.facts[fact] = Fact(value, source or self.rule)
 
     def note_key(self, fact: str, value: object, name: str, *, is_rule: bool = False) -> None:
-        """Note a fact that is from the key if it is there, else llama.cpp's default for all architectures, or
-        (`is_rule`) for this.
-        """
+        """Note a fact from its key or, without the key, from llama.cpp's defaults (`is_rule`: from the rules)."""
         default = self.rule if is_rule else DEFAULT
         self.note(fact, value, f"key {self.full(name)}" if self.has(name) else default)
 
@@ -159,9 +156,8 @@ class Keys:
             ModelLoadError: always.
         """
         raise ModelLoadError(
-            f"'{self.metadata.path}': the key {self.full(name)} is {_short(self._value(name))}, it must be "
-            f"{expected}; the file is "
-            "damaged or its conversion went wrong: download it again"
+            f"'{self.metadata.path}': the key {self.full(name)} is {_short(self._value(name))}, it must be {expected}; "
+            "the file is damaged or its conversion went wrong: download it again"
         )
 
     def _value(self, name: str) -> Value | None:

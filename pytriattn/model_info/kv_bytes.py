@@ -1,6 +1,4 @@
-"""The bytes of a context's caches, before there is one: cells as the engine counts them, times rows as ggml stores
-them.
-"""
+"""The bytes of a context's caches, before it is made: the engine's number of cells times ggml's bytes of a row."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ STATE_BYTES = 4
 
 
 class CachedModel(Protocol):
-    """What the size of a model's caches depends on; a `ModelInfo` has it."""
+    """The facts that the size of a model's caches depends on. A `ModelInfo` has them."""
 
     @property
     def architecture(self) -> str:
@@ -126,8 +124,8 @@ def _check_types(model: CachedModel, options: CacheOptions, flash: bool) -> None
             continue
         if layer.head_dim_v == 0 and type_k != type_v:
             raise ContextError(
-                f"type_k and type_v are {type_k!r} and {type_v!r}, but latent attention stores one row for both; "
-                f"make them equal"
+                f"type_k and type_v are {type_k!r} and {type_v!r}, but latent attention stores one row for both; make "
+                "them equal"
             )
         for name, kind, head_dim in (
             ("type_k", type_k, layer.head_dim_k),

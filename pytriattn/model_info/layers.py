@@ -1,4 +1,4 @@
-"""One layer of a model: what it keeps of the past, and its RoPE."""
+"""One layer of a model: its kind, its cache and its RoPE."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["Fact", "LayerInfo", "LayerKind", "RopeInfo"]
 
 
 class LayerKind(str, Enum):
-    """What a layer keeps of the past."""
+    """The part of the past that a layer keeps."""
 
     FULL = "full"
-    """Attention over all positions, with a KV cache of its own: what a budget evicts from."""
+    """Attention over all positions, with a KV cache of its own. A budget evicts from it."""
     SLIDING = "sliding"
     """Attention over a window, with a KV cache of its own."""
     SHARED = "shared"
@@ -31,7 +31,7 @@ class LayerKind(str, Enum):
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing known of a model.
+    """One fact about a model.
 
     Attributes:
         value: the thing.
@@ -61,7 +61,7 @@ class RopeInfo:
         beta_fast: YaRN's bound for fast bands.
         beta_slow: YaRN's bound for slow bands.
         n_ctx_orig: positions before stretching.
-        sections: of M-RoPE; else empty.
+        sections: the sections of M-RoPE; empty for other kinds.
         factors: divisors of the frequencies, float32 [n_rot / 2], or None. LongRoPE: those for contexts up to
             ``n_ctx_orig``.
         long_factors: LongRoPE's divisors for longer contexts, or None.
@@ -89,8 +89,7 @@ class RopeInfo:
         return self.mode == "norm"
 
     def omega(self, n_ctx: int) -> npt.NDArray[np.float64]:
-        """Return radians per position, float64 [head_dim / 2], bands in the order of dimensions; 0 where nothing
-        rotates.
+        """Return radians per position, float64 [head_dim / 2], bands in the order of dimensions; 0 if not rotated.
 
         `n_ctx` chooses between LongRoPE's two sets.
         """
@@ -144,8 +143,8 @@ class LayerInfo:
     """One layer.
 
     Attributes:
-        index: in the file.
-        kind: what it keeps of the past.
+        index: the layer's number in the file.
+        kind: the part of the past that it keeps.
         owner: the layer whose KV cache it reads: itself, or an earlier one; -1 without attention.
         n_head: query heads; 0 without attention.
         n_head_kv: KV heads of the cache that it reads.

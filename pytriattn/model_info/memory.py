@@ -36,10 +36,10 @@ class LayerMemory:
 
     Attributes:
         kind: the type.
-        n_layers: how many there are.
-        bytes_per_token: of a cached token in all of them; 0 where memory does not depend on the number of tokens.
+        n_layers: the number of layers.
+        bytes_per_token: the bytes of a cached token in all of them; 0 if memory does not grow with the tokens.
         cells: tokens that a sequence can have there at most; 0 where memory does not depend on it.
-        bytes: of all sequences.
+        bytes: the bytes of all sequences.
     """
 
     kind: LayerKind
@@ -116,7 +116,7 @@ def what_fits(info: ModelInfo, settings: CacheOptions, memory: int) -> Fit:
     """Return the largest context and the largest budget whose caches fit beside the weights in `memory` bytes.
 
     Raises:
-        ContextError: with these settings no cache can be made.
+        ContextError: a cache cannot be made with these settings.
     """
 
     def takes(ctx: int, budget: int | None) -> int:

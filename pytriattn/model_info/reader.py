@@ -30,8 +30,7 @@ def gguf_info(path: str | os.PathLike[str]) -> ModelInfo:
             ``hf://owner/repository/file.gguf``).
 
     Raises:
-        ModelLoadError: the file is missing, damaged, not GGUF, or not a model; the message names it and what can be
-            done.
+        ModelLoadError: the file is missing, damaged, not GGUF, or not a model.
     """
     return model_info_of(read_metadata(path))
 

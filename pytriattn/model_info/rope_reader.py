@@ -26,12 +26,12 @@ class RopeReader:
     """Tells what RoPE does in each layer.
 
     Args:
-        keys: of the model.
-        rules: of its architecture; None: unknown, then half-split pairs are assumed, and the fact ``rope_mode`` says
-            so.
-        head_dim: of keys in layers with full attention.
+        keys: the model's keys.
+        rules: the rules of its architecture; None: it is unknown. Half-split pairs are then assumed, and the fact
+            ``rope_mode`` says so.
+        head_dim: the dimensions of keys in layers with full attention.
         n_ctx_train: positions that the model was trained for.
-        slides: which layers slide, those for multi-token prediction included.
+        slides: whether each layer slides, those for multi-token prediction included.
         n_layer: layers without these.
 
     Raises:

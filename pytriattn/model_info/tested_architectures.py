@@ -13,7 +13,7 @@ __all__ = ["passed_architectures", "require_tested_architecture"]
 
 @functools.cache
 def passed_architectures() -> frozenset[str]:
-    """Return the names, as in ``general.architecture``, of those whose scores and evictions have been found exact."""
+    """Return the architectures, named as in ``general.architecture``, whose scores and evictions are exact."""
     text = (resources.files("pytriattn") / "data" / "architectures.json").read_text(encoding="utf-8")
     return frozenset(json.loads(text)["passed"])
 
@@ -26,7 +26,7 @@ def require_tested_architecture(architecture: str, allow_untested: bool) -> None
     """
     if not allow_untested and architecture not in passed_architectures():
         raise UnsupportedModelError(
-            f"eviction has not been tested on models of architecture {architecture!r} (docs/supported-models.md "
-            f"lists those that "
-            "have passed); load it with budget=None, or with allow_untested=True if you will check its answers yourself"
+            f"eviction has not been tested on models of architecture {architecture!r} (docs/supported-models.md lists "
+            "those that have passed); load it with budget=None, or with allow_untested=True if you will check its "
+            "answers yourself"
         )

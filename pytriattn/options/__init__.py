@@ -1,3 +1,1 @@
-"""What a cache is made with and what is evicted from it: one set of names, from `Llama`'s keywords to the C++
-engine.
-"""
+"""How a cache is made and what is evicted from it: the same names from `Llama`'s keywords to the C++ engine."""

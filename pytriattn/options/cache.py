@@ -1,4 +1,4 @@
-"""What the cache of a context is made with."""
+"""The settings of a context's cache."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class CacheOptions:
         n_ubatch: tokens computed at once.
         flash_attn: ``auto``, ``on`` or ``off``.
         prefill: ``chunked`` or ``full``.
-        rope: in place of the model's own.
+        rope: RoPE settings in place of the model's own.
 
     Raises:
         ContextError: a value makes no sense; the message names it.
@@ -77,8 +77,8 @@ class CacheOptions:
             raise ContextError(f"type_v={self.type_v!r} needs flash attention; use flash_attn=True or type_v='f16'")
         if self.eviction is not None and self.eviction.to_native().moves_rows and self.flash_attn == "off":
             raise BudgetError(
-                f"mode={self.eviction.mode!r} moves values between cells, which needs flash attention; "
-                "use flash_attn=True or mode='global'"
+                f"mode={self.eviction.mode!r} moves values between cells, which needs flash attention; use "
+                "flash_attn=True or mode='global'"
             )
 
     @property
@@ -119,7 +119,7 @@ class CacheOptions:
         )
 
     def describe_state(self, model_sha256: str, n_cells: int) -> dict[str, Any]:
-        """Return all that has to be the same where a saved state is loaded."""
+        """Return the settings that must be the same when a saved state is loaded."""
         eviction = None if self.eviction is None else self.eviction.describe_state()
         return {
             "model": model_sha256,
@@ -139,7 +139,7 @@ def cache_type(name: str, value: str | int) -> str:
     """Return the name of a cache type that is given by name, or by ggml's number as llama-cpp-python takes it.
 
     Args:
-        name: of the setting, for the message.
+        name: the name of the setting, for the message.
         value: the type.
 
     Raises:

@@ -14,12 +14,21 @@ from pytriattn._native import core
 from pytriattn._util.numbers import whole_number
 from pytriattn.errors import BudgetError
 
-__all__ = ["MODES", "Chooser", "EvictionSettings"]
+__all__ = ["DEFAULT_MODE", "LEAST_WINDOW", "MODES", "Chooser", "EvictionSettings", "default_window"]
 
+DEFAULT_MODE = "fitted"
+LEAST_WINDOW = 64
 MODES = core.MODES
 """The modes that choose by themselves; ``custom`` asks a function."""
 Chooser = Callable[[core.EvictionView], Sequence[npt.NDArray[np.bool_]]]
 """Returns for each layer of a view which keys stay, bool [n_head_kv, n_keys]."""
+
+
+def default_window(mode: str, budget: int) -> int:
+    """Return how many of the newest keys are kept where nobody says: three tenths of the budget in mode ``fitted``,
+    but at least 64, as in all other modes. Ordinary text needs them, and facts lose little by it (docs/quality.md).
+    """
+    return max(LEAST_WINDOW, budget * 3 // 10) if mode == DEFAULT_MODE else LEAST_WINDOW
 
 
 @dataclass(frozen=True)
@@ -30,27 +39,35 @@ class EvictionSettings:
         budget: keys kept per layer and KV head.
         mode: what keeps its own set of keys.
         interval: tokens between evictions.
-        window: the newest keys, never evicted.
+        window: the newest keys, never evicted; None: `default_window`.
         n_sink: the first keys, never evicted.
         seed: of mode ``random``.
         scale_budget_by_attention: raise the budget where few layers have full attention.
         chooser: what mode ``custom`` asks; see `Llama`.
+        key_score: what goes into the score of mode ``fitted``; None: all of it.
+        reread: see `Llama`.
 
     Raises:
         BudgetError: a value is no whole number.
     """
 
     budget: int
-    mode: str = "per_layer_head"
+    mode: str = DEFAULT_MODE
     interval: int = 128
-    window: int = 64
+    window: int = None  # type: ignore[assignment]  # then it is `default_window`
     n_sink: int = 4
     seed: int = 0
     scale_budget_by_attention: bool = False
     chooser: Chooser | None = None
+    key_score: core.KeyScoreOptions | None = None
+    reread: bool = False
 
     def __post_init__(self) -> None:
         """Take whole numbers of any kind, numpy's too."""
+        if self.window is None:
+            object.__setattr__(
+                self, "window", default_window(self.mode, whole_number("budget", self.budget, BudgetError))
+            )
         for name in ("budget", "interval", "window", "n_sink", "seed"):
             object.__setattr__(self, name, whole_number(name, getattr(self, name), BudgetError))
 
@@ -99,10 +116,12 @@ class EvictionSettings:
             n_sink=self.n_sink,
             seed=self.seed,
             chooser=None if self.chooser is None else ask,
+            reread=self.reread,
+            key_score=self.key_score or core.KeyScoreOptions(),
         )
 
     def describe_state(self) -> dict[str, Any]:
         """Return all that has to be the same where a saved state is loaded, as JSON values."""
         # the budget is what came of scaling; the chooser is code, whose choices are in the state
-        left_out = ("scale_budget_by_attention", "chooser")
+        left_out = ("scale_budget_by_attention", "chooser", "key_score")
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}

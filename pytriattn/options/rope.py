@@ -15,8 +15,7 @@ _SCALING_TYPES = ("none", "linear", "yarn", "longrope")
 
 @dataclass(frozen=True)
 class RopeSettings:
-    """What `Llama` sets in place of the model's RoPE metadata; 0, a negative number or None leaves the model's own
-    value.
+    """RoPE settings in place of the model's metadata; 0, a negative number or None leaves the model's own value.
 
     Attributes:
         scaling_type: ``none``, ``linear``, ``yarn`` or ``longrope`` (or llama.cpp's number for it: -1 to 3).

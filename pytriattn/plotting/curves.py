@@ -1,4 +1,4 @@
-"""What is drawn of statistics, as numbers."""
+"""The numbers that pictures of statistics draw."""
 
 from __future__ import annotations
 
@@ -18,14 +18,12 @@ Head = tuple[int, int]
 def expected_logits(
     layer: LayerStats, head: int, distances: npt.ArrayLike, key: npt.ArrayLike | None = None
 ) -> npt.NDArray[np.float64]:
-    """Return the logit that a head's centre, as the query, gives a key at each distance, before the model's own factor
-    on logits.
+    """Return the logit of a key at each distance if the query is the head's centre, before the model's own factor.
 
     This is one term of S_trig: the sum over bands f of |mu_f| |k_f| cos(omega_f distance + arg mu_f - arg k_f), times
-    the square of RoPE's scale for rotated bands. Without a `key`, it is the centre itself at length 1: of all keys of
-    that length the one that gets the largest logit at distance 0, which is |mu|. So the curve says how what the head
-    looks for fades with
-    distance: the slower its strong bands turn, the further it reaches.
+    the square of RoPE's scale for rotated bands. Without a `key`, the key is the centre at length 1: of all keys of
+    that length it gets the largest logit at distance 0, |mu|. The curve then shows how the logit of the key that the
+    head prefers falls with distance. The slower the head's strong bands rotate, the more slowly it falls.
 
     Args:
         layer: statistics of the layer.

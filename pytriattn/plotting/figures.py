@@ -1,5 +1,6 @@
-"""Pictures of a model's query statistics and of what its heads have kept. Needs matplotlib: ``pip install
-'pytriattn[plot]'``.
+"""Pictures of a model's query statistics and of the keys that its heads kept.
+
+They need matplotlib: ``pip install 'pytriattn[plot]'``.
 
 A picture is a ``matplotlib.figure.Figure`` of its own; pyplot and its windows are not touched.
 """
@@ -52,7 +53,7 @@ def plot_concentration(stats: TriAttentionStats, axes: Axes | None = None) -> Fi
 
     Args:
         stats: the statistics.
-        axes: where to draw; None: a figure of its own.
+        axes: the axes to draw in; None: a figure of its own.
 
     Returns:
         The figure.
@@ -89,7 +90,7 @@ def plot_expected_logits(
     Args:
         stats: the statistics.
         heads: (layer, query head); None: `typical_heads`.
-        axes: where to draw; None: a figure of its own.
+        axes: the axes to draw in; None: a figure of its own.
         max_distance: tokens.
 
     Returns:
@@ -127,7 +128,7 @@ def plot_kept(source: Session | KeptKeys, axes: Axes | None = None) -> Figure:
 
     Args:
         source: a `Llama` that has read a text, or what `load_kept` returns.
-        axes: where to draw; None: a figure of its own.
+        axes: the axes to draw in; None: a figure of its own.
 
     Returns:
         The figure.
@@ -176,9 +177,9 @@ def plot_stats(
 
     Args:
         stats: the statistics.
-        heads: of the curves, (layer, query head); None: `typical_heads`.
-        kept: what a run has kept.
-        max_distance: of the curves, in tokens.
+        heads: (layer, query head) of the curves; None: `typical_heads`.
+        kept: the keys that a run kept.
+        max_distance: the largest distance of the curves, in tokens.
 
     Returns:
         The figure.
@@ -253,9 +254,7 @@ def _root(axes: Axes) -> Figure:
 
 
 def _layer_ticks(axes: Any, rows: dict[int, int]) -> None:
-    """Mark the first row of each layer (layer -> rows), or of some of them where there are many, and where layers
-    end.
-    """
+    """Label the first row of each layer (layer -> rows), or of every few if there are many; draw where layers end."""
     starts = np.cumsum([0, *rows.values()])[:-1]
     for start in starts[1:]:
         axes.axhline(start - 0.5, color="0.6", linewidth=0.4)

@@ -1,4 +1,4 @@
-"""Which keys each head still holds after a run, as something that can be saved and plotted."""
+"""Which keys each head still holds after a run: to save and to plot."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FORMAT_VERSION = 1
 
 
 class PlotError(TriAttnError, ValueError):
-    """What was given cannot be plotted; the message says why."""
+    """The data cannot be plotted; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)

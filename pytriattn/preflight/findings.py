@@ -12,11 +12,11 @@ __all__ = ["Finding", "Status", "failure", "ok", "raise_failures", "warning"]
 
 
 class Status(str, Enum):
-    """How a check ended."""
+    """The result of a check, in one word."""
 
     OK = "ok"
     WARN = "warn"
-    """It will run, but perhaps not as meant."""
+    """It will run, but perhaps not as the user means it."""
     FAIL = "fail"
     """It cannot run."""
 
@@ -26,11 +26,11 @@ class Finding:
     """The result of one check.
 
     Attributes:
-        name: of the check: ``statistics``, ``architecture``, ``layers``, ``flash attention``, ``build``, ``context``,
-            ``budget``, ``scaling``, ``memory`` or ``advice``.
-        status: how it ended.
-        message: what was found, a sentence or two.
-        error: what `raise_failures` raises for it; None unless the check failed.
+        name: the name of the check: ``statistics``, ``architecture``, ``layers``, ``flash attention``, ``build``,
+            ``context``, ``budget``, ``scaling``, ``memory`` or ``advice``.
+        status: the result in one word.
+        message: one or two sentences about what was found.
+        error: the error that `raise_failures` raises for it; None unless the check failed.
     """
 
     name: str

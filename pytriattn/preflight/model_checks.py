@@ -40,8 +40,8 @@ def check_statistics(
     elif identity is None:
         yield warning(
             "statistics",
-            f"shapes and rotation agree with the model, but whether they are of this very file is not known; they "
-            f"are of {stats.model}",
+            "shapes and rotation agree with the model, but whether they are of this very file is not known; they are "
+            f"of {stats.model}",
         )
     else:
         summary = (

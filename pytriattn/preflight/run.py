@@ -34,9 +34,9 @@ def run_preflight(
 
     Args:
         info: the model.
-        settings: what it would be loaded with. Without a budget, only the context and the memory are checked.
+        settings: the settings to load the model with. Without a budget, only the context and the memory are checked.
         stats: the statistics; why they could not be read; or None to measure them at load.
-        identity: which model file it is; None if that is not known, as for a file on a server.
+        identity: the identity of the model file; None if it is not known, as for a file on a server.
 
     Returns:
         Findings in the order of the checks; at least one each of those that apply.

@@ -1,4 +1,4 @@
-"""What preflight is asked about."""
+"""The settings that preflight checks."""
 
 from __future__ import annotations
 

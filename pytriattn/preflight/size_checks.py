@@ -33,8 +33,7 @@ def check_context(info: ModelInfo, options: CacheOptions) -> Iterator[Finding]:
     if 0 < trained < ctx:
         message = (
             f"{ctx:,} positions are more than the {trained:,} that the model was trained for; what it predicts there "
-            f"may be poor, "
-            "unless its context is stretched (rope_freq_scale, YaRN)"
+            "may be poor, unless its context is stretched (rope_freq_scale, YaRN)"
         )
         yield warning(name, message)
     else:
@@ -42,24 +41,20 @@ def check_context(info: ModelInfo, options: CacheOptions) -> Iterator[Finding]:
 
 
 def check_budget(eviction: EvictionSettings, ctx: int) -> Iterator[Finding]:
-    """Check that the budget has room for sinks, window and a key to choose, and that a text of `ctx` tokens can exceed
-    it.
-    """
+    """Check that the budget has room for sinks, window and one more key, and is smaller than a text of `ctx` tokens."""
     name = "budget"
     budget, least = eviction.budget, eviction.least_budget
     if budget < least:
         message = (
-            f"a budget of {budget:,} is too small: n_sink ({eviction.n_sink}) + window ({eviction.window}) + 1 need "
-            f"at least "
-            f"{least:,}"
+            f"a budget of {budget:,} is too small: n_sink ({eviction.n_sink}) + window ({eviction.window}) + 1 need at "
+            f"least {least:,}"
         )
         yield failure(name, message, BudgetError)
     elif budget + eviction.interval > ctx:
         # the first eviction comes at budget + interval keys
         message = (
             f"a budget of {budget:,} does nothing: no text of at most {ctx:,} positions has the "
-            f"{budget + eviction.interval:,} keys of a "
-            "first eviction; lower the budget or raise the context"
+            f"{budget + eviction.interval:,} keys of a first eviction; lower the budget or raise the context"
         )
         yield warning(name, message)
     else:
@@ -78,9 +73,8 @@ def check_scaling(info: ModelInfo, eviction: EvictionSettings, ctx: int) -> Iter
     else:
         yield ok(
             "scaling",
-            f"{kept}, and only these remember what lies far back; scale_budget_by_attention=True would keep "
-            f"{scaled:,} keys, "
-            f"not {budget:,}",
+            f"{kept}, and only these remember what lies far back; scale_budget_by_attention=True would keep {scaled:,} "
+            f"keys, not {budget:,}",
         )
 
 
@@ -114,15 +108,13 @@ def check_memory(info: ModelInfo, options: CacheOptions, memory: int | None) -> 
 
 
 def _advice(info: ModelInfo, options: CacheOptions, memory: int, needed: int) -> Iterator[Finding]:
-    """Say what would save how much, in numbers for this very model: what saves without a budget may not save with
-    one.
-    """
+    """Say which settings would save how much memory with this model and this budget."""
     name, eviction = "advice", options.eviction
     if info.file_bytes >= memory:
         yield warning(
             name,
-            "the weights alone do not fit; take a smaller model, a smaller quantisation of it, or keep layers in "
-            "host memory",
+            "the weights alone do not fit; take a smaller model, a smaller quantisation of it, or keep layers in host "
+            "memory",
         )
         return
 

@@ -1,1 +1,1 @@
-"""What the command-line programs tell: models, machines, values as JSON."""
+"""What the command-line programs print about models and machines, as tables and as JSON."""

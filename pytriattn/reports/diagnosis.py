@@ -1,6 +1,4 @@
-"""What pytriattn finds on this machine: Python, backends, devices and their memory, and what to do about what is
-wrong.
-"""
+"""What pytriattn finds on this machine: Python, backends, devices and memory, and the remedy for each problem."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ class DeviceFacts:
     type: str
     backend: str
     free: int | None
-    """None where the backend does not know."""
+    """None if the backend does not know."""
     total: int
 
 
@@ -67,15 +65,15 @@ class Diagnosis:
     devices: list[DeviceFacts]
     nvidia_driver: str | None
     packages: dict[str, str]
-    """Versions of the packages that pytriattn needs; "missing" where there is none."""
+    """Versions of the packages that pytriattn needs; "missing" if one is not installed."""
     problems: list[str]
-    """What is wrong, each with what to do. Empty: healthy."""
+    """What is wrong, each with its remedy. Empty: healthy."""
     advice: list[str]
     """What could be better."""
 
 
 def nvidia_driver(version_file: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """Return the version of NVIDIA's driver, "unknown" if there is one that does not tell, None if there is none."""
+    """Return the version of NVIDIA's driver, "unknown" if it does not tell, None if there is no driver."""
     try:
         words = version_file.read_text(encoding="utf-8").splitlines()[0].split()
         return next((word for word in words if word[:1].isdigit() and "." in word), "unknown")
@@ -89,7 +87,7 @@ def nvidia_driver(version_file: Path = Path("/proc/driver/nvidia/version")) -> s
 
 
 def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Return the bytes of memory that programs could still take, None where Linux does not tell."""
+    """Return the bytes of memory that programs could still take, None if Linux does not tell."""
     try:
         lines = meminfo.read_text(encoding="ascii").splitlines()
         return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), None)
@@ -108,13 +106,13 @@ def _requirements() -> dict[str, str]:
 
 
 def diagnose() -> Diagnosis:
-    """Load every backend that can be loaded and report; what cannot be loaded is among the problems.
+    """Load every backend that can be loaded and report. A backend that cannot be loaded is among the problems.
 
     Raises:
         BackendError: not even the CPU's backend can be loaded.
     """
     backends.load_plugins()
-    counts = dict(core.backend_list())
+    n_devices = {backend.name: backend.n_devices for backend in core.backend_list()}
     seen = [
         BackendFacts(
             name=backend.name,
@@ -123,8 +121,8 @@ def diagnose() -> Diagnosis:
             library=None if backend.library is None else str(backend.library),
             loaded=backend.loaded,
             descriptor_ok=backend.library is not None,
-            devices=counts.get(backend.ggml_name or "", 0),
-            features=dict(core.backend_features(backend.ggml_name)) if backend.ggml_name else {},
+            devices=n_devices.get(backend.ggml_name or "", 0),
+            features=core.backend_features(backend.ggml_name) if backend.ggml_name else {},
             error=None if backend.error is None else str(backend.error),
         )
         for backend in backends.seen
@@ -177,7 +175,7 @@ def _without_devices(backend: BackendFacts, driver: str | None) -> str:
         else:
             cause = (
                 f"NVIDIA's driver is {driver}; CUDA 13 needs 580 or newer. See what `nvidia-smi` says, and "
-                f"CUDA_VISIBLE_DEVICES"
+                "CUDA_VISIBLE_DEVICES"
             )
     else:
         cause = "is its driver installed?"

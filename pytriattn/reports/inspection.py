@@ -42,11 +42,11 @@ class Inspection:
 
     Attributes:
         info: the model.
-        settings: of the caches; ``n_ctx`` is never 0.
+        settings: the settings of the caches; ``n_ctx`` is never 0.
         full: memory by type of layer without a budget; None where there is one, and llama.cpp could not count the cells
             without it.
         limited: the same with the budget; None without one.
-        fit: what fits in the memory that was asked about; None if none was.
+        fit: the texts that fit into the given memory; None if no memory was given.
     """
 
     info: ModelInfo
@@ -123,7 +123,7 @@ class Inspection:
             limited = sum(row.bytes for row in self.limited)
             yield (
                 f"The budget takes {limited / full:.1%} of the full cache's memory; n_ctx allocates nothing under a "
-                f"budget."
+                "budget."
                 if limited < full
                 else f"This budget saves nothing: the full cache of {self.settings.n_ctx:,} positions is no larger."
             )
@@ -141,7 +141,7 @@ def inspect_model(info: ModelInfo, settings: CacheOptions | None = None, memory:
 
     Args:
         info: the model.
-        settings: of the caches; None: the defaults.
+        settings: the settings of the caches; None: the defaults.
         memory: bytes to fit into; None: do not ask.
 
     Raises:

@@ -16,9 +16,7 @@ from pytriattn.options.eviction import EvictionSettings
 __all__ = ["SCHEMA", "options_json", "to_json"]
 
 SCHEMA = 1
-"""Version of the JSON objects of the command-line tools; a field is never renamed or given another meaning within a
-version.
-"""
+"""Version of the JSON objects of the command-line tools. Within a version, fields keep their names and meaning."""
 
 
 def to_json(value: object) -> Any:

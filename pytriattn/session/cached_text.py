@@ -71,6 +71,7 @@ class CachedText(LoadedModel):
         self._tokens: list[int] = []  # what the cache has read
         self._n_in_steps = 0  # of these, from the start, in the steps of `score`
         self._n_protected = 0  # of these, from the start, never evicted
+        self._question: tuple[int, int] | None = None  # positions whose queries choose what is kept
         self._prompts = PromptCounters()
         self._reporter: EvictionReporter | None = None
 
@@ -94,10 +95,16 @@ class CachedText(LoadedModel):
             self._eviction.check_prompt(n_tokens)
 
     def read_prompt(
-        self, tokens: npt.NDArray[np.int32], n_top_logprobs: int | None = None
+        self,
+        tokens: npt.NDArray[np.int32],
+        n_top_logprobs: int | None = None,
+        question: tuple[int, int] | None = None,
     ) -> list[tuple[float, list[tuple[int, float]]]]:
         """Read a prompt that `check_tokens` gave; return (log-probability, best tokens) of tokens[1:] if
         `n_top_logprobs` is given.
+
+        Its tokens `question` (begin and end) choose what is kept of the rest, if the prompt is evicted from while it is
+        read and the mode takes questions; see `Llama.__call__`.
 
         What it has in common with the text in the cache is not read again, unless an eviction has touched that (see
         ``reuse_evicted`` of `Llama`), or log-probabilities of all tokens are wanted; `kv_stats` tells.
@@ -108,6 +115,7 @@ class CachedText(LoadedModel):
         self.forget_cancellation()
         n_kept = self._keep_prefix(tokens, wanted=n_top_logprobs is None)
         self._call += 1
+        self._ask(0, tokens, question)
         with self._forgetting_on_failure():
             if n_top_logprobs is None:
                 context.read(0, tokens[n_kept:], n_protected)
@@ -150,6 +158,39 @@ class CachedText(LoadedModel):
         was_lost = wanted and was_evicted and common > 0 and n_kept == 0
         self._prompts.record(n_tokens=len(tokens), n_reused=n_kept, was_lost=was_lost)
         return n_kept
+
+    def _ask(self, seq: int, tokens: npt.NDArray[np.int32], question: tuple[int, int] | None) -> None:
+        """Take a prompt's question, if there will be an eviction that it can choose for."""
+        context, eviction = self._open_context(), self._eviction
+        if eviction is None or not context.takes_questions:
+            return
+        if question is not None and len(tokens) < eviction.budget + eviction.interval:
+            question = None
+        begin, end = question or (0, 0)
+        context.set_question(seq, tokens[begin:end], begin)
+        self._question = question if seq == 0 else None
+
+    def set_question(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]], position: int | None = None) -> None:
+        """Choose the keys that a question asks for, at every eviction from now on; for those who read a text by `eval`.
+
+        Nothing happens in modes that take no questions. `reset` ends it, and so does the next prompt.
+
+        Args:
+            tokens: ids of the question, at most 128; empty: no question any more.
+            position: where it will stand in the text; None: right behind what has been read.
+
+        Raises:
+            InvalidTokenError: there are too many of them, or ids that are not in the vocabulary.
+        """
+        array = self.check_tokens(tokens) if len(tokens) else np.zeros(0, dtype=np.int32)
+        at = len(self._tokens) if position is None else position
+        self._open_context().set_question(0, array, at)
+        self._question = (at, at + len(array)) if len(array) else None
+
+    @property
+    def takes_questions(self) -> bool:
+        """Whether a question chooses what is kept: in mode ``fitted``."""
+        return self._open_context().takes_questions
 
     def _cut_back(self, n: int, *, keep_evicted: bool) -> int:
         """Cut cache and books back to the first `n` tokens; return how many are left: `n` or none."""
@@ -310,7 +351,13 @@ class CachedText(LoadedModel):
             self._report_evictions()
         return token
 
-    def start_sequence(self, seq: int, tokens: npt.NDArray[np.int32], sampler: core.Sampler) -> int:
+    def start_sequence(
+        self,
+        seq: int,
+        tokens: npt.NDArray[np.int32],
+        sampler: core.Sampler,
+        question: tuple[int, int] | None = None,
+    ) -> int:
         """Read a prompt into a sequence of its own, and return the first token drawn after it; for `draw_each`.
 
         What the sequence held before is forgotten. The text of `tokens` is that of sequence 0 alone, and is lost.
@@ -318,6 +365,7 @@ class CachedText(LoadedModel):
         context = self._open_context()
         self._tokens, self._n_in_steps, self._n_protected = [], 0, 0
         context.clear(seq)
+        self._ask(seq, tokens, question)
         context.read(seq, tokens, len(tokens) if self._protect_prompt else 0)
         self._report_evictions()
         return context.sample(sampler)
@@ -414,6 +462,7 @@ class CachedText(LoadedModel):
         self.forget_cancellation()
         self._call += 1
         self._tokens, self._n_in_steps, self._n_protected = [], 0, 0
+        self._question = None
 
     def on_evict(self, callback: Callable[[Eviction], object] | None) -> None:
         """Call `callback` with each `Eviction`, after the step in which it happened; None: no longer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import NamedTuple
 from pytriattn._native import backends, core
 from pytriattn._native.log import forward_llama_log
 from pytriattn._native.rpc_servers import check_rpc_servers
+from pytriattn.errors import StatsWarning
 from pytriattn.gguf.identity import ModelIdentity, check_model_file, model_identity
 from pytriattn.model_info.reader import gguf_info
 from pytriattn.options.cache import CacheOptions
+from pytriattn.options.eviction import DEFAULT_MODE
 from pytriattn.preflight.findings import raise_failures
 from pytriattn.preflight.run import run_preflight
 from pytriattn.preflight.settings import PreflightSettings, effective_options
@@ -94,17 +97,22 @@ def open_model(
     *,
     n_threads: int,
     allow_untested: bool,
+    may_fall_back: bool = False,
     progress: Callable[[float], object] | None,
 ) -> OpenedModel:
     """Check the settings, load a model, calibrate it if need be, and make its context.
 
+    With `may_fall_back`, statistics without fitted weights are used in mode ``per_layer_head``, with a warning.
+
     Raises:
         The errors of `Llama`. What the file's header tells is checked before the weights are read.
     """
-    options.check()
     stats = triattn_stats
     if stats is not None and not isinstance(stats, TriAttentionStats):
         stats = TriAttentionStats.load(stats)
+    if may_fall_back:
+        options = _with_mode_for(options, stats)
+    options.check()
     path = check_model_file(model_path)
     # read before the identity: its messages are the most exact about a damaged file
     info = gguf_info(path) if options.eviction is not None else None
@@ -122,9 +130,24 @@ def open_model(
             # llama.cpp would choose by the size of the cache, which is smaller under a budget
             model.use_long_rope()
         if stats is None and options.eviction is not None and options.eviction.needs_scores:
-            stats = bundled_stats(model, identity, n_threads)
+            stats = bundled_stats(model, identity, n_threads, fit=options.eviction.mode == DEFAULT_MODE)
         native_stats = None if stats is None or options.eviction is None else stats.to_native()
         context = core.Context(model, options.to_native(n_threads), native_stats)
     finally:
         forward_llama_log()
     return OpenedModel(model, context, identity, str(path), options, stats, n_threads)
+
+
+def _with_mode_for(options: CacheOptions, stats: TriAttentionStats | None) -> CacheOptions:
+    """Return the options with a mode that these statistics serve."""
+    eviction = options.eviction
+    if eviction is None or eviction.mode != DEFAULT_MODE or stats is None or stats.is_fitted:
+        return options
+    warnings.warn(
+        "the statistics have no fitted weights, so keys are chosen by the published score, which loses facts that the "
+        "default keeps; calibrate again with pytriattn-calibrate, or say mode='per_layer_head' to be without this "
+        "warning",
+        StatsWarning,
+        stacklevel=4,
+    )
+    return replace(options, eviction=replace(eviction, mode="per_layer_head"))

@@ -82,7 +82,7 @@ class Session(CachedText):
 
     def kv_stats(self) -> KVStats:
         """Return what the KV cache holds, what it has allocated and what eviction has cost."""
-        return kv_stats_of(self._open_context(), self._prompts)
+        return kv_stats_of(self._open_context(), self._prompts, self._question)
 
     def kept_positions(self, layer: int, kv_head: int) -> npt.NDArray[np.int32]:
         """Return which tokens' keys a head still holds: their positions, int32, ascending.

@@ -19,6 +19,7 @@ from pytriattn.stats.model_stats import TriAttentionStats
 __all__ = ["BUNDLED_TOKENS", "bundled_stats", "bundled_text", "cache_folder"]
 
 BUNDLED_TOKENS = 128
+BUNDLED_TOKENS_FIT = 1024
 
 
 def bundled_text() -> str:
@@ -32,11 +33,12 @@ def cache_folder() -> Path:
     return Path(override) if override else Path(platformdirs.user_cache_dir("pytriattn"))
 
 
-def bundled_stats(model: core.Model, identity: ModelIdentity, n_threads: int | None) -> TriAttentionStats:
+def bundled_stats(model: core.Model, identity: ModelIdentity, n_threads: int | None, *, fit: bool) -> TriAttentionStats:
     """Return statistics of a loaded model on the bundled text, from the user's cache folder if they are there."""
     text = bundled_text()
+    n_tokens = BUNDLED_TOKENS_FIT if fit else BUNDLED_TOKENS
     text_id = hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
-    path = cache_folder() / f"{identity.sha256[:32]}-{text_id}-{BUNDLED_TOKENS}.triattention"
+    path = cache_folder() / f"{identity.sha256[:32]}-{text_id}-{n_tokens}{'-fit' if fit else ''}.triattention"
     try:
         if path.is_file():
             stats = TriAttentionStats.load(path)
@@ -45,7 +47,7 @@ def bundled_stats(model: core.Model, identity: ModelIdentity, n_threads: int | N
     except (StatsError, OSError) as error:  # a folder that may not be entered raises an OSError
         logger.warning("%s; measuring them again", error)
     stats = calibrate_native(
-        model, identity, text, n_tokens=BUNDLED_TOKENS, n_ctx=BUNDLED_TOKENS, n_threads=n_threads, progress=None
+        model, identity, text, n_tokens=n_tokens, n_ctx=n_tokens, n_threads=n_threads, progress=None, fit=fit
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

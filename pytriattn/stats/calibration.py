@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,8 +14,9 @@ from pytriattn._native import backends, core
 from pytriattn._native.log import forward_llama_log
 from pytriattn._native.rpc_servers import check_rpc_servers
 from pytriattn._util.cpus import usable_cpus
-from pytriattn.errors import StatsError
+from pytriattn.errors import StatsError, StatsWarning, UnsupportedModelError
 from pytriattn.gguf.identity import ModelIdentity, check_model_file, model_identity
+from pytriattn.stats.key_fit import KeyFitter
 from pytriattn.stats.layer_stats import LayerStats
 from pytriattn.stats.model_stats import TriAttentionStats
 
@@ -32,6 +35,9 @@ __all__ = ["DEFAULT_TOKENS", "calibrate", "calibrate_native"]
 
 DEFAULT_TOKENS = 4096
 MIN_TOKENS = 32
+LEAST_R2 = 0.2
+"""A fit that explains less of the held-out attention is warned of."""
+_READ_AGAIN = 160  # tokens that are read a second time lie behind the text
 
 
 _CHARS_PER_TOKEN = 64  # more than any tokenizer needs on text; only a first guess
@@ -58,6 +64,7 @@ def calibrate_native(
     n_ctx: int,
     n_threads: int | None,
     progress: Progress | None,
+    fit: bool = True,
 ) -> TriAttentionStats:
     """Measure the statistics of a loaded model; see `calibrate`."""
     if n_tokens < MIN_TOKENS:
@@ -69,25 +76,50 @@ def calibrate_native(
     tokens = _first_tokens(model, text, n_tokens)
     if len(tokens) < MIN_TOKENS:
         raise StatsError(f"the text has {len(tokens)} tokens; at least {MIN_TOKENS} are needed, some thousand are good")
-    if 0 < model.n_ctx_train < n_ctx:
-        n_ctx = model.n_ctx_train
-    try:
-        native = core.calibrate(
+    if 0 < model.n_ctx_train < n_ctx + _READ_AGAIN:
+        n_ctx = max(model.n_ctx_train - (_READ_AGAIN if fit else 0), MIN_TOKENS)
+    fitter = KeyFitter() if fit else None
+
+    def measure(fitter: KeyFitter | None) -> core.Stats:
+        return core.calibrate(
             model,
             tokens,
             n_ctx=min(n_ctx, len(tokens)),
             n_ubatch=512,
             n_threads=n_threads or usable_cpus(),
             progress=progress,
+            on_keys=None if fitter is None else fitter.add,
         )
+
+    try:
+        native = measure(fitter)
+    except UnsupportedModelError as error:
+        if fitter is None:
+            raise
+        native, fitter = measure(None), None
+        _warn(f"there are no fitted weights for this model: {error}; keys can be chosen by the published score alone")
     finally:
         forward_llama_log()
+    layers = [LayerStats.from_native(layer) for layer in native.layers]
+    found = None if fitter is None else fitter.fit()
+    if found is not None:
+        layers = [replace(layer, fit=found.of_layer(index)) for index, layer in enumerate(layers)]
+        if found.r2 < LEAST_R2:
+            _warn(
+                f"the fit foresees little of the attention that keys got (held-out R² {found.r2:.2f}); it rests on "
+                f"{found.n_keys} keys: calibrate on some {DEFAULT_TOKENS} tokens of the kind of text that you will read"
+            )
     return TriAttentionStats(
-        layers=tuple(LayerStats.from_native(layer) for layer in native.layers),
+        layers=tuple(layers),
         model=identity,
         n_tokens=native.n_tokens,
         corpus_sha256=hashlib.sha256(text.encode("utf-8")).hexdigest(),
+        fit_r2=None if found is None else found.r2,
     )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, StatsWarning, stacklevel=4)
 
 
 def calibrate(

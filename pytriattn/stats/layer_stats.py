@@ -32,6 +32,8 @@ class LayerStats:
         omega: float64 [n_bands], radians per position.
         centre: float32 [n_head, head_dim], E[q] before RoPE.
         magnitude: float32 [n_head, n_bands], E|q_f| before RoPE.
+        fit: float32 [n_head_kv, n_features], weights of a key's features (the C++ engine's key_features.h) whose sum is
+            ln of the attention that it can expect; None: not fitted.
     """
 
     layer: int
@@ -44,6 +46,7 @@ class LayerStats:
     omega: npt.NDArray[np.float64]
     centre: npt.NDArray[np.float32]
     magnitude: npt.NDArray[np.float32]
+    fit: npt.NDArray[np.float32] | None = None
 
     @property
     def head_dim(self) -> int:
@@ -78,6 +81,7 @@ class LayerStats:
             omega=self.omega,
             centre=self.centre,
             magnitude=self.magnitude,
+            fit=self.fit,
         )
 
     @classmethod
@@ -94,4 +98,5 @@ class LayerStats:
             omega=native.omega,
             centre=native.centre,
             magnitude=native.magnitude,
+            fit=native.fit,
         )

@@ -26,12 +26,20 @@ class TriAttentionStats:
         model: the model they were measured on; they fit no other.
         n_tokens: tokens read.
         corpus_sha256: of the text's UTF-8 bytes.
+        fit_r2: how much of the attention that keys got the fitted weights explain, held out: the mean of R^2 over
+            heads, ln of attention; None: not fitted.
     """
 
     layers: tuple[LayerStats, ...]
     model: ModelIdentity
     n_tokens: int
     corpus_sha256: str
+    fit_r2: float | None = None
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there are fitted weights, which mode ``fitted`` needs."""
+        return all(layer.fit is not None for layer in self.layers)
 
     def concentration(self) -> dict[int, npt.NDArray[np.float32]]:
         """Return the concentration R of each layer: layer index -> float32 [n_head, n_bands]."""
@@ -59,7 +67,7 @@ class TriAttentionStats:
         Raises:
             OSError: the file cannot be written; what was there before is still there.
         """
-        write_sidecar(SidecarContents(self.layers, self.model, self.n_tokens, self.corpus_sha256), path)
+        write_sidecar(SidecarContents(self.layers, self.model, self.n_tokens, self.corpus_sha256, self.fit_r2), path)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> TriAttentionStats:

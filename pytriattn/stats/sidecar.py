@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,8 @@ from pytriattn.stats.layer_stats import LayerStats
 
 __all__ = ["FORMAT_VERSION", "SidecarContents", "read_sidecar", "write_sidecar"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_WITHOUT_FIT = 2  # the version before, of files without fitted weights
 _ARCHITECTURE = "triattention"
 # Per-layer numbers, as arrays over layers under "triattention.layer.<name>". GGUF keeps arrays of numbers in single
 # precision.
@@ -34,6 +35,7 @@ _LAYER_FIELDS: dict[str, Callable[[Any], int | bool | float]] = {
     "scale": lambda value: float(np.float32(value)),
 }
 _TENSORS: dict[str, Any] = {"omega": np.float64, "centre": np.float32, "magnitude": np.float32}
+_OPTIONAL_TENSORS: dict[str, Any] = {"fit": np.float32}
 
 
 def _key(name: str) -> str:
@@ -51,6 +53,7 @@ class SidecarContents(NamedTuple):
     model: ModelIdentity
     n_tokens: int
     corpus_sha256: str
+    fit_r2: float | None = None
 
 
 def _content_sha256(stats: SidecarContents) -> str:
@@ -60,10 +63,16 @@ def _content_sha256(stats: SidecarContents) -> str:
     digest.update(repr((model.name, model.architecture, model.sha256, stats.n_tokens, stats.corpus_sha256)).encode())
     for layer in stats.layers:
         digest.update(repr([kind(getattr(layer, name)) for name, kind in _LAYER_FIELDS.items()]).encode())
-        for name, dtype in _TENSORS.items():
-            array = np.ascontiguousarray(getattr(layer, name), dtype=dtype)
+        for _, array in _tensors_of(layer):
             digest.update(repr(array.shape).encode() + array.tobytes())
     return digest.hexdigest()
+
+
+def _tensors_of(layer: LayerStats) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    for name, dtype in {**_TENSORS, **_OPTIONAL_TENSORS}.items():
+        array = getattr(layer, name)
+        if array is not None or name in _TENSORS:
+            yield name, np.ascontiguousarray(array, dtype=dtype)
 
 
 def _write(stats: SidecarContents, path: Path) -> None:
@@ -76,11 +85,12 @@ def _write(stats: SidecarContents, path: Path) -> None:
         writer.add_string(_key("model.sha256"), stats.model.sha256)
         writer.add_string(_key("corpus.sha256"), stats.corpus_sha256)
         writer.add_uint64(_key("corpus.n_tokens"), stats.n_tokens)
+        if stats.fit_r2 is not None:
+            writer.add_float32(_key("fit.r2"), stats.fit_r2)
         for name, kind in _LAYER_FIELDS.items():
             writer.add_array(_key(f"layer.{name}"), [kind(getattr(layer, name)) for layer in stats.layers])
         for layer in stats.layers:
-            for name, dtype in _TENSORS.items():
-                array = np.ascontiguousarray(getattr(layer, name), dtype=dtype)
+            for name, array in _tensors_of(layer):
                 writer.add_tensor(_tensor_name(layer.layer, name), array)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -107,9 +117,11 @@ def _scalar(reader: gguf.GGUFReader, name: str, default: Any = None) -> Any:
 def _layers(reader: gguf.GGUFReader) -> tuple[LayerStats, ...]:
     tensors = {tensor.name: tensor for tensor in reader.tensors}
 
-    def array(layer: int, name: str) -> npt.NDArray[Any]:
+    def array(layer: int, name: str) -> npt.NDArray[Any] | None:
         tensor = tensors.get(_tensor_name(layer, name))
-        if tensor is None or tensor.data.dtype != _TENSORS[name]:
+        if tensor is None and name in _OPTIONAL_TENSORS:
+            return None
+        if tensor is None or tensor.data.dtype != {**_TENSORS, **_OPTIONAL_TENSORS}[name]:
             raise StatsError(f"the tensor {_tensor_name(layer, name)} is missing or has the wrong type")
         return np.array(tensor.data)  # a copy: the file need not stay
 
@@ -119,7 +131,7 @@ def _layers(reader: gguf.GGUFReader) -> tuple[LayerStats, ...]:
         facts: dict[str, Any] = {
             name: kind(value) for (name, kind), value in zip(_LAYER_FIELDS.items(), values, strict=True)
         }
-        arrays: dict[str, Any] = {name: array(facts["layer"], name) for name in _TENSORS}
+        arrays: dict[str, Any] = {name: array(facts["layer"], name) for name in (*_TENSORS, *_OPTIONAL_TENSORS)}
         layer = LayerStats(**facts, **arrays)
         layer.to_native()  # checks shapes and ranges
         layers.append(layer)
@@ -132,7 +144,7 @@ def _read(path: Path) -> SidecarContents:
     if field is None or field.contents() != _ARCHITECTURE:
         raise StatsError("it is a GGUF file, but not one of TriAttention statistics")
     version = _scalar(reader, "format_version")
-    if version != FORMAT_VERSION:
+    if version not in (_WITHOUT_FIT, FORMAT_VERSION):
         raise StatsError(f"it has format version {version}, this pytriattn reads {FORMAT_VERSION}; calibrate again")
     model = ModelIdentity(
         # the writer leaves empty texts out
@@ -141,7 +153,11 @@ def _read(path: Path) -> SidecarContents:
         _scalar(reader, "model.sha256"),
     )
     stats = SidecarContents(
-        _layers(reader), model, int(_scalar(reader, "corpus.n_tokens")), _scalar(reader, "corpus.sha256", "")
+        _layers(reader),
+        model,
+        int(_scalar(reader, "corpus.n_tokens")),
+        _scalar(reader, "corpus.sha256", ""),
+        None if reader.get_field(_key("fit.r2")) is None else float(_scalar(reader, "fit.r2")),
     )
     if not stats.layers or _content_sha256(stats) != _scalar(reader, "content_sha256"):
         raise StatsError("its contents do not match its checksum")

@@ -127,6 +127,7 @@ def help_of() -> Callable[[str], str]:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", doc_pages.pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_exist_with_their_options(page: pathlib.Path, help_of: Callable[[str], str]) -> None:
     for command in doc_pages.commands(page):

@@ -72,6 +72,7 @@ def generate(llm: Llama, n: int = 40) -> str:
     return str(result["choices"][0]["text"])
 
 
+@pytest.mark.slow
 def test_a_model_cut_in_half_over_two_servers_decodes_under_a_budget(
     smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, server: RpcServer
 ) -> None:
@@ -92,6 +93,7 @@ def test_a_model_cut_in_half_over_two_servers_decodes_under_a_budget(
                 assert least < by_device[f"RPC {server.address}"] / stats["kv_bytes"] < most
 
 
+@pytest.mark.slow
 def test_a_state_of_the_cpu_goes_on_on_a_server_and_back(
     smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, server: RpcServer, tmp_path: pathlib.Path
 ) -> None:

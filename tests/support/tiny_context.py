@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from pytriattn._native import core
+from pytriattn.stats.key_fit import KeyFitter
+from pytriattn.stats.layer_stats import LayerStats
 
 Tokens = npt.NDArray[np.int32]
 Tiny = Callable[[str], pathlib.Path]
@@ -27,14 +30,41 @@ class TinyContext:
         interval: int = 32,
         window: int = 16,
         seed: int = 0,
+        reread: bool = False,
+        key_score: core.KeyScoreOptions | None = None,
+        stats: core.Stats | None = None,
         **options: object,
     ) -> None:
         self.model = core.Model(str(path))
-        eviction = stats = None
+        eviction = None
         if budget is not None:
-            eviction = core.EvictionConfig(mode=mode, budget=budget, interval=interval, window=window, seed=seed)
-            if eviction.needs_scores:
-                tokens = np.random.default_rng(3).integers(0, 250, 256, dtype=np.int32)
-                stats = core.calibrate(self.model, tokens, n_ctx=256, n_ubatch=128, n_threads=2)
+            eviction = core.EvictionConfig(
+                mode=mode,
+                budget=budget,
+                interval=interval,
+                window=window,
+                seed=seed,
+                reread=reread,
+                key_score=key_score or core.KeyScoreOptions(),
+            )
+            if eviction.needs_scores and stats is None:
+                stats = calibrated(self.model, fit=mode == "fitted")
+        self.stats = stats
         settings: dict[str, object] = {"n_ctx": 4096, "n_threads": 2, **options}
         self.context = core.Context(self.model, core.DecoderParams(eviction=eviction, **settings), stats)
+
+
+def calibrated(model: core.Model, *, fit: bool) -> core.Stats:
+    """Return a tiny model's statistics on random tokens, fitted or not."""
+    tokens = np.random.default_rng(3).integers(0, 250, 256, dtype=np.int32)
+    fitter = KeyFitter()
+    on_keys = fitter.add if fit else None
+    native = core.calibrate(model, tokens, n_ctx=256, n_ubatch=128, n_threads=2, on_keys=on_keys)
+    if not fit:
+        return native
+    found = fitter.fit()
+    layers = [
+        replace(LayerStats.from_native(layer), fit=found.of_layer(i)).to_native()
+        for i, layer in enumerate(native.layers)
+    ]
+    return core.Stats(layers, native.n_tokens)

@@ -70,6 +70,7 @@ def test_rows_that_the_types_cannot_hold_are_refused(tmp_path: pathlib.Path) -> 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_benchmark_over_contexts(tmp_path: pathlib.Path) -> None:
     small, figures = tmp_path / "small.gguf", tmp_path / "figures.json"
     random_model.write(dataclasses.replace(SMALL, n_layer=2), small)

@@ -149,6 +149,7 @@ def test_generate_reads_the_prompt_before_it_returns(smollm2_core: Llama) -> Non
     assert list(smollm2_core.generate(np.array(tokens), max_tokens=8, temperature=0)) == found
 
 
+@pytest.mark.slow
 def test_the_end_of_a_text(smollm2_core: Llama) -> None:
     question = "<|im_start|>user\nSay yes.<|im_end|>\n<|im_start|>assistant\n"
     chat = question + "Yes.<|im_end|>\n" + question
@@ -254,6 +255,7 @@ def test_a_protected_prompt_stays(smollm2: pathlib.Path, smollm2_stats: TriAtten
             assert set(range(100)) <= set(llm.kept_positions(layer, 1).tolist())
 
 
+@pytest.mark.slow
 def test_a_budget_larger_than_the_text_changes_nothing(
     smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str
 ) -> None:
@@ -340,6 +342,7 @@ def test_gemma_evicts_its_global_layers_alone(
         assert len(llm.kept_positions(17, 0)) == stats["cells_used"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("types", [("q8_0", "q8_0"), ("q4_0", "q4_0"), ("bf16", "f16")])
 def test_cache_types_on_a_real_model(
     smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str, types: tuple[str, str]
@@ -354,6 +357,7 @@ def test_cache_types_on_a_real_model(
     assert size[types[0]] <= size["f16"]
 
 
+@pytest.mark.slow
 def test_statistics_are_measured_at_load_if_none_are_given(
     smollm2: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

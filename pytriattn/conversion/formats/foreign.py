@@ -91,7 +91,7 @@ class ForeignStats:
     """The contents of a foreign file. None: the file does not say.
 
     Attributes:
-        format: for messages, with its version.
+        format: the name of the format with its version, for messages.
         heads: (layer, query head) -> its bands; absent heads are left out.
         head_dim: dimensions of a head, as the file has it.
         n_layer: layers of the model.
@@ -99,7 +99,7 @@ class ForeignStats:
         n_head_kv: KV heads of a layer.
         rope_theta: base of the frequencies.
         interleaved: whether rotated pairs are neighbours.
-        model_name: may be empty, or a constant of the program that wrote it.
+        model_name: the model's name; it may be empty, or a constant of the program that wrote the file.
         omega: float32 [F], radians per position.
         freq_scale_sq: float32 [F], square of the factor on a rotated band.
         layers: one record for each layer (version 3 of the forks' format), else empty.

@@ -1,5 +1,6 @@
-"""The ``.triattention`` format of llama.cpp forks, versions 1 to 3. (Ours, of the same extension, is a GGUF
-container.)
+"""The ``.triattention`` format of llama.cpp forks, versions 1 to 3.
+
+Ours has the same extension, but is a GGUF container.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class _Header(NamedTuple):
     def check(self) -> None:
         if self.magic != MAGIC or self.version not in _VERSIONS:
             raise StatsError(
-                f"it is no statistics file of a llama.cpp fork of version 1 to 3 (magic {self.magic:#x}, "
-                f"version {self.version})"
+                f"it is no statistics file of a llama.cpp fork of version 1 to 3 (magic {self.magic:#x}, version "
+                f"{self.version})"
             )
         check_count("the head dimension", self.head_dim, 2, 2 * MAX_BANDS)
         check_count("the number of layers", self.n_layer, 1, _MAX_LAYERS)

@@ -1,8 +1,7 @@
 """Pickles of plain dictionaries and tensors, read without executing anything, and written so that torch reads them.
 
-Python's own unpickler calls what a pickle names, and reserves the memory that it asks for. This one is a table of the
-few operations that dictionaries of tensors consist of. A name in the pickle is looked up in a short table, and never
-imported.
+Python's own unpickler calls what a pickle names, and reserves the memory that it asks for. This reader has a table of
+the few operations that dictionaries of tensors need, and a short table of names. It imports nothing.
 """
 
 from __future__ import annotations
@@ -46,8 +45,8 @@ class StorageId:
 
     Attributes:
         key: the file's name.
-        dtype: of its numbers.
-        count: how many there are.
+        dtype: the type of its numbers.
+        count: the number of numbers.
     """
 
     key: str
@@ -157,7 +156,7 @@ class _Machine:
         if found is None:
             raise StatsError(
                 f"it names {str(module)[:60]}.{str(name)[:60]}, which no file of statistics needs; nothing of it was "
-                f"executed"
+                "executed"
             )
         self.stack.append(found)
 
@@ -304,9 +303,7 @@ class _Writer:
 
 
 def dump(value: Any) -> tuple[bytes, list[npt.NDArray[np.float32]]]:
-    """Return the pickle of dicts, lists, str, int, float and float32 arrays [n], and the arrays in the order of their
-    keys.
-    """
+    """Return the pickle of dicts, lists, str, int, float and float32 arrays [n], and the arrays by ascending key."""
     writer = _Writer()
     writer.value(value)
     return b"".join(writer.parts) + b".", writer.storages

@@ -76,7 +76,7 @@ def write_tria(stats: ForeignStats, attn_scale: float = 1.0) -> bytes:
     """Return the bytes of a TRIA file of version 1.
 
     Args:
-        stats: with all counts, and the same number of bands in all heads.
+        stats: statistics with all counts, and the same number of bands in all heads.
         attn_scale: the factor of RoPE on rotated dimensions.
 
     Raises:

@@ -28,6 +28,14 @@ _KNOWN = (
     Rule("key_norm", "the shortest keys", score=key_norm),
     Rule("key_diff", "the keys least like the others", score=key_diff),
     Rule("vase_dkv", "long keys and values in random directions", score=vase_dkv),
+    Rule("fitted", "what is expected and was seen to be looked for, times the value", "fitted", needs_stats=True),
+    Rule(
+        "fitted_asked",
+        "the same, and what the question looks for, which stands at the end of the prompt",
+        "fitted",
+        needs_stats=True,
+        reads_question=True,
+    ),
     Rule("per_layer_head", "the best by the published score, for each head", "per_layer_head", needs_stats=True),
     Rule("per_head", "the best by its mean over layers", "per_head", needs_stats=True),
     Rule(

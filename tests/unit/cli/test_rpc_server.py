@@ -40,7 +40,7 @@ def test_it_lists_devices(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_warning_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert "Only for networks whose every machine you trust" in " ".join(capsys.readouterr().out.split())
+    assert "only in networks in which you trust every machine" in " ".join(capsys.readouterr().out.split())
 
 
 def test_it_listens_on_loopback_and_ends_by_ctrl_c(tmp_path: pathlib.Path) -> None:

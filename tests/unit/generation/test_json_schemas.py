@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from pytriattn import GrammarError, GrammarWarning, Llama, LlamaGrammar
-from pytriattn.generation.json_patterns import PatternError, held_pattern
-from pytriattn.generation.json_schema import grammar_of_schema, held_schema, held_tools
-from pytriattn.generation.schema_numbers import bounds_of
+from pytriattn.generation.schemas.json_schema import grammar_of_schema, held_schema, held_tools
+from pytriattn.generation.schemas.numbers import bounds_of
+from pytriattn.generation.schemas.patterns import PatternError, held_pattern
 
 ASK = [{"role": "user", "content": "x"}]
 TEXT = {"type": "string"}

@@ -26,6 +26,7 @@ def kept_after(llm: Llama, tokens: list[int]) -> list[list[int]]:
     return [llm.kept_positions(layer, head).tolist() for layer, head in llm.attention_heads]
 
 
+@pytest.mark.slow
 def test_the_published_score_in_python_keeps_what_the_engine_keeps(
     smollm2: Path, smollm2_stats: TriAttentionStats, long_text: str
 ) -> None:
@@ -42,6 +43,7 @@ def test_the_published_score_in_python_keeps_what_the_engine_keeps(
     assert np.mean(shared) > 0.99 and min(shared) > 0.95
 
 
+@pytest.mark.slow
 def test_values_and_origins_are_those_of_the_tokens(smollm2: Path, long_text: str) -> None:
     seen: list[np.ndarray] = []
 
@@ -63,6 +65,7 @@ def test_values_and_origins_are_those_of_the_tokens(smollm2: Path, long_text: st
     assert seen[1].tolist() == [*range(36, 144)]
 
 
+@pytest.mark.slow
 def test_a_run_with_a_rule_of_ones_own(smollm2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytriattn.lab.rules.RULES", dict(RULES))
 

@@ -33,6 +33,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return rows
 
 
+@pytest.mark.slow
 def test_a_small_run(smollm2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output, picture = tmp_path / "results.json", tmp_path / "plot.svg"
     arguments = [str(smollm2), "--rules", "recent", "--tasks", "copy", "--tokens", "512", "--documents", "1"]
@@ -49,6 +50,7 @@ def test_a_small_run(smollm2: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert results.made_with["model"] == smollm2.name and len(results.made_with["model_sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_computed_again(smollm2: Path, tmp_path: Path, read: list[Any]) -> None:
     output = tmp_path / "results.json"
     steps: list[tuple[int, int, str]] = []

@@ -136,7 +136,7 @@ def test_types_that_do_not_fit(tiny_folder: pathlib.Path, tmp_path: pathlib.Path
 def logged_mib(path: pathlib.Path, values: dict[str, Any]) -> list[float]:
     core.take_log()
     context = make_context(path, values)
-    text = "".join(line.decode() for _, line in core.take_log())
+    text = "".join(line.text.decode() for line in core.take_log())
     context.close()
     return [float(size) for size in re.findall(r"(?:KV|RS) buffer size = +([\d.]+) MiB", text)]
 

@@ -28,6 +28,7 @@ def test_eval_goes_on_after_logprobs(smollm2: pathlib.Path) -> None:
         assert llm(first + rest, max_tokens=8, temperature=0)["choices"][0]["text"] == answer
 
 
+@pytest.mark.slow
 def test_an_exception_of_on_evict_leaves_the_books_in_order(smollm2: pathlib.Path) -> None:
     with Llama(smollm2, **SMALL) as llm:
         calls = 0
@@ -56,6 +57,7 @@ def test_an_exception_of_on_evict_leaves_the_books_in_order(smollm2: pathlib.Pat
         assert llm.n_tokens == len(llm.tokens)
 
 
+@pytest.mark.slow
 def test_prompts_of_a_batch_are_told_of_at_once(smollm2: pathlib.Path) -> None:
     with Llama(smollm2, n_seq_max=2, **SMALL) as llm:
         seen = []

@@ -73,6 +73,7 @@ def test_during_calibration(smollm2: pathlib.Path) -> None:
     assert interrupted_after(0.7, lambda: calibrate(smollm2, text, n_tokens=50_000)) < 1.0
 
 
+@pytest.mark.slow
 def test_the_command_line(smollm2: pathlib.Path, tmp_path: pathlib.Path) -> None:
     corpus = tmp_path / "corpus.txt"
     corpus.write_text(bundled_text() * 40)

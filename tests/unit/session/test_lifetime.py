@@ -110,7 +110,7 @@ def test_a_forked_child_computes_or_says_why_not(smollm2: pathlib.Path) -> None:
         for work in works:
             found = run_in_fork(work)
             assert found.startswith("BackendError: this process was forked") if has_openmp() else found == "1"
-        if all(name == "CPU" for name, n_devices in core.backend_list() if n_devices):
+        if all(found.name == "CPU" for found in core.backend_list() if found.n_devices):
             assert run_in_fork(lambda: alone("x", max_tokens=1)["usage"]["completion_tokens"]) == "1"
         assert llm("x", max_tokens=1)["usage"]["completion_tokens"] == 1  # the parent goes on
 

@@ -8,6 +8,7 @@
 #include <cctype>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <string>
 #include <utility>
@@ -27,6 +28,14 @@ const ggml_tensor * storage_of(const ggml_tensor * tensor) {
         }
     }
     return tensor;
+}
+
+std::optional<AttentionFunction> function_of(const ggml_tensor * node) {
+    if (node->op != GGML_OP_FLASH_ATTN_EXT) {
+        return std::nullopt;
+    }
+    const auto * params = reinterpret_cast<const float *>(node->op_params);  // scale, ALiBi's bias, softcap
+    return AttentionFunction{params[0], params[2], node->src[4]};
 }
 
 // The layer in llama.cpp's names of nodes: "kqv_out-7", "Vcur-7 (view)"; -1 if the name has none.
@@ -114,6 +123,7 @@ private:
         result.weights = queries.weights;
         result.hadamard = queries.hadamard;
         result.rope = probe(result.op, cache.layer->head_dim_k);
+        result.function = function_of(ggml_graph_node(graph_, index));
         return result;
     }
 
@@ -169,6 +179,20 @@ bool is_or_copies(const ggml_tensor * tensor, const ggml_tensor * storage) {
 }
 
 std::vector<AttentionNode> probe_attention(const KvView & view) { return GraphReader(view).run(); }
+
+std::vector<std::vector<AttentionNode>> readers_of(const KvView & view, const std::vector<AttentionNode> & nodes) {
+    std::vector<std::vector<AttentionNode>> result;
+    for (const KvLayer & layer : view.layers()) {
+        result.emplace_back();
+        std::copy_if(nodes.begin(), nodes.end(), std::back_inserter(result.back()),
+                     [&](const AttentionNode & node) { return node.owner == layer.layer && !node.sliding; });
+        if (result.back().empty()) {
+            throw UnsupportedModelError("no attention was found over the cache of layer " +
+                                        std::to_string(layer.layer) + "; load the model with budget=None");
+        }
+    }
+    return result;
+}
 
 std::vector<uint8_t> probe_hadamard(const KvView & view) {
     std::vector<uint8_t> result(view.layers().size(), 0);

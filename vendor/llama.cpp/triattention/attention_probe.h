@@ -13,6 +13,13 @@ struct ggml_tensor;
 
 namespace triattn {
 
+// What an attention operation does with the products of queries and keys.
+struct AttentionFunction {
+    float scale = 1.0f;
+    float softcap = 0.0f;                 // s = softcap * tanh(s / softcap); 0: none
+    const ggml_tensor * sinks = nullptr;  // a logit for each query head that takes its share of the sum; null: none
+};
+
 // One attention operation of the graph.
 struct AttentionNode {
     int layer = 0;         // whose queries these are
@@ -20,16 +27,20 @@ struct AttentionNode {
     bool sliding = false;  // a sliding window: left alone
     int n_head = 0;
     int n_head_kv = 0;
-    int head_dim_v = 0;              // 0: values are a part of the keys
-    RopeLayout rope;                 // of queries and keys
-    std::optional<RopeOperator> op;  // none: a layer without RoPE
-    std::vector<float> weights;      // [head_dim], multiplies the queries after RoPE; empty: none does
-    bool hadamard = false;           // the cached keys are multiplied by KvView::k_rotation()
+    int head_dim_v = 0;                         // 0: values are a part of the keys
+    RopeLayout rope;                            // of queries and keys
+    std::optional<RopeOperator> op;             // none: a layer without RoPE
+    std::vector<float> weights;                 // [head_dim], multiplies the queries after RoPE; empty: none does
+    std::optional<AttentionFunction> function;  // none: it is not flash attention
+    bool hadamard = false;                      // the cached keys are multiplied by KvView::k_rotation()
 };
 
 // Reads them from the graph that the context itself would run, without running it; in the order of computation. Throws
 // UnsupportedModelError if a layer's queries and cached keys are not rotated alike, or by something that is not RoPE.
 std::vector<AttentionNode> probe_attention(const KvView & view);
+
+// The nodes that read the cache of each of the view's layers. Throws UnsupportedModelError if a layer has none.
+std::vector<std::vector<AttentionNode>> readers_of(const KvView & view, const std::vector<AttentionNode> & nodes);
 
 // AttentionNode::hadamard for each of the view's layers. The graph is looked at only if the cache has such a matrix.
 std::vector<uint8_t> probe_hadamard(const KvView & view);

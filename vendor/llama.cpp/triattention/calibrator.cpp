@@ -2,188 +2,277 @@
 
 #include "attention_probe.h"
 #include "decoder_params.h"
+#include "device_graph.h"
 #include "errors.h"
 #include "flash_attention.h"
+#include "key_features.h"
+#include "key_rows.h"
 #include "kv_view.h"
+#include "query_capture.h"
+#include "second_reading.h"
 
-#include "ggml-backend.h"
 #include "llama-cpp.h"
 
 #include <algorithm>
 #include <cmath>
-#include <exception>
 #include <limits>
-#include <map>
+#include <numeric>
 #include <string>
+#include <utility>
 
 namespace triattn {
 namespace {
 
-// Sums over tokens for the queries of one attention node that reads a cache.
-struct Sums {
-    int n_head = 0;
-    int64_t n_tokens = 0;
-    std::vector<double> centre;     // [n_head, head_dim]
-    std::vector<double> magnitude;  // [n_head, head_dim/2]
-};
+constexpr int32_t CHUNK = 128;  // read again at once
+constexpr float LEAST_ATTENTION = 1e-5f;
+constexpr int32_t N_SKIPPED = 8;  // the first keys of a text are sinks: they get attention for what they are not
 
-// The queries of a node as they meet the cached keys, [n_stream=1][n_head][n_tokens][head_dim] through strides.
-class Queries {
+// Sums over tokens for the queries of one attention operation.
+class Sums {
 public:
-    explicit Queries(const ggml_tensor * q) : q_(q), bytes_(ggml_nbytes(q)) {
-        ggml_backend_tensor_get(q, bytes_.data(), 0, bytes_.size());
-    }
-    const float * row(int64_t token, int64_t head) const {
-        return reinterpret_cast<const float *>(bytes_.data() + token * q_->nb[1] + head * q_->nb[2]);
-    }
+    explicit Sums(const AttentionNode & node)
+        : node_(node),
+          centre_(static_cast<size_t>(node.n_head) * node.rope.head_dim, 0.0),
+          magnitude_(static_cast<size_t>(node.n_head) * node.rope.n_bands(), 0.0) {}
+
+    void add(const QuerySet & queries);
+    // The sums over query heads first..first + n, as means behind those of `out`.
+    void append_means(int first, int n, LayerStats & out) const;
+    const AttentionNode & node() const { return node_; }
 
 private:
-    const ggml_tensor * q_;
-    std::vector<uint8_t> bytes_;
+    AttentionNode node_;
+    int64_t n_tokens_ = 0;
+    std::vector<double> centre_;     // [n_head, head_dim]
+    std::vector<double> magnitude_;  // [n_head, head_dim/2]
 };
 
-class Observer {
-public:
-    void set_view(const KvView & view) {
-        for (const AttentionNode & node : probe_attention(view)) {
-            attention_[node.owner] = node;  // rotations and weights are the same for all that read a cache
-        }
-        layers_ = &view.layers();
-    }
-
-    void begin_step(int32_t first_position, int32_t n_tokens) {
-        first_position_ = first_position;
-        n_tokens_ = n_tokens;
-        readers_.clear();
-    }
-
-    // ggml_backend_sched_eval_callback; exceptions must not cross the C code, so they wait in error_.
-    static bool callback(ggml_tensor * node, bool ask, void * self) {
-        return static_cast<Observer *>(self)->observe(node, ask);
-    }
-
-    void rethrow() {
-        if (error_) {
-            std::rethrow_exception(error_);
-        }
-    }
-
-    Stats result() const;
-
-private:
-    bool observe(ggml_tensor * node, bool ask) {
-        if (error_ || layers_ == nullptr) {
-            return !ask;
-        }
-        const KvLayer * layer = reads_cache(node);
-        if (ask) {
-            return layer != nullptr;
-        }
-        try {
-            add_queries(*layer, attention_operands(node).queries);
-        } catch (...) {
-            error_ = std::current_exception();
-            return false;
-        }
-        return true;
-    }
-
-    // The layer whose stored keys this node multiplies with queries, or null.
-    const KvLayer * reads_cache(const ggml_tensor * node) const {
-        const ggml_tensor * storage = attention_operands(node).storage;
-        const auto found = std::find_if(layers_->begin(), layers_->end(),
-                                        [&](const KvLayer & layer) { return is_or_copies(storage, layer.k); });
-        return found != layers_->end() ? &*found : nullptr;
-    }
-
-    void add_queries(const KvLayer & layer, const ggml_tensor * q);
-
-    const std::vector<KvLayer> * layers_ = nullptr;
-    int32_t first_position_ = 0, n_tokens_ = 0;  // of this step
-    std::map<int, AttentionNode> attention_;     // of layers
-    std::map<int, int> readers_;                 // layer -> nodes seen in this step
-    std::map<int, std::vector<Sums>> sums_;      // layer -> one entry per node that reads its cache
-    std::exception_ptr error_;
-};
-
-void Observer::add_queries(const KvLayer & layer, const ggml_tensor * q) {
-    const int d = static_cast<int>(q->ne[0]);
-    const RopeLayout & rope = attention_.at(layer.layer).rope;
-    if (q->type != GGML_TYPE_F32 || d != layer.head_dim_k || q->ne[1] != n_tokens_ || q->ne[3] != 1) {
-        throw UnsupportedModelError("the queries of layer " + std::to_string(layer.layer) +
-                                    " have an unexpected shape");
-    }
-    auto & nodes = sums_[layer.layer];
-    const size_t reader = static_cast<size_t>(readers_[layer.layer]++);
-    if (reader == nodes.size()) {
-        Sums sums;
-        sums.n_head = static_cast<int>(q->ne[2]);
-        sums.centre.assign(static_cast<size_t>(sums.n_head) * d, 0.0);
-        sums.magnitude.assign(static_cast<size_t>(sums.n_head) * d / 2, 0.0);
-        nodes.push_back(std::move(sums));
-    }
-    Sums & sums = nodes[reader];
+void Sums::add(const QuerySet & queries) {
+    const RopeLayout & rope = node_.rope;
+    const auto d = static_cast<size_t>(rope.head_dim), n_head = static_cast<size_t>(node_.n_head);
     // undo what multiplies each dimension after RoPE; a dimension that counts for nothing has no statistics either
-    std::vector<double> divisor(static_cast<size_t>(d), 1.0);
-    const std::vector<float> & weights = attention_.at(layer.layer).weights;
-    for (size_t i = 0; i < weights.size(); ++i) {
-        divisor[i] = weights[i] != 0.0f ? weights[i] : std::numeric_limits<double>::infinity();
+    std::vector<double> divisor(d, 1.0);
+    for (size_t i = 0; i < node_.weights.size(); ++i) {
+        divisor[i] = node_.weights[i] != 0.0f ? node_.weights[i] : std::numeric_limits<double>::infinity();
     }
-    const Queries queries(q);
-    for (int32_t t = 0; t < n_tokens_; ++t) {
-        const double position = static_cast<double>(first_position_ + t);
-        for (int f = 0; f < d / 2; ++f) {
+    for (size_t t = 0; t < queries.positions.size(); ++t) {
+        const double position = queries.positions[t];
+        for (int f = 0; f < rope.n_bands(); ++f) {
             const auto [a, b] = rope.dims(f);
             const double scale = rope.band_scale(f);
             const double c = std::cos(rope.omega[f] * position) / scale;
             const double s = std::sin(rope.omega[f] * position) / scale;
-            for (int h = 0; h < sums.n_head; ++h) {
-                const float * x = queries.row(t, h);
+            for (size_t h = 0; h < n_head; ++h) {
+                const float * x = queries.rows.data() + (t * n_head + h) * d;
                 const double xa = x[a] / divisor[a], xb = x[b] / divisor[b];
                 const double re = c * xa + s * xb;
                 const double im = c * xb - s * xa;
-                sums.centre[static_cast<size_t>(h) * d + a] += re;
-                sums.centre[static_cast<size_t>(h) * d + b] += im;
-                sums.magnitude[static_cast<size_t>(h) * (d / 2) + f] += std::sqrt(re * re + im * im);
+                centre_[h * d + a] += re;
+                centre_[h * d + b] += im;
+                magnitude_[h * (d / 2) + f] += std::sqrt(re * re + im * im);
             }
         }
     }
-    sums.n_tokens += n_tokens_;
+    n_tokens_ += static_cast<int64_t>(queries.positions.size());
 }
 
-Stats Observer::result() const {
-    Stats stats;
-    for (const KvLayer & layer : *layers_) {
-        const auto found = sums_.find(layer.layer);
-        if (found == sums_.end()) {
-            throw UnsupportedModelError("no attention was seen over the cache of layer " + std::to_string(layer.layer) +
-                                        "; load the model with budget=None");
+void Sums::append_means(int first, int n, LayerStats & out) const {
+    const int d = node_.rope.head_dim;
+    const auto count = static_cast<double>(n_tokens_);
+    for (int i = first * d; i < (first + n) * d; ++i) {
+        out.centre.push_back(static_cast<float>(centre_[i] / count));
+    }
+    for (int i = first * d / 2; i < (first + n) * d / 2; ++i) {
+        out.magnitude.push_back(static_cast<float>(magnitude_[i] / count));
+    }
+    out.n_head += n;
+}
+
+// All readers of one KV head side by side.
+LayerStats mean_of(const KvLayer & layer, const std::vector<Sums> & readers) {
+    LayerStats out;
+    out.layer = layer.layer;
+    out.n_head_kv = layer.n_head_kv;
+    out.rope = readers.front().node().rope;
+    for (int kv = 0; kv < layer.n_head_kv; ++kv) {
+        for (const Sums & sums : readers) {
+            const int n_head = sums.node().n_head;
+            if (n_head % layer.n_head_kv != 0) {
+                throw UnsupportedModelError("the query heads of layer " + std::to_string(layer.layer) +
+                                            " do not divide over its KV heads");
+            }
+            const int group = n_head / layer.n_head_kv;
+            sums.append_means(kv * group, group, out);
         }
-        const std::vector<Sums> & nodes = found->second;
-        LayerStats out;
-        out.layer = layer.layer;
-        out.n_head_kv = layer.n_head_kv;
-        out.rope = attention_.at(layer.layer).rope;
-        // all readers of one KV head side by side
-        for (int kv = 0; kv < layer.n_head_kv; ++kv) {
-            for (const Sums & sums : nodes) {
-                if (sums.n_head % layer.n_head_kv != 0) {
-                    throw UnsupportedModelError("the query heads of layer " + std::to_string(layer.layer) +
-                                                " do not divide over its KV heads");
-                }
-                const int group = sums.n_head / layer.n_head_kv, d = out.rope.head_dim;
-                const double n = static_cast<double>(sums.n_tokens);
-                for (int i = kv * group * d; i < (kv + 1) * group * d; ++i) {
-                    out.centre.push_back(static_cast<float>(sums.centre[i] / n));
-                }
-                for (int i = kv * group * d / 2; i < (kv + 1) * group * d / 2; ++i) {
-                    out.magnitude.push_back(static_cast<float>(sums.magnitude[i] / n));
-                }
-                out.n_head += group;
+    }
+    return out;
+}
+
+// One calibration.
+class Calibration {
+public:
+    Calibration(llama_model * model, const CalibrationOptions & options);
+    Stats run(const std::vector<llama_token> & tokens);
+
+private:
+    using Table = std::vector<std::vector<std::vector<float>>>;  // [layer][kv_head][position]
+
+    void read(const std::vector<llama_token> & piece, int32_t first, int32_t n);
+    void read_again(const std::vector<llama_token> & piece, int32_t end);
+    void hand_over(int32_t n);
+    void check(int status);
+    bool reads_again() const { return static_cast<bool>(options_.on_keys); }
+
+    const CalibrationOptions & options_;
+    bool was_interrupted_ = false;
+    int32_t step_ = 0;
+    llama_context_ptr ctx_;
+    std::unique_ptr<KvView> view_;
+    std::vector<std::vector<AttentionNode>> readers_;
+    std::unique_ptr<QueryCapture> capture_;
+    std::unique_ptr<DeviceGraph> graph_;
+    std::vector<std::vector<Sums>> sums_;  // [layer][reader]
+    Table most_;                           // attention in the second reading
+};
+
+Calibration::Calibration(llama_model * model, const CalibrationOptions & options) : options_(options) {
+    const int32_t n_behind = reads_again() ? CHUNK + READ_AGAIN_BEFORE : 0;
+    llama_context_params params = llama_context_default_params();
+    step_ = reads_again() ? CHUNK : std::min(options.n_ubatch, options.n_ctx);
+    params.n_ctx = static_cast<uint32_t>(options.n_ctx + n_behind);
+    params.n_ubatch = static_cast<uint32_t>(std::max(step_, n_behind));
+    params.n_batch = params.n_ubatch;
+    params.n_seq_max = reads_again() ? 2 : 1;
+    params.kv_unified = true;
+    params.n_threads = options.n_threads;
+    params.n_threads_batch = options.n_threads;
+    params.type_k = GGML_TYPE_F16;  // never Hadamard-rotated: then queries would be as well
+    params.type_v = GGML_TYPE_F16;
+    params.flash_attn_type = flash_attention_for(model, FlashAttention::automatic);
+    params.swa_full = reads_again();  // cells that two sequences share cannot be used again
+    apply(options.rope, params);
+    params.no_perf = true;
+    params.abort_callback = [](void * self) {
+        auto & of = *static_cast<Calibration *>(self);
+        of.was_interrupted_ = of.was_interrupted_ || (of.options_.interrupted && of.options_.interrupted());
+        return of.was_interrupted_;
+    };
+    params.abort_callback_data = this;
+    ctx_.reset(llama_init_from_model(model, params));
+    if (!ctx_) {
+        throw ContextError("llama.cpp could not make a context of " + std::to_string(options.n_ctx) +
+                           " tokens for calibration");
+    }
+    view_ = std::make_unique<KvView>(ctx_.get());
+    readers_ = readers_of(*view_, probe_attention(*view_));
+    std::vector<size_t> n_readers;
+    std::vector<ggml_tensor *> tensors;
+    for (size_t l = 0; l < readers_.size(); ++l) {
+        n_readers.push_back(readers_[l].size());
+        if (reads_again() && !readers_[l].front().function) {
+            throw UnsupportedModelError("layer " + std::to_string(view_->layers()[l].layer) +
+                                        " has no flash attention, so what its keys get cannot be computed");
+        }
+        sums_.emplace_back(readers_[l].begin(), readers_[l].end());
+        tensors.push_back(view_->layers()[l].k);
+        if (view_->layers()[l].v != nullptr) {
+            tensors.push_back(view_->layers()[l].v);
+        }
+    }
+    capture_ = std::make_unique<QueryCapture>(*view_, std::move(n_readers));
+    graph_ = std::make_unique<DeviceGraph>(tensors, options.n_threads);
+}
+
+void Calibration::check(int status) {
+    if (was_interrupted_ || (options_.interrupted && options_.interrupted())) {
+        throw InterruptedError("calibration was interrupted");
+    }
+    if (status != 0) {
+        throw DecodeError("llama.cpp could not decode the calibration text (status " + std::to_string(status) + ")");
+    }
+}
+
+void Calibration::read(const std::vector<llama_token> & piece, int32_t first, int32_t n) {
+    std::vector<int32_t> positions(static_cast<size_t>(n));
+    std::iota(positions.begin(), positions.end(), first);
+    std::vector<llama_token> step(piece.begin() + first, piece.begin() + first + n);
+    capture_->start(std::move(positions), std::vector<uint8_t>(static_cast<size_t>(n), 1));
+    const int status = llama_decode(ctx_.get(), llama_batch_get_one(step.data(), n));
+    llama_synchronize(ctx_.get());
+    const LayerQueries queries = capture_->stop();
+    check(status);
+    for (size_t l = 0; l < queries.size(); ++l) {
+        for (size_t r = 0; r < queries[l].size(); ++r) {
+            if (queries[l][r].positions.size() != static_cast<size_t>(n)) {
+                throw UnsupportedModelError("no attention was seen over the cache of layer " +
+                                            std::to_string(view_->layers()[l].layer) +
+                                            "; load the model with budget=None");
+            }
+            sums_[l][r].add(queries[l][r]);
+        }
+    }
+}
+
+void Calibration::read_again(const std::vector<llama_token> & piece, int32_t end) {
+    SecondReading reading(ctx_.get(), *view_, readers_, *capture_, *graph_);
+    check(reading.raise({piece.begin(), piece.begin() + end}, CHUNK + READ_AGAIN_BEFORE, most_));
+}
+
+// The keys of a piece of which `n` tokens were read.
+void Calibration::hand_over(int32_t n) {
+    std::vector<KvCell> cells = view_->shared_cells(0);
+    cells.erase(cells.begin(), cells.begin() + std::min(n, N_SKIPPED));
+    if (cells.empty()) {
+        return;
+    }
+    std::vector<int32_t> positions;
+    for (const KvCell & cell : cells) {
+        positions.push_back(cell.pos);
+    }
+    const std::vector<KeyRows> rows = read_key_rows(*graph_, *view_, readers_, 0, cells);
+    for (size_t l = 0; l < rows.size(); ++l) {
+        for (size_t head = 0; head < rows[l].keys.size(); ++head) {
+            std::vector<float> targets;
+            for (int32_t position : positions) {
+                targets.push_back(std::log(most_[l][head][static_cast<size_t>(position)] + LEAST_ATTENTION));
+            }
+            options_.on_keys(
+                l, head, key_features(readers_[l].front().rope, rows[l].keys[head], rows[l].values[head], positions),
+                std::move(targets));
+        }
+    }
+}
+
+Stats Calibration::run(const std::vector<llama_token> & tokens) {
+    const auto total = static_cast<int64_t>(tokens.size());
+    for (int64_t begin = 0; begin < total; begin += options_.n_ctx) {
+        const auto n = static_cast<int32_t>(std::min<int64_t>(options_.n_ctx, total - begin));
+        const std::vector<llama_token> piece(tokens.begin() + begin, tokens.begin() + begin + n);
+        llama_memory_clear(llama_get_memory(ctx_.get()), true);
+        most_.clear();
+        for (const KvLayer & layer : view_->layers()) {
+            most_.emplace_back(layer.n_head_kv, std::vector<float>(static_cast<size_t>(n), 0.0f));
+        }
+        for (int32_t done = 0; done < n;) {
+            const int32_t step = std::min(step_, n - done);
+            read(piece, done, step);
+            done += step;
+            if (reads_again()) {
+                read_again(piece, done);
+            }
+            if (options_.progress) {
+                options_.progress(begin + done, total);
             }
         }
-        stats.layers.push_back(std::move(out));
+        if (reads_again()) {
+            hand_over(n);
+        }
     }
+    Stats stats;
+    for (size_t l = 0; l < sums_.size(); ++l) {
+        stats.layers.push_back(mean_of(view_->layers()[l], sums_[l]));
+    }
+    stats.n_tokens = total;
     return stats;
 }
 
@@ -194,67 +283,9 @@ Stats calibrate(llama_model * model, const std::vector<llama_token> & tokens, co
         throw ContextError("n_threads is " + std::to_string(options.n_threads) + ", it must be from 1 to " +
                            std::to_string(GGML_MAX_N_THREADS));
     }
-    check_learned_positions(options.n_ctx, llama_model_n_ctx_train(model), has_learned_positions(model));
-    Observer observer;
-    bool was_interrupted = false;
-    const auto poll = [&] {
-        was_interrupted = was_interrupted || (options.interrupted && options.interrupted());
-        return was_interrupted;
-    };
-    using Poll = decltype(poll);
-
-    llama_context_params params = llama_context_default_params();
-    params.n_ctx = static_cast<uint32_t>(options.n_ctx);
-    params.n_ubatch = static_cast<uint32_t>(std::min(options.n_ubatch, options.n_ctx));
-    params.n_batch = params.n_ubatch;
-    params.n_seq_max = 1;
-    params.n_threads = options.n_threads;
-    params.n_threads_batch = options.n_threads;
-    params.type_k = GGML_TYPE_F16;  // never Hadamard-rotated: then queries would be as well
-    params.type_v = GGML_TYPE_F16;
-    params.flash_attn_type = flash_attention_for(model, FlashAttention::automatic);
-    params.swa_full = false;
-    apply(options.rope, params);
-    params.no_perf = true;
-    params.cb_eval = Observer::callback;
-    params.cb_eval_user_data = &observer;
-    params.abort_callback = [](void * p) { return (*static_cast<const Poll *>(p))(); };
-    params.abort_callback_data = const_cast<void *>(static_cast<const void *>(&poll));
-    const llama_context_ptr ctx(llama_init_from_model(model, params));
-    if (!ctx) {
-        throw ContextError("llama.cpp could not make a context of " + std::to_string(options.n_ctx) +
-                           " tokens for calibration");
-    }
-    const KvView view(ctx.get());
-    observer.set_view(view);
-
-    const int64_t total = static_cast<int64_t>(tokens.size());
-    for (int64_t done = 0; done < total;) {
-        const int32_t position = static_cast<int32_t>(done % options.n_ctx);
-        if (position == 0) {
-            llama_memory_clear(llama_get_memory(ctx.get()), true);
-        }
-        const int32_t n =
-            static_cast<int32_t>(std::min<int64_t>({params.n_ubatch, options.n_ctx - position, total - done}));
-        observer.begin_step(position, n);
-        std::vector<llama_token> step(tokens.begin() + done, tokens.begin() + done + n);
-        const int status = llama_decode(ctx.get(), llama_batch_get_one(step.data(), n));
-        observer.rethrow();
-        if (was_interrupted || poll()) {
-            throw InterruptedError("calibration was interrupted");
-        }
-        if (status != 0) {
-            throw DecodeError("llama.cpp could not decode the calibration text (status " + std::to_string(status) +
-                              ")");
-        }
-        done += n;
-        if (options.progress) {
-            options.progress(done, total);
-        }
-    }
-    Stats stats = observer.result();
-    stats.n_tokens = total;
-    return stats;
+    const int32_t n_behind = options.on_keys ? CHUNK + READ_AGAIN_BEFORE : 0;
+    check_learned_positions(options.n_ctx + n_behind, llama_model_n_ctx_train(model), has_learned_positions(model));
+    return Calibration(model, options).run(tokens);
 }
 
 }  // namespace triattn

@@ -19,11 +19,16 @@ struct CalibrationOptions {
     // statistics are of queries before RoPE, so this matters only through what earlier layers attend to
     RopeOverrides rope;
     std::function<void(int64_t done, int64_t total)> progress;  // after each step; may throw
-    std::function<bool()> interrupted;                          // polled while computing
+    // Called for each KV head of each layer after each piece: the features of its keys [n_keys, n_key_features], and ln of
+    // the most attention that they got when the text was read a second time [n_keys]. None: it is read once.
+    std::function<void(size_t layer, size_t kv_head, std::vector<float> features, std::vector<float> targets)> on_keys;
+    std::function<bool()> interrupted;  // polled while computing
 };
 
 // Reads `tokens` with a context of its own and observes the queries that reach each KV cache with full attention.
-// Sums are kept in double. Layers that read another layer's cache count as more query heads of its owner.
+// Sums are kept in double. With on_keys each 128 tokens are read once more right after they were read, with 32 before
+// them, as if the text repeated itself: what they look for then is what a later reader may (KVzip's idea, arXiv
+// 2505.23416, in bounded memory). Layers that read another layer's cache count as more query heads of its owner.
 // Throws UnsupportedModelError, InterruptedError, DecodeError, ContextError.
 Stats calibrate(llama_model * model, const std::vector<llama_token> & tokens, const CalibrationOptions & options);
 

@@ -2,6 +2,7 @@
 
 #include "attention_probe.h"
 #include "errors.h"
+#include "query_sets.h"
 
 #include "llama.h"
 
@@ -51,7 +52,16 @@ Controller::Controller(llama_context * ctx, const EvictionConfig & config, Stats
         n_head_kv.push_back(layer.n_head_kv);
     }
     check_mode(config_.mode, n_head_kv, view_.has_alibi());
-    if (needs_scores(config_.mode)) {
+    if (config_.mode == Mode::fitted) {
+        key_scorer_ = std::make_unique<KeyScorer>(view_, &stats, config_.key_score, graph_, n_threads);
+        std::vector<size_t> n_readers;
+        for (size_t l = 0; l < view_.layers().size(); ++l) {
+            const int n_head_kv = view_.layers()[l].n_head_kv;
+            shapes_.push_back({n_head_kv, n_head_kv});
+            n_readers.push_back(key_scorer_->readers()[l].size());
+        }
+        capture_ = std::make_unique<QueryCapture>(view_, std::move(n_readers));
+    } else if (needs_scores(config_.mode)) {
         scorer_ = std::make_unique<Scorer>(view_, std::move(stats), config_.score, graph_);
         for (const LayerStats & layer : scorer_->stats().layers) {
             shapes_.push_back({layer.n_head, layer.n_head_kv});
@@ -75,6 +85,9 @@ std::vector<std::string> Controller::missing_operations(ggml_backend_dev_t devic
     std::vector<std::string> missing;
     if (scorer_) {
         missing = scorer_->missing_operations(device);
+    }
+    if (key_scorer_) {
+        missing = key_scorer_->missing_operations(device);
     }
     if (moves_rows(config_.mode)) {
         const std::vector<std::string> moves = missing_moves(view_, graph_, device);
@@ -123,6 +136,27 @@ EvictionView Controller::make_view(int32_t seq, int32_t n_protected) {
     return EvictionView(view_, std::move(subject));
 }
 
+Scores Controller::scores_of(const EvictionView & view, const std::vector<KvCell> & others) {
+    const Stopwatch watch(counters_.scoring_s);
+    if (scorer_) {
+        return scorer_->group(view_.stream_of(view.seq()), others, view.position(), n_threads_);
+    }
+    if (!key_scorer_) {
+        return {};
+    }
+    Scores scores = key_scorer_->update(view.seq(), view.cells(), origins(view.seq()));
+    for (std::vector<float> & layer : scores) {
+        size_t n = 0;
+        for (size_t i = 0; i < layer.size(); ++i) {
+            if (view.is_protected()[i % view.n_keys()] == 0) {
+                layer[n++] = layer[i];
+            }
+        }
+        layer.resize(n);
+    }
+    return scores;
+}
+
 Kept Controller::choose_by_scores(const EvictionView & view) {
     std::vector<KvCell> others;
     for (size_t i = 0; i < view.n_keys(); ++i) {
@@ -130,11 +164,7 @@ Kept Controller::choose_by_scores(const EvictionView & view) {
             others.push_back(view.cells()[i]);
         }
     }
-    Scores scores;
-    if (scorer_) {
-        const Stopwatch watch(counters_.scoring_s);
-        scores = scorer_->group(view_.stream_of(view.seq()), others, view.position(), n_threads_);
-    }
+    const Scores scores = scores_of(view, others);
     const Stopwatch watch(counters_.selection_s);
     const size_t n_keep = view.n_keep() - (view.n_keys() - others.size());
     const auto found = n_evictions_of_.find(view.seq());
@@ -181,6 +211,9 @@ void Controller::evict(int32_t seq, int32_t n_protected) {
         const Stopwatch watch(counters_.compaction_s);
         move_rows(view_, view_.stream_of(seq), plan, graph_);
         origin.apply(plan);
+        if (key_scorer_) {
+            key_scorer_->apply(seq, plan);
+        }
         std::vector<int32_t> freed;
         for (size_t i = 0; i < cells.size(); ++i) {
             if (plan.freed[i]) {
@@ -197,15 +230,23 @@ void Controller::evict(int32_t seq, int32_t n_protected) {
 
 HeadScores Controller::scores(int32_t seq) {
     const std::vector<KvCell> cells = view_.cells(seq);
-    if (!scorer_ || cells.empty()) {
+    if ((!scorer_ && !key_scorer_) || cells.empty()) {
         return {};
     }
     llama_synchronize(ctx_);
+    if (key_scorer_) {
+        OriginMap & origin = origins(seq);
+        origin.sync(cells);
+        return key_scorer_->peek(seq, cells, origin);
+    }
     return scorer_->score(view_.stream_of(seq), cells, cells.back().pos + 1);
 }
 
 void Controller::forget(int32_t seq) {
     origins_.erase(seq);
+    if (key_scorer_) {
+        key_scorer_->forget(seq);
+    }
     n_evictions_of_.erase(seq);
     evicted_at_.erase(seq);
 }
@@ -218,6 +259,9 @@ std::vector<uint8_t> Controller::save(int32_t seq) {
     const auto * first = reinterpret_cast<const uint8_t *>(&n);
     std::vector<uint8_t> bytes(first, first + sizeof n);
     origin.save(bytes);
+    if (key_scorer_) {
+        key_scorer_->save(seq, bytes);
+    }
     return bytes;
 }
 
@@ -228,7 +272,14 @@ void Controller::load(int32_t seq, const std::vector<uint8_t> & bytes) {
     }
     std::memcpy(&n, bytes.data(), sizeof n);
     forget(seq);
-    origins(seq).load(bytes.data() + sizeof n, bytes.size() - sizeof n);
+    OriginMap & origin = origins(seq);
+    const uint8_t * rest = bytes.data() + sizeof n;
+    const size_t n_rest = bytes.size() - sizeof n;
+    const size_t n_origins = key_scorer_ ? std::min(origin.n_bytes(), n_rest) : n_rest;
+    origin.load(rest, n_origins);
+    if (key_scorer_) {
+        key_scorer_->load(seq, rest + n_origins, n_rest - n_origins);
+    }
     if (n > 0) {
         n_evictions_of_[seq] = n;
         const std::vector<KvCell> cells = view_.cells(seq);
@@ -236,7 +287,63 @@ void Controller::load(int32_t seq, const std::vector<uint8_t> & bytes) {
     }
 }
 
-void Controller::truncate(int32_t seq, int32_t n) { origins(seq).truncate(n); }
+void Controller::truncate(int32_t seq, int32_t n) {
+    origins(seq).truncate(n);
+    if (key_scorer_) {
+        key_scorer_->truncate(seq, n);
+    }
+}
+
+bool Controller::start_observing(const std::vector<int32_t> & positions, std::vector<int32_t> seqs) {
+    // llama.cpp computes sequences in ascending order
+    if (!key_scorer_ || !std::is_sorted(seqs.begin(), seqs.end())) {
+        return false;
+    }
+    std::vector<uint8_t> wanted;
+    observed_seqs_.clear();
+    for (size_t i = 0; i < positions.size(); ++i) {
+        wanted.push_back(key_scorer_->wants(positions[i]) ? 1 : 0);
+        if (wanted.back() != 0) {
+            observed_seqs_.push_back(seqs[i]);
+        }
+    }
+    if (observed_seqs_.empty()) {
+        return false;
+    }
+    capture_->start(positions, std::move(wanted));
+    return true;
+}
+
+void Controller::stop_observing() {
+    LayerQueries all = capture_->stop();
+    std::vector<int32_t> seqs = observed_seqs_;
+    seqs.erase(std::unique(seqs.begin(), seqs.end()), seqs.end());
+    if (seqs.size() == 1) {
+        key_scorer_->add_queries(seqs[0], std::move(all));
+        return;
+    }
+    for (int32_t seq : seqs) {
+        std::vector<uint8_t> of_seq;
+        for (int32_t other : observed_seqs_) {
+            of_seq.push_back(other == seq ? 1 : 0);
+        }
+        key_scorer_->add_queries(seq, only(all, of_seq));
+    }
+}
+
+void Controller::start_second_reading(std::vector<int32_t> positions) {
+    std::vector<uint8_t> all(positions.size(), 1);
+    capture_->start(std::move(positions), std::move(all));
+}
+
+void Controller::stop_second_reading(int32_t seq, int32_t begin) {
+    key_scorer_->take_second_reading(seq, view_.cells(seq), begin, capture_->stop());
+}
+
+void Controller::set_question(int32_t seq, LayerQueries queries, int32_t further) {
+    turn(queries, further, key_scorer_->readers(), view_.k_rotation(), view_.k_rotation_size());
+    key_scorer_->set_question(seq, std::move(queries));
+}
 
 std::vector<int32_t> Controller::kept_positions(int32_t seq, size_t layer, size_t kv_head) {
     const std::vector<KvCell> cells = view_.cells(seq);

@@ -5,8 +5,10 @@
 #include "device_graph.h"
 #include "eviction_config.h"
 #include "eviction_view.h"
+#include "key_scorer.h"
 #include "kv_view.h"
 #include "origin_map.h"
+#include "query_capture.h"
 #include "scorer.h"
 #include "selector.h"
 #include "stats.h"
@@ -58,8 +60,25 @@ public:
     // What can be seen of a sequence's cache before an eviction. Valid until the cache changes.
     EvictionView view_of(int32_t seq, int32_t n_protected);
 
-    // Scores of the sequence's keys, in the order of view().cells(seq), for the next position; empty if the mode needs
-    // none.
+    // Looks at a step that comes next: `positions` and `seqs` of its tokens, in the order in which they are computed.
+    // Returns whether it is to be ended by stop_observing().
+    bool start_observing(const std::vector<int32_t> & positions, std::vector<int32_t> seqs);
+    void stop_observing();
+
+    // Looks at a second reading of a sequence's tokens from position `begin` on: between these, all of them are computed
+    // once more at `positions`, behind the last one.
+    void start_second_reading(std::vector<int32_t> positions);
+    void stop_second_reading(int32_t seq, int32_t begin);
+
+    // Whether keys are chosen for a question, once there is one.
+    bool takes_questions() const { return key_scorer_ != nullptr; }
+    KeyScorer * key_scorer() { return key_scorer_.get(); }
+    // The question's queries as QuestionReader gives them, and how much further on in the sequence it stands. Empty
+    // queries: no question any more.
+    void set_question(int32_t seq, LayerQueries queries, int32_t further);
+
+    // Scores of the sequence's keys, in the order of view().cells(seq), for the next position: of query heads, or of KV
+    // heads in Mode::fitted; empty if the mode needs none.
     HeadScores scores(int32_t seq);
 
     // What is known of a sequence beside its cells: where its keys come from, and how often it was pruned.
@@ -92,13 +111,17 @@ private:
     // The keys that each head keeps.
     Kept choose(const EvictionView & view);
     Kept choose_by_scores(const EvictionView & view);
+    Scores scores_of(const EvictionView & view, const std::vector<KvCell> & others);
 
     llama_context * ctx_;
     EvictionConfig config_;
     KvView view_;
     DeviceGraph graph_;
     int n_threads_;
-    std::unique_ptr<Scorer> scorer_;
+    std::unique_ptr<Scorer> scorer_;         // as published
+    std::unique_ptr<KeyScorer> key_scorer_;  // Mode::fitted
+    std::unique_ptr<QueryCapture> capture_;  // with key_scorer_
+    std::vector<int32_t> observed_seqs_;     // of the wanted tokens of the step that is observed
     std::vector<LayerShape> shapes_;
     std::optional<std::vector<uint8_t>> has_hadamard_;  // per layer, once it has been asked for
     std::map<int32_t, OriginMap> origins_;

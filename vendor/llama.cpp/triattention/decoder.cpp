@@ -2,6 +2,8 @@
 
 #include "errors.h"
 #include "kv_state.h"
+#include "query_sets.h"
+#include "second_reading.h"
 
 #include <algorithm>
 #include <chrono>
@@ -14,6 +16,7 @@ namespace triattn {
 namespace {
 
 constexpr int32_t LOGITS_CHUNK = 128;
+constexpr size_t MAX_REREAD = 1024;  // tokens, of what is new since an eviction
 
 class Batch {
 public:
@@ -56,7 +59,10 @@ void check_long_rope(const llama_model * model, const DecoderParams & params, co
 }  // namespace
 
 Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
-    : params_(checked(params)), n_past_(params.n_seq_max, 0), n_protected_(params.n_seq_max, 0) {
+    : params_(checked(params)),
+      n_past_(params.n_seq_max, 0),
+      n_protected_(params.n_seq_max, 0),
+      recent_(params.n_seq_max) {
     check_learned_positions(params_.n_ctx, llama_model_n_ctx_train(model), has_learned_positions(model));
     cache_ = cache_size(params_, llama_model_n_swa(model));
     if (llama_model_is_hybrid(model) && cache_.n_ubatch > params_.n_seq_max) {
@@ -147,8 +153,20 @@ void Decoder::decode(const std::vector<Row> & rows) {
         batch.add(row.token, static_cast<llama_pos>(position[static_cast<size_t>(row.seq)]++), row.seq, row.logits);
         n_rows += row.logits ? 1 : 0;
     }
+    bool is_observed = false;
+    if (controller_) {
+        std::vector<int32_t> positions, seqs;
+        for (int32_t i = 0; i < batch.get().n_tokens; ++i) {
+            positions.push_back(batch.get().pos[i]);
+            seqs.push_back(batch.get().seq_id[i][0]);
+        }
+        is_observed = controller_->start_observing(positions, std::move(seqs));
+    }
     const int status = llama_decode(ctx_.get(), batch.get());
     llama_synchronize(ctx_.get());
+    if (is_observed) {
+        controller_->stop_observing();
+    }
     counters_.decoding_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     // devices other than the CPU do not poll while they compute
     if (was_interrupted_ || (params_.interrupted && params_.interrupted())) {
@@ -159,21 +177,75 @@ void Decoder::decode(const std::vector<Row> & rows) {
                                       : "llama.cpp could not decode (status " + std::to_string(status) +
                                             "); the context has been cleared");
     }
+    if (controller_ && controller_->config().reread) {
+        for (const Row & row : rows) {
+            remember(row.seq, row.token);
+        }
+    }
     n_past_ = std::move(position);
     n_rows_ = n_rows;
     counters_.n_decoded += static_cast<int64_t>(rows.size());
 }
 
 void Decoder::make_room(int32_t seq, int32_t n) {
-    if (controller_ &&
-        controller_->view().n_used(seq) + static_cast<uint32_t>(n) > static_cast<uint32_t>(cache_.n_cells)) {
-        controller_->evict(seq, n_protected_[static_cast<size_t>(seq)]);
+    if (controller_ && controller_->view().n_used(seq) + static_cast<uint32_t>(n) >
+                           static_cast<uint32_t>(cache_.n_cells - cache_.n_reread)) {
+        evict_now(seq);
     }
 }
 
 void Decoder::evict_if_due(int32_t seq) {
     if (controller_ && controller_->is_due(seq)) {
-        controller_->evict(seq, n_protected_[static_cast<size_t>(seq)]);
+        evict_now(seq);
+    }
+}
+
+void Decoder::evict_now(int32_t seq) {
+    if (controller_->config().reread) {
+        reread(seq);
+    }
+    controller_->evict(seq, n_protected_[static_cast<size_t>(seq)]);
+}
+
+void Decoder::remember(int32_t seq, llama_token token) {
+    std::vector<llama_token> & recent = recent_[static_cast<size_t>(seq)];
+    if (recent.size() >= 2 * MAX_REREAD) {
+        recent.erase(recent.begin(), recent.end() - static_cast<std::ptrdiff_t>(MAX_REREAD));
+    }
+    recent.push_back(token);
+}
+
+void Decoder::reread(int32_t seq) {
+    const auto index = static_cast<size_t>(seq);
+    const std::vector<llama_token> & recent = recent_[index];
+    const int64_t end = n_past_[index];
+    const int64_t known =
+        std::min<int64_t>({static_cast<int64_t>(recent.size()), static_cast<int64_t>(MAX_REREAD), end});
+    const int64_t fresh = controller_->has_evicted(seq) ? end - controller_->evicted_at(seq) : end;
+    const int64_t first = end - std::min(known, fresh);
+    const int32_t step = params_.eviction->interval;
+    const std::vector<uint8_t> place = save_place(ctx_.get(), seq, params_.n_seq_max);
+    for (int64_t begin = first; begin < end; begin += step) {
+        const int64_t from = std::max(begin - READ_AGAIN_BEFORE, end - known);
+        const int64_t to = std::min(begin + step, end);
+        Batch batch(static_cast<int32_t>(to - from));
+        std::vector<int32_t> positions;
+        for (int64_t i = from; i < to; ++i) {
+            positions.push_back(static_cast<int32_t>(end + (i - from)));
+            batch.add(recent[recent.size() - static_cast<size_t>(end - i)], positions.back(), seq, false);
+        }
+        controller_->start_second_reading(std::move(positions));
+        const int status = llama_decode(ctx_.get(), batch.get());
+        llama_synchronize(ctx_.get());
+        controller_->stop_second_reading(seq, static_cast<int32_t>(from));
+        if (was_interrupted_ || (params_.interrupted && params_.interrupted())) {
+            throw InterruptedError("decoding was interrupted; the context has been cleared");
+        }
+        if (status != 0) {
+            throw DecodeError("llama.cpp could not read the text a second time (status " + std::to_string(status) +
+                              "); the context has been cleared");
+        }
+        go_back(ctx_.get(), seq, static_cast<int32_t>(end), place);
     }
 }
 
@@ -256,7 +328,8 @@ std::vector<TokenScore> Decoder::score(const std::vector<llama_token> & tokens, 
             if (controller_) {
                 // end the step where decoding would evict
                 const int64_t used = controller_->view().n_used(0);
-                n = std::min({n, params_.eviction->budget + params_.eviction->interval - used, cache_.n_cells - used});
+                n = std::min({n, params_.eviction->budget + params_.eviction->interval - used,
+                              cache_.n_cells - cache_.n_reread - used});
             }
             const size_t end = done + static_cast<size_t>(n);
             std::vector<Row> rows;
@@ -334,12 +407,46 @@ int64_t Decoder::truncate(int32_t seq, int64_t n, bool keep_evicted) {
         clear(seq);
         return 0;
     }
+    std::vector<llama_token> & recent = recent_[static_cast<size_t>(seq)];
+    recent.resize(recent.size() - std::min(recent.size(), static_cast<size_t>(past - n)));
     past = n;
     n_protected_[static_cast<size_t>(seq)] = 0;
     if (controller_) {
         controller_->truncate(seq, static_cast<int32_t>(n));
     }
     return n;
+}
+
+void Decoder::set_question(int32_t seq, const std::vector<llama_token> & tokens, int32_t position) {
+    check_room(seq, 0);
+    if (!controller_ || !controller_->takes_questions()) {
+        return;
+    }
+    if (tokens.empty()) {
+        controller_->set_question(seq, {}, 0);
+        return;
+    }
+    check_tokens(tokens);
+    if (tokens.size() > static_cast<size_t>(QuestionReader::MAX_TOKENS)) {
+        throw InvalidTokenError("a question of " + std::to_string(tokens.size()) + " tokens is too long; use at most " +
+                                std::to_string(QuestionReader::MAX_TOKENS));
+    }
+    if (!question_reader_) {
+        question_reader_ =
+            std::make_unique<QuestionReader>(const_cast<llama_model *>(llama_get_model(ctx_.get())), params_);
+        if (set_up_) {
+            set_up_(question_reader_->context());
+        }
+    }
+    controller_->set_question(seq, question_reader_->read(tokens), position - question_reader_->n_before());
+}
+
+void Decoder::for_each_context(const std::function<void(llama_context *)> & work) {
+    set_up_ = work;
+    work(ctx_.get());
+    if (question_reader_) {
+        work(question_reader_->context());
+    }
 }
 
 SavedSequence Decoder::save() {
@@ -350,6 +457,11 @@ SavedSequence Decoder::save() {
     saved.cells = save_sequence(ctx_.get(), 0);
     if (controller_) {
         saved.origins = controller_->save(0);
+        if (controller_->config().reread) {
+            put_all(saved.origins, recent_[0]);
+            const uint64_t n_bytes = recent_[0].size() * sizeof(llama_token) + sizeof(uint64_t);
+            put(saved.origins, &n_bytes, sizeof n_bytes);
+        }
     }
     saved.n_tokens = n_past_[0];
     saved.n_protected = n_protected_[0];
@@ -364,11 +476,31 @@ void Decoder::load(const SavedSequence & saved) {
     guarded([&] {
         load_sequence(ctx_.get(), 0, saved.cells);
         if (controller_) {
-            controller_->load(0, saved.origins);
+            load_origins(saved.origins);
         }
         n_past_[0] = saved.n_tokens;
         n_protected_[0] = saved.n_protected;
     });
+}
+
+// What the controller knows of a sequence, and behind that the newest tokens if they will be read again.
+void Decoder::load_origins(const std::vector<uint8_t> & bytes) {
+    if (!controller_->config().reread) {
+        controller_->load(0, bytes);
+        return;
+    }
+    uint64_t n_recent = 0;
+    if (bytes.size() >= sizeof n_recent) {
+        ByteReader(bytes.data() + bytes.size() - sizeof n_recent, sizeof n_recent).get(&n_recent, sizeof n_recent);
+    }
+    if (bytes.size() < sizeof n_recent || n_recent > bytes.size() - sizeof n_recent) {
+        throw DecodeError("the saved state does not fit this context: it has no tokens to read again");
+    }
+    const size_t n_rest = bytes.size() - sizeof n_recent - n_recent;
+    ByteReader in(bytes.data() + n_rest, n_recent);
+    get_all(in, recent_[0]);
+    in.check_at_end();
+    controller_->load(0, {bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(n_rest)});
 }
 
 void Decoder::clear(int32_t seq) {
@@ -381,6 +513,7 @@ void Decoder::clear(int32_t seq) {
     llama_memory_seq_rm(llama_get_memory(ctx_.get()), seq, -1, -1);
     n_past_[static_cast<size_t>(seq)] = 0;
     n_protected_[static_cast<size_t>(seq)] = 0;
+    recent_[static_cast<size_t>(seq)].clear();
     if (controller_) {
         controller_->forget(seq);
     }
@@ -390,6 +523,9 @@ void Decoder::clear_all() {
     llama_memory_clear(llama_get_memory(ctx_.get()), /*data*/ false);
     std::fill(n_past_.begin(), n_past_.end(), 0);
     std::fill(n_protected_.begin(), n_protected_.end(), 0);
+    for (std::vector<llama_token> & recent : recent_) {
+        recent.clear();
+    }
     n_rows_ = 0;
     ++cache_version_;
     for (int32_t seq = 0; controller_ && seq < params_.n_seq_max; ++seq) {
@@ -411,6 +547,13 @@ void Decoder::evict(int32_t seq, int32_t n_protected) {
     if (controller_) {
         ++cache_version_;
         controller_->evict(seq, n_protected);
+    }
+}
+
+void Decoder::read_again(int32_t seq) {
+    check_room(seq, 0);
+    if (controller_ && controller_->config().reread) {
+        guarded([&] { reread(seq); });
     }
 }
 

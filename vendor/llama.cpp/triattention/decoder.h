@@ -3,6 +3,7 @@
 
 #include "controller.h"
 #include "decoder_params.h"
+#include "question_reader.h"
 #include "stats.h"
 
 #include "llama-cpp.h"
@@ -73,6 +74,14 @@ public:
     // n tokens or fewer had been read.
     int64_t truncate(int32_t seq, int64_t n, bool keep_evicted = false);
 
+    // From now on chooses the keys of a sequence that these tokens ask for, which stand from `position` on; none: no
+    // question any more. They are read alone, in a context of their own. At most QuestionReader::MAX_TOKENS. Ends when
+    // the sequence is cleared. Nothing happens in a mode that takes no questions.
+    void set_question(int32_t seq, const std::vector<llama_token> & tokens, int32_t position);
+
+    // Called with every context that computes with the model for this one, now and when it is made.
+    void for_each_context(const std::function<void(llama_context *)> & work);
+
     // Only for contexts of one sequence.
     SavedSequence save();
     // Throws DecodeError if it does not fit; then the context is empty. There are no logits until a token has been
@@ -84,6 +93,10 @@ public:
 
     // Prunes a sequence's cache to the budget now, if there is a budget and it holds more. See Controller::evict.
     void evict(int32_t seq, int32_t n_protected);
+
+    // The second reading that comes before an eviction where EvictionConfig::reread is set: reads what is new since the
+    // last one once more, and looks what that looks for. Nothing else changes.
+    void read_again(int32_t seq);
 
     // What a chooser would see of the sequence now. Without a budget nothing is protected and all keys are to be kept.
     // Throws UnsupportedModelError if the model keeps no cache that can be looked into.
@@ -120,6 +133,11 @@ private:
     void make_room(int32_t seq, int32_t n);
     void decode(const std::vector<Row> & rows);
     void evict_if_due(int32_t seq);
+    void evict_now(int32_t seq);
+    void reread(int32_t seq);
+    void load_origins(const std::vector<uint8_t> & bytes);
+    // Remembers what was read last, for that.
+    void remember(int32_t seq, llama_token token);
 
     // Runs `work`; after an error the state of the cache is unknown, so all of it is cleared.
     void guarded(const std::function<void()> & work);
@@ -133,10 +151,13 @@ private:
     std::optional<std::vector<uint8_t>> has_hadamard_;  // of view_, once it has been asked for
     int64_t cache_version_ = 0;
     std::unique_ptr<Controller> controller_;
-    std::vector<int64_t> n_past_;       // [n_seq_max]
-    std::vector<int32_t> n_protected_;  // [n_seq_max]
+    std::vector<int64_t> n_past_;                   // [n_seq_max]
+    std::vector<int32_t> n_protected_;              // [n_seq_max]
+    std::vector<std::vector<llama_token>> recent_;  // [n_seq_max] the newest tokens, with reread
     int32_t n_rows_ = 0;
     DecoderCounters counters_;
+    std::unique_ptr<QuestionReader> question_reader_;  // once there is a question
+    std::function<void(llama_context *)> set_up_;
 };
 
 }  // namespace triattn

@@ -1,6 +1,7 @@
 #include "decoder_params.h"
 
 #include "errors.h"
+#include "second_reading.h"
 
 #include "llama.h"
 
@@ -81,14 +82,21 @@ CacheSize cache_size(const DecoderParams & params, int32_t n_swa) {
         // llama.cpp never makes the sliding layers' cache larger than this one, and they need their window and a step
         cells = std::min(std::max(cells, pad(n_swa + ubatch)), whole);
     }
+    int64_t reread = 0;
+    if (params.eviction && params.eviction->reread) {
+        const int64_t step = params.eviction->interval + READ_AGAIN_BEFORE;
+        reread = pad(step);
+        cells += reread;
+        batch = std::max(batch, step);
+    }
     if (cells > MAX_CELLS / params.n_seq_max) {
         throw ContextError(std::to_string(params.n_seq_max) + " × " + std::to_string(cells) +
                            " cells are more than llama.cpp can count; lower n_ctx or n_seq_max, or set a " +
                            (params.eviction ? "smaller budget" : "budget"));
     }
     const int64_t sliding = n_swa > 0 ? pad(std::min<int64_t>(cells, n_swa + ubatch)) : 0;
-    return {static_cast<int32_t>(cells), static_cast<int32_t>(sliding), static_cast<int32_t>(chunk),
-            static_cast<int32_t>(batch), static_cast<int32_t>(ubatch)};
+    return {static_cast<int32_t>(cells),  static_cast<int32_t>(sliding), static_cast<int32_t>(chunk),
+            static_cast<int32_t>(reread), static_cast<int32_t>(batch),   static_cast<int32_t>(ubatch)};
 }
 
 void check_learned_positions(int64_t n_ctx, int64_t n_ctx_train, bool has_learned_positions) {

@@ -46,6 +46,7 @@ struct CacheSize {
     int32_t n_cells;          // per sequence, of layers with full attention; a multiple of 256
     int32_t n_cells_sliding;  // the same of layers with a sliding window; 0: none
     int32_t chunk;            // tokens of a prompt in one step
+    int32_t n_reread;         // of n_cells, those that only a second reading takes
     int32_t n_batch;          // the largest step of any kind
     int32_t n_ubatch;
 };

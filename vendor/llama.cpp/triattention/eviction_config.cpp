@@ -25,6 +25,11 @@ void check(const EvictionConfig & config) {
                           std::to_string(config.n_sink) + ") + window (" + std::to_string(config.window) +
                           ") + 1 need at least " + std::to_string(least) + "; raise the budget or lower window");
     }
+    check(config.key_score);
+    if (config.reread && config.mode != Mode::fitted) {
+        throw BudgetError("reread is on, but mode '" + mode_name(config.mode) +
+                          "' has no use for a second reading; use mode 'fitted'");
+    }
     if (config.mode == Mode::custom && !config.chooser) {
         throw BudgetError("mode 'custom' asks a chooser which keys stay, and there is none; give one");
     }

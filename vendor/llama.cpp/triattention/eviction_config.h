@@ -2,6 +2,7 @@
 #pragma once
 
 #include "eviction_view.h"
+#include "key_scorer.h"
 #include "mode.h"
 #include "scorer.h"
 #include "selector.h"
@@ -15,14 +16,16 @@ namespace triattn {
 using Chooser = std::function<Kept(const EvictionView & view)>;
 
 struct EvictionConfig {
-    Mode mode = Mode::per_layer_head;
+    Mode mode = Mode::fitted;
     int32_t budget = 0;      // keys kept per layer and KV head
     int32_t interval = 128;  // tokens between evictions
     int32_t window = 64;     // most recent keys, never evicted
     int32_t n_sink = 4;      // first keys, never evicted
     uint64_t seed = 0;       // Mode::random
-    ScoreOptions score;
-    Chooser chooser;  // Mode::custom
+    bool reread = false;     // Mode::fitted: read what is new once more before an eviction, to see what is looked for
+    ScoreOptions score;      // Mode::per_layer_head and the others that score as published
+    KeyScoreOptions key_score;  // Mode::fitted
+    Chooser chooser;            // Mode::custom
 };
 
 // The least budget that holds the sink, the window and one key more.

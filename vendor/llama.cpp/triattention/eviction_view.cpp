@@ -1,6 +1,7 @@
 #include "eviction_view.h"
 
 #include "errors.h"
+#include "hadamard.h"
 
 #include "ggml-backend.h"
 #include "ggml.h"
@@ -64,22 +65,6 @@ std::vector<float> read_columns(const ggml_tensor * storage, uint32_t stream, co
     return result;
 }
 
-// Multiplies consecutive pieces by a symmetric orthonormal matrix [size, size]: once more undoes the first time.
-void undo_rotation(std::vector<float> & values, const std::vector<float> & rotation, int size) {
-    const auto n = static_cast<size_t>(size);
-    std::vector<float> piece(n);
-    for (size_t begin = 0; size > 0 && begin < values.size(); begin += n) {
-        for (size_t i = 0; i < n; ++i) {
-            float sum = 0;
-            for (size_t j = 0; j < n; ++j) {
-                sum += rotation[i * n + j] * values[begin + j];
-            }
-            piece[i] = sum;
-        }
-        std::copy(piece.begin(), piece.end(), values.begin() + static_cast<std::ptrdiff_t>(begin));
-    }
-}
-
 std::string head_of_layer(size_t head, const KvLayer & layer) {
     return "head " + std::to_string(head) + " of layer " + std::to_string(layer.layer);
 }
@@ -93,7 +78,7 @@ std::vector<float> EvictionView::keys(size_t layer) const {
     }
     std::vector<float> result = read_rows(of.k, cache_->stream_of(seq()), cells(), of.n_head_kv, of.head_dim_k);
     if (subject_.has_hadamard.at(layer) != 0) {
-        undo_rotation(result, cache_->k_rotation(), cache_->k_rotation_size());
+        apply_hadamard(result, cache_->k_rotation(), cache_->k_rotation_size());
     }
     return result;
 }
@@ -105,7 +90,7 @@ std::vector<float> EvictionView::values(size_t layer) const {
     }
     const auto read = cache_->v_transposed() ? read_columns : read_rows;
     std::vector<float> result = read(of.v, cache_->stream_of(seq()), cells(), of.n_head_kv, of.head_dim_v);
-    undo_rotation(result, cache_->v_rotation(), cache_->v_rotation_size());
+    apply_hadamard(result, cache_->v_rotation(), cache_->v_rotation_size());
     return result;
 }
 

@@ -13,6 +13,8 @@
 namespace triattn {
 namespace {
 
+constexpr uint32_t SHARED_START = UINT32_MAX;  // not put back: other sequences have moved it
+
 // Where llama.cpp begins to search for free cells, one place for each stream: it decides in which cells the next tokens
 // lie, and so how sums over them are rounded. llama.cpp has no function for it. An explicit instantiation may name a
 // private member; it fails to compile if the member goes.
@@ -139,6 +141,46 @@ std::vector<uint8_t> save_sequence(llama_context * ctx, int32_t seq) {
         parts.recurrent->state_write(out, seq);
     }
     return std::move(out.bytes);
+}
+
+std::vector<uint8_t> save_place(llama_context * ctx, int32_t seq, int32_t n_seq_max) {
+    llama_synchronize(ctx);
+    const KvParts parts = find_parts(ctx);
+    if (n_seq_max > 1 && (parts.sliding != nullptr || parts.recurrent != nullptr)) {
+        throw UnsupportedModelError(
+            "this model has layers with a sliding window or a recurrent state, which a second reading would change for "
+            "good in a context of several sequences; use reread=False or n_seq_max=1");
+    }
+    Writer out;
+    out.put(n_seq_max > 1 ? SHARED_START : search_start(*parts.full, seq));
+    if (parts.sliding != nullptr) {
+        save_cache(out, *parts.sliding, seq);
+    }
+    if (parts.recurrent != nullptr) {
+        parts.recurrent->state_write(out, seq);
+    }
+    return std::move(out.bytes);
+}
+
+void go_back(llama_context * ctx, int32_t seq, int32_t n, const std::vector<uint8_t> & place) {
+    llama_synchronize(ctx);
+    const KvParts parts = find_parts(ctx);
+    Reader in(place);
+    const uint32_t start = in.get<uint32_t>();
+    if (!parts.full->seq_rm(seq, n, -1)) {
+        throw DecodeError("llama.cpp refused to remove positions from the cache");
+    }
+    if (start != SHARED_START) {
+        search_start(*parts.full, seq) = start;
+    }
+    if (parts.sliding != nullptr) {
+        parts.sliding->seq_rm(seq, -1, -1);
+        load_cache(in, *parts.sliding, seq);
+    }
+    if (parts.recurrent != nullptr) {
+        parts.recurrent->seq_rm(seq, -1, -1);
+        parts.recurrent->state_read(in, seq);
+    }
 }
 
 void load_sequence(llama_context * ctx, int32_t seq, const std::vector<uint8_t> & bytes) {

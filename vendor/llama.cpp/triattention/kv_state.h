@@ -16,4 +16,11 @@ std::vector<uint8_t> save_sequence(llama_context * ctx, int32_t seq);
 // sequence is empty then.
 void load_sequence(llama_context * ctx, int32_t seq, const std::vector<uint8_t> & bytes);
 
+// What a few more tokens would change for good: sliding windows, recurrent states, and where the next token goes. In a
+// context of several sequences only where there are no such parts: throws UnsupportedModelError.
+std::vector<uint8_t> save_place(llama_context * ctx, int32_t seq, int32_t n_seq_max);
+
+// Takes positions from `n` on out of a sequence that had n tokens when its place was saved, so that all is as it was.
+void go_back(llama_context * ctx, int32_t seq, int32_t n, const std::vector<uint8_t> & place);
+
 }  // namespace triattn

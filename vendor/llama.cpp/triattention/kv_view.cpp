@@ -149,21 +149,28 @@ uint32_t KvView::n_cells() const { return kv_->get_size(); }
 uint32_t KvView::n_stream() const { return kv_->get_n_stream(); }
 uint32_t KvView::stream_of(int32_t seq) const { return kv_->get_stream(seq); }
 
-std::vector<KvCell> KvView::cells(int32_t seq) const {
+std::vector<KvCell> KvView::shared_cells(int32_t seq) const {
     const llama_kv_cells & all = kv_->get_cells(seq);
     std::vector<KvCell> result;
     for (uint32_t i = 0; i < all.size(); ++i) {
-        if (all.is_empty(i) || !all.seq_has(i, seq)) {
-            continue;
+        if (!all.is_empty(i) && all.seq_has(i, seq)) {
+            result.push_back({i, all.pos_get(i)});
         }
-        if (all.seq_count(i) > 1) {
+    }
+    std::sort(result.begin(), result.end(), [](const KvCell & a, const KvCell & b) { return a.pos < b.pos; });
+    return result;
+}
+
+std::vector<KvCell> KvView::cells(int32_t seq) const {
+    const llama_kv_cells & all = kv_->get_cells(seq);
+    std::vector<KvCell> result = shared_cells(seq);
+    for (const KvCell & cell : result) {
+        if (all.seq_count(cell.slot) > 1) {
             throw DecodeError("sequence " + std::to_string(seq) +
                               " shares cache cells with another one; evicting them for one "
                               "would change the other");
         }
-        result.push_back({i, all.pos_get(i)});
     }
-    std::sort(result.begin(), result.end(), [](const KvCell & a, const KvCell & b) { return a.pos < b.pos; });
     return result;
 }
 
@@ -215,6 +222,14 @@ ggml_cgraph * KvView::build_graph() const {
     ggml_cgraph * graph = llama_get_model(ctx_)->build_graph(params);
     ggml_backend_sched_reset(ctx_->get_sched());  // building has told it of the devices of some nodes
     return graph;
+}
+
+void KvView::observe(ggml_backend_sched_eval_callback callback, void * data) const {
+    // a graph that is used again keeps the scheduler's callback, one that is built anew takes the context's
+    auto & params = const_cast<llama_cparams &>(ctx_->get_cparams());
+    params.cb_eval = callback;
+    params.cb_eval_user_data = data;
+    ggml_backend_sched_set_eval_callback(ctx_->get_sched(), callback, data);
 }
 
 bool has_learned_positions(const llama_model * model) { return model->pos_embd != nullptr; }

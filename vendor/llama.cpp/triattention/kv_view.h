@@ -2,6 +2,8 @@
 // The kv_* files alone include llama.cpp's private headers.
 #pragma once
 
+#include "ggml-backend.h"
+
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -55,6 +57,8 @@ public:
 
     // The sequence's cells, by ascending position. Throws DecodeError if a cell is shared with another sequence.
     std::vector<KvCell> cells(int32_t seq) const;
+    // The same without that check: to look only.
+    std::vector<KvCell> shared_cells(int32_t seq) const;
     uint32_t n_used(int32_t seq) const;
 
     // Frees the cells of the sequence at these ascending positions, in this cache alone (not in sliding or recurrent
@@ -73,6 +77,9 @@ public:
     // The graph of one decoding step, built and not run: what the context itself would compute, before it is split for
     // devices. Valid until the context is used.
     ggml_cgraph * build_graph() const;
+
+    // From the next step on the context asks `callback` about every node; null: none any more.
+    void observe(ggml_backend_sched_eval_callback callback, void * data) const;
 
 private:
     llama_context * ctx_ = nullptr;

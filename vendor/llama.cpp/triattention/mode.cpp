@@ -9,13 +9,10 @@ namespace triattn {
 namespace {
 
 const std::pair<const char *, Mode> NAMES[] = {
-    {"per_layer_head", Mode::per_layer_head},
-    {"per_head", Mode::per_head},
-    {"per_layer", Mode::per_layer},
-    {"global", Mode::global},
-    {"recent", Mode::recent},
-    {"random", Mode::random},
-    {"custom", Mode::custom},
+    {"fitted", Mode::fitted},     {"per_layer_head", Mode::per_layer_head},
+    {"per_head", Mode::per_head}, {"per_layer", Mode::per_layer},
+    {"global", Mode::global},     {"recent", Mode::recent},
+    {"random", Mode::random},     {"custom", Mode::custom},
 };
 
 }  // namespace
@@ -53,7 +50,8 @@ Mode mode_from_name(const std::string & name) {
 }
 
 bool moves_rows(Mode mode) {
-    return mode == Mode::per_layer_head || mode == Mode::per_head || mode == Mode::per_layer || mode == Mode::custom;
+    return mode == Mode::fitted || mode == Mode::per_layer_head || mode == Mode::per_head || mode == Mode::per_layer ||
+           mode == Mode::custom;
 }
 
 bool needs_scores(Mode mode) { return mode == Mode::global || (moves_rows(mode) && mode != Mode::custom); }

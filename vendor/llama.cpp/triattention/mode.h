@@ -7,7 +7,7 @@
 
 namespace triattn {
 
-enum class Mode { per_layer_head, per_head, per_layer, global, recent, random, custom };
+enum class Mode { fitted, per_layer_head, per_head, per_layer, global, recent, random, custom };
 
 // The modes that choose by themselves; Mode::custom, which asks a Chooser, is not among them.
 const std::vector<std::string> & mode_names();

@@ -144,7 +144,7 @@ Kept select(Mode mode, const Scores & scores, const std::vector<LayerShape> & sh
         return {};
     }
     Kept result(shapes.size());
-    if (mode == Mode::per_layer_head) {
+    if (mode == Mode::per_layer_head || mode == Mode::fitted) {
         parallel_for(shapes.size(), threads_for(shapes.size() * scores[0].size(), n_threads), [&](size_t l) {
             for (int h = 0; h < shapes[l].n_head_kv; ++h) {
                 result[l].push_back(best_of(scores[l].data() + h * n_keys));

@@ -24,6 +24,12 @@ void check(const LayerStats & layer) {
     for (float x : layer.magnitude) {
         if (!std::isfinite(x) || x < 0) throw StatsError(where + "a magnitude is negative or not finite");
     }
+    if (layer.fit.size() % static_cast<size_t>(layer.n_head_kv) != 0) {
+        throw StatsError(where + "the fitted weights do not divide over the KV heads");
+    }
+    for (float x : layer.fit) {
+        if (!std::isfinite(x)) throw StatsError(where + "a fitted weight is not finite");
+    }
 }
 
 }  // namespace triattn

@@ -16,6 +16,9 @@ struct LayerStats {
     RopeLayout rope;
     std::vector<float> centre;     // [n_head, head_dim]   E[q], before RoPE
     std::vector<float> magnitude;  // [n_head, head_dim/2] E|q_f|, before RoPE
+    // [n_head_kv, n_key_features] weights of key_features, whose sum is ln of the attention that a key can expect;
+    // empty: not fitted
+    std::vector<float> fit;
 };
 
 // Throws StatsError if the numbers contradict each other or are not finite.

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from pytriattn.generation.schema_keywords import Impossible, refuse
+from pytriattn.generation.schemas.keywords import Impossible, refuse
 
 __all__ = ["LARGEST_WHOLE", "WHOLE_FORMATS", "Bounds", "bounds_of", "exchange_numbers", "stand_in"]
 

@@ -10,16 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pytriattn.generation.json_patterns import (
-    FORMAT_LENGTHS,
-    FORMAT_PATTERNS,
-    FREE_FORMATS,
-    MAX_TIMES,
-    InvalidPatternError,
-    PatternError,
-    held_pattern,
-)
-from pytriattn.generation.schema_keywords import (
+from pytriattn.generation.schemas.keywords import (
     BY_TYPE,
     Document,
     Impossible,
@@ -31,8 +22,17 @@ from pytriattn.generation.schema_keywords import (
     type_of,
     types_of,
 )
-from pytriattn.generation.schema_merging import are_disjoint, flatten
-from pytriattn.generation.schema_numbers import LARGEST_WHOLE, WHOLE_FORMATS, bounds_of, stand_in
+from pytriattn.generation.schemas.merging import are_disjoint, flatten
+from pytriattn.generation.schemas.numbers import LARGEST_WHOLE, WHOLE_FORMATS, bounds_of, stand_in
+from pytriattn.generation.schemas.patterns import (
+    FORMAT_LENGTHS,
+    FORMAT_PATTERNS,
+    FREE_FORMATS,
+    MAX_TIMES,
+    InvalidPatternError,
+    PatternError,
+    held_pattern,
+)
 
 __all__ = ["GiveUp", "rewrite_schema"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pytriattn.generation.schema_keywords import (
+from pytriattn.generation.schemas.keywords import (
     BY_TYPE,
     Document,
     Impossible,

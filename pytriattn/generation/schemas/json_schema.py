@@ -9,9 +9,9 @@ from typing import Any
 
 from pytriattn._native import core
 from pytriattn.errors import GrammarError, GrammarWarning
-from pytriattn.generation.schema_keywords import Impossible, NotHeld
-from pytriattn.generation.schema_numbers import exchange_numbers
-from pytriattn.generation.schema_rewriting import GiveUp, rewrite_schema
+from pytriattn.generation.schemas.keywords import Impossible, NotHeld
+from pytriattn.generation.schemas.numbers import exchange_numbers
+from pytriattn.generation.schemas.rewriting import GiveUp, rewrite_schema
 
 __all__ = ["exchange_numbers", "grammar_of_schema", "held_schema", "held_tools"]
 

@@ -1,0 +1,71 @@
+"""Which tokens of a prompt are its question: they choose what is kept of the rest."""
+
+from __future__ import annotations
+
+import operator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pytriattn.session.session import Session
+
+__all__ = ["AUTO", "Question", "find_question"]
+
+AUTO = "auto"
+N_AUTO = 64
+"""Tokens at the end of a prompt that are taken for its question where nobody says what the question is."""
+MAX_TOKENS = 128
+
+
+class Question(NamedTuple):
+    """Tokens ``begin`` to ``end`` (exclusive) of a prompt."""
+
+    begin: int
+    end: int
+
+
+def find_question(
+    llm: Session, tokens: npt.NDArray[np.int32], question: int | str | None, *, is_text: bool = False
+) -> Question | None:
+    """Return which tokens of a prompt are its question; None: it has none.
+
+    Args:
+        llm: the model.
+        tokens: the prompt.
+        question: ``auto``: the last tokens; a number of last tokens; a text that stands in the prompt (its last
+            occurrence counts); None or 0: none.
+        is_text: `question` is a text even if it reads ``auto``, and where it cannot be found the last tokens count.
+
+    Raises:
+        ValueError: the number is negative or too large, or the text is not in the prompt.
+    """
+    if question is None or len(tokens) == 0:
+        return None
+    if question == AUTO and not is_text:
+        return Question(max(0, len(tokens) - N_AUTO), len(tokens))
+    if isinstance(question, str):
+        found = _occurrence(llm, tokens, question)
+        if found is not None:
+            return found
+        if is_text:
+            return find_question(llm, tokens, AUTO)
+        shown = question if len(question) < 60 else question[:57] + "..."
+        raise ValueError(f"the question {shown!r} is not in the prompt; give a text that stands there word for word")
+    n = operator.index(question)
+    if not 0 <= n <= MAX_TOKENS:
+        raise ValueError(f"question is {n} tokens, it must be from 0 to {MAX_TOKENS}")
+    return Question(max(0, len(tokens) - n), len(tokens)) if n else None
+
+
+def _occurrence(llm: Session, tokens: npt.NDArray[np.int32], text: str) -> Question | None:
+    """Return the tokens of the last occurrence of a text, cut to its last `MAX_TOKENS`."""
+    wanted = text.strip().encode("utf-8")
+    pieces = [llm.token_bytes(int(token), special=True) for token in tokens]
+    at = b"".join(pieces).rfind(wanted) if wanted else -1
+    if at < 0:
+        return None
+    ends = np.cumsum([len(piece) for piece in pieces])
+    begin = int(np.searchsorted(ends, at, side="right"))
+    end = int(np.searchsorted(ends, at + len(wanted), side="left")) + 1
+    return Question(max(begin, end - MAX_TOKENS), end)

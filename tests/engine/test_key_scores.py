@@ -1,0 +1,239 @@
+"""Mode ``fitted``: what keys are expected to get, what they got, and what a question asks of them, against numpy."""
+
+from __future__ import annotations
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from pytriattn import BudgetError, InvalidTokenError, StatsError
+from pytriattn._native import core
+from support.tiny_context import Tiny, TinyContext, Tokens, calibrated
+
+Array = npt.NDArray[np.float64]
+Known = dict[tuple[int, int, int], Array]
+"""(expected, received) by layer, head and token."""
+LEAST = 1e-5
+EVERY = core.KeyScoreOptions(stride=1)
+
+
+def turned(layer: core.LayerStats, rows: Array, positions: npt.ArrayLike) -> Array:
+    """RoPE of rows [n, head_dim] by the engine's own reference, which the golden vectors hold."""
+    places = np.broadcast_to(positions, len(rows))
+    return np.stack([core.testing.rotate(layer, row, float(p)) for row, p in zip(rows, places, strict=True)])
+
+
+def features(layer: core.LayerStats, keys: Array, values: Array, positions: npt.NDArray[np.int32]) -> Array:
+    """The features of keys after RoPE, from their definition; [n, n_features]."""
+    before = turned(layer, keys, -positions) / layer.scale**2  # turning back multiplies once more
+    bands = np.hypot(before[:, layer.band_dims[:, 0]], before[:, layer.band_dims[:, 1]])
+    norms = [np.log(np.linalg.norm(rows, axis=-1) + 1e-6)[:, None] for rows in (values, before)]
+    return np.concatenate([np.ones((len(keys), 1)), *norms, before, bands, values], axis=-1)
+
+
+def attention(
+    queries: Array, at: npt.NDArray[np.int32], keys: Array, positions: npt.NDArray[np.int32], scale: float, sinks: Array
+) -> Array:
+    """The most attention that keys [n, d] get from queries [m, n_heads, d] at positions `at`; `sinks` [n_heads] are
+    logits that take a share.
+    """
+    products = np.einsum("mhd,nd->mhn", queries, keys) * scale
+    products[np.broadcast_to((positions[None] > at[:, None])[:, None], products.shape)] = -np.inf
+    highest = np.maximum(products.max(axis=-1, keepdims=True), sinks[None, :, None])
+    weights = np.exp(products - highest)
+    weights /= weights.sum(axis=-1, keepdims=True) + np.exp(sinks[None, :, None] - highest)
+    return np.asarray(weights.max(axis=(0, 1)))
+
+
+def expected_scores(
+    context: core.Context, stats: core.Stats, known: Known, n_new: int, scale: float | None, sinks: list[Array]
+) -> list[Array]:
+    """Scores of all keys, [n_head_kv, n] a layer, after `n_new` tokens. Brings `known` up to date."""
+    view = context.eviction_view(0)
+    positions = np.array(view.positions)
+    result = []
+    for index, (layer, of) in enumerate(zip(view.layers, stats.layers, strict=True)):
+        at, queries = core.testing.queries(context, 0, index)
+        asked_at, asking = core.testing.queries(context, 0, index, of_question=True)
+        rotation = core.testing.k_rotation(context)
+        if rotation is not None:
+            queries, asking = (rows.reshape(-1, len(rotation)) @ rotation for rows in (queries, asking))
+            queries, asking = (rows.reshape(-1, of.n_head, of.head_dim) for rows in (queries, asking))
+        keys, values, origins = layer.keys(), layer.values(), layer.origins()
+        group = of.n_head // of.n_head_kv
+        scores = []
+        for head in range(of.n_head_kv):
+            mine = slice(head * group, (head + 1) * group)
+            k, v = keys[head].astype(np.float64), values[head].astype(np.float64)
+            rest = (k, positions, scale or of.head_dim**-0.5, sinks[index][mine])
+            got = attention(queries[:, mine].astype(np.float64), at, *rest) if len(at) else 0 * k[:, 0]
+            for i, token in enumerate(origins[head]):
+                key = (index, head, int(token))
+                if key not in known:
+                    assert positions[i] == token
+                    x = features(of, k[i : i + 1], v[i : i + 1], origins[head][i : i + 1])[0]
+                    known[key] = np.array([np.exp(min(0.0, float(x @ of.fit[head]))), 0.0])
+                known[key][1] = max(0.8 ** (n_new / 128) * known[key][1], got[i])
+            worth = np.array([known[index, head, int(token)].sum() for token in origins[head]])
+            if len(asked_at):
+                asked = attention(asking[:, mine].astype(np.float64), asked_at, *rest)
+                near = (origins[head][:, None] - origins[head][None] >= -2) & (
+                    origins[head][:, None] - origins[head][None] <= 8
+                )
+                worth += np.where(near, asked[None], 0.0).max(axis=1)
+            scores.append((worth + LEAST) * np.linalg.norm(v, axis=-1))
+        result.append(np.stack(scores))
+    return result
+
+
+@pytest.mark.parametrize(
+    ("arch", "cache"),
+    [("llama", "f32"), ("qwen3", "f32"), ("gemma3", "f32"), ("glm4", "f32"), ("gpt-oss", "f32"), ("qwen3", "q8_0")],
+)
+def test_scores_are_those_of_the_formula(tiny: Tiny, random_tokens: Tokens, arch: str, cache: str) -> None:
+    """Also after evictions: what is known of a key travels with its row, and attention received decays."""
+    made = TinyContext(tiny(arch), mode="fitted", budget=96, type_k=cache, type_v=cache, key_score=EVERY)
+    context, known, done = made.context, {}, 0  # type: ignore[var-annotated]
+    scale = 1.0 if arch == "gemma3" else None  # its queries have been scaled before
+    tensors = {tensor.name: np.array(tensor.data) for tensor in gguf.GGUFReader(tiny(arch)).tensors}
+    none = np.full(64, -np.inf)
+    sinks = [tensors.get(f"blk.{layer.layer}.attn_sinks.weight", none) for layer in context.layers]
+    context.set_question(0, random_tokens[300:310], 500)
+    for n in (120, 20, 25):
+        context.read(0, random_tokens[done : done + n], 0)
+        done += n
+        expected = expected_scores(context, made.stats, known, n, scale, sinks)
+        for _ in range(2):  # a look changes nothing
+            for mine, theirs in zip(expected, core.testing.scores(context), strict=True):
+                np.testing.assert_allclose(theirs, mine, rtol=0.03 if cache == "q8_0" else 3e-3, atol=1e-5)
+        context.evict()
+    assert context.counters().n_evictions == 3
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "qwen3", "lfm2"])
+@pytest.mark.parametrize("cache", ["f16", "q8_0"])
+def test_a_question_is_read_alone_and_turned(tiny: Tiny, random_tokens: Tokens, arch: str, cache: str) -> None:
+    question, position = random_tokens[:9], 3000
+    alone = TinyContext(tiny(arch), mode="fitted", budget=96, key_score=EVERY).context
+    made = TinyContext(tiny(arch), mode="fitted", budget=96, type_k=cache, type_v=cache)
+    alone.read(0, question, 0)
+    made.context.set_question(0, question, position)
+    rotation = core.testing.k_rotation(made.context)
+    for index, layer in enumerate(made.stats.layers):
+        _, rows = core.testing.queries(alone, 0, index)
+        at, found = core.testing.queries(made.context, 0, index, of_question=True)
+        assert at.tolist() == list(range(position, position + len(question)))
+        for head in range(rows.shape[1]):
+            expected = turned(layer, rows[:, head].astype(np.float64), position) / layer.scale
+            if rotation is not None and cache == "q8_0":
+                pieces = expected.reshape(-1, len(rotation)) @ rotation.astype(np.float64)
+                expected = pieces.reshape(expected.shape)
+            np.testing.assert_allclose(found[:, head], expected, atol=2e-2 * np.abs(expected).max())
+
+
+def test_a_question_with_the_token_that_begins_a_text(tiny: Tiny, random_tokens: Tokens) -> None:
+    """Its own positions are those of the question, not one further on."""
+    context = TinyContext(tiny("llama"), mode="fitted").context
+    context.set_question(0, random_tokens[:4], 50)
+    at, _ = core.testing.queries(context, of_question=True)
+    assert at.tolist() == [50, 51, 52, 53]
+    context.set_question(0, [], 0)
+    assert len(core.testing.queries(context, of_question=True)[0]) == 0
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "lfm2", "qwen3next", "falcon-h1"])
+def test_a_second_reading_leaves_everything_as_it_was(tiny: Tiny, random_tokens: Tokens, arch: str) -> None:
+    """Logits afterwards are the same bit for bit, sliding windows and recurrent states included."""
+    contexts = [TinyContext(tiny(arch), mode="fitted", budget=512, reread=reread).context for reread in (False, True)]
+    for context in contexts:
+        context.read(0, random_tokens[:150], 0)
+    core.testing.read_again(contexts[1])
+    for token in random_tokens[150:200]:
+        for context in contexts:
+            context.step([0], [int(token)])
+        first, second = (np.array(context.logits(-1)) for context in contexts)
+        np.testing.assert_array_equal(first, second)
+
+
+def test_a_second_reading_takes_the_place_of_the_fit(tiny: Tiny, random_tokens: Tokens) -> None:
+    """What a key is worth is then what the repeated text looks for."""
+    options = core.KeyScoreOptions(use_received=False, use_value=False)
+    made = TinyContext(tiny("llama"), mode="fitted", budget=96, interval=128, reread=True, key_score=options)
+    context, n = made.context, 60  # 64 queries are kept at most
+    context.read(0, random_tokens[:n], 0)
+    fitted = core.testing.scores(context)
+    core.testing.read_again(context)
+    found = core.testing.scores(context)
+    twice = TinyContext(tiny("llama"), mode="fitted", budget=512, key_score=EVERY)
+    twice.context.read(0, random_tokens[:n], 0)
+    twice.context.read(0, random_tokens[:n], 0)
+    view = twice.context.eviction_view(0)
+    for index, (layer, of) in enumerate(zip(view.layers, made.stats.layers, strict=True)):
+        at, queries = core.testing.queries(twice.context, 0, index)
+        keys = layer.keys().astype(np.float64)
+        for head in range(of.n_head_kv):
+            group = of.n_head // of.n_head_kv
+            mine = queries[at >= n][:, head * group : (head + 1) * group].astype(np.float64)
+            rest = (keys[head], np.array(view.positions), of.head_dim**-0.5, np.full(group, -np.inf))
+            got = attention(mine, at[at >= n], *rest)[:n]
+            np.testing.assert_allclose(found[index][head], got + LEAST, rtol=2e-2, atol=1e-5)
+        assert not np.allclose(found[index], fitted[index], rtol=0.1)
+
+
+def test_saved_states_go_on_exactly(tiny: Tiny, random_tokens: Tokens) -> None:
+    """With the attention that keys have received, the queries that wait, and the question."""
+    for reread in (False, True):
+        contexts = [TinyContext(tiny("llama"), mode="fitted", budget=96, reread=reread).context for _ in range(2)]
+        contexts[0].set_question(0, random_tokens[300:310], 400)
+        contexts[0].read(0, random_tokens[:150], 0)
+        contexts[1].load(contexts[0].save())
+        for token in random_tokens[150:300]:
+            for context in contexts:
+                context.step([0], [int(token)])
+        first, second = (np.array(context.logits(-1)) for context in contexts)
+        np.testing.assert_array_equal(first, second)
+        assert contexts[0].counters().n_evictions > contexts[1].counters().n_evictions > 0
+
+
+def test_batches_choose_as_single_texts_do(tiny: Tiny, random_tokens: Tokens) -> None:
+    texts = [random_tokens[:200], random_tokens[200:400], random_tokens[100:300]]
+    together = TinyContext(tiny("llama"), mode="fitted", budget=96, n_seq_max=3, type_k="f32", type_v="f32").context
+    for i in range(200):
+        together.step([0, 1, 2], [int(text[i]) for text in texts])
+    heads = [(layer.layer, head) for layer in together.layers for head in range(layer.n_head_kv)]
+    for seq, text in enumerate(texts):
+        alone = TinyContext(tiny("llama"), mode="fitted", budget=96, type_k="f32", type_v="f32").context
+        for token in text:
+            alone.step([0], [int(token)])
+        same = [np.isin(alone.kept_positions(0, *head), together.kept_positions(seq, *head)).mean() for head in heads]
+        assert np.mean(same) > 0.97  # matrix products of other sizes round otherwise
+
+
+def test_steps_and_chunks_look_at_the_same_queries(tiny: Tiny, random_tokens: Tokens) -> None:
+    contexts = [TinyContext(tiny("qwen3"), mode="fitted", budget=256).context for _ in range(2)]
+    contexts[0].read(0, random_tokens[:100], 0)
+    for token in random_tokens[:100]:
+        contexts[1].step([0], [int(token)])
+    (at, rows), (other_at, other_rows) = (core.testing.queries(context) for context in contexts)
+    assert at.tolist() == other_at.tolist() == list(range(7, 100, 8))
+    np.testing.assert_allclose(rows, other_rows, atol=5e-3 * np.abs(rows).max())
+
+
+def test_bad_input(tiny: Tiny, random_tokens: Tokens) -> None:
+    path = tiny("llama")
+    model = core.Model(str(path))
+    with pytest.raises(StatsError, match="no fitted weights.*calibrate again"):
+        TinyContext(path, mode="fitted", stats=calibrated(model, fit=False))
+    with pytest.raises(BudgetError, match="decay is"):
+        core.KeyScoreOptions(decay=1.5)
+    with pytest.raises(BudgetError, match="reread.*fitted"):
+        core.EvictionConfig(mode="recent", budget=96, window=16, reread=True)
+    context = TinyContext(path, mode="fitted").context
+    with pytest.raises(InvalidTokenError, match="129 tokens is too long.*128"):
+        context.set_question(0, random_tokens[:129], 0)
+    with pytest.raises(InvalidTokenError, match="vocabulary"):
+        context.set_question(0, [10**6], 0)
+    published = TinyContext(path).context
+    published.set_question(0, random_tokens[:9], 5)  # of no use there
+    assert not published.takes_questions

@@ -1,0 +1,123 @@
+"""What of a prompt is its question, and what that is good for."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from pytriattn import InvalidTokenError, Llama, StatsWarning, TriAttentionStats
+from pytriattn.generation.question import find_question
+from support.made_stats import without_fit
+
+QUESTION = "\n\nQuestion: What is the code of the vault in the old harbour?\nAnswer: The code of the vault is"
+
+
+@pytest.fixture(scope="module")
+def llm(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats) -> Iterator[Llama]:
+    with Llama(smollm2, triattn_stats=smollm2_stats, budget=256, n_ctx=4096) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="module")
+def prompt(long_text: str) -> str:
+    return (
+        "A report.\n"
+        + long_text[2000:4000]
+        + "\nThe code of the vault in the old harbour is 7319.\n"
+        + long_text[8000:12500]
+        + QUESTION
+    )
+
+
+def test_what_is_asked_at_the_end_chooses_what_is_kept(llm: Llama, prompt: str) -> None:
+    """A number that was stated once, four budgets ago, is still known."""
+    answer = llm.tokenize(" 7319", add_bos=False)
+    known = {}
+    for question in (None, "auto"):
+        llm.reset()
+        llm.generate(llm.tokenize_prompt(prompt), 1, question=question)
+        assert llm.kv_stats()["evictions"] > 0
+        known[question] = sum(answer_logprobs(llm, answer))
+    assert known["auto"] > known[None] + 2.0
+    assert known["auto"] > -3.0
+
+
+def answer_logprobs(llm: Llama, answer: list[int]) -> Iterator[float]:
+    for token in answer:
+        logits = llm.logits.astype(np.float64)
+        yield logits[token] - np.logaddexp.reduce(logits)
+        llm.eval([token])
+
+
+def test_kv_stats_tell_which_tokens_were_taken(llm: Llama, prompt: str) -> None:
+    n = len(llm.tokenize_prompt(prompt))
+    llm(prompt, max_tokens=1)
+    assert llm.kv_stats()["question"] == (n - 64, n)
+    llm(prompt + "?", max_tokens=1, question=20)
+    assert llm.kv_stats()["question"] == (n + 1 - 20, n + 1)
+    llm(prompt, max_tokens=1, question="What is the code of the vault in the old harbour?")
+    begin, end = llm.kv_stats()["question"] or (0, 0)
+    assert "What is the code of the vault in the old harbour?" in llm.detokenize(llm.tokenize_prompt(prompt)[begin:end])
+    llm(prompt, max_tokens=1, question=None)
+    assert llm.kv_stats()["question"] is None
+    llm("A short prompt that is never evicted from.", max_tokens=1)
+    assert llm.kv_stats()["question"] is None
+
+
+def test_the_last_user_message_is_a_chats_question(llm: Llama, prompt: str) -> None:
+    messages = [
+        {"role": "user", "content": prompt.replace(QUESTION, "")},
+        {"role": "assistant", "content": "I have read it."},
+        {"role": "user", "content": "And what is the code of the vault?"},
+    ]
+    llm.create_chat_completion(messages, max_tokens=1)
+    begin, end = llm.kv_stats()["question"] or (0, 0)
+    taken = llm.detokenize(llm.tokens[begin:end])
+    assert taken.strip() == "And what is the code of the vault?"
+
+
+def test_where_a_question_stands(llm: Llama) -> None:
+    tokens = np.array(llm.tokenize_prompt("One? Two? Three? And one? Done."), dtype=np.int32)
+    assert find_question(llm, tokens, "auto") == (0, len(tokens))
+    assert find_question(llm, tokens, 3) == (len(tokens) - 3, len(tokens))
+    assert find_question(llm, tokens, 100) == (0, len(tokens))
+    assert find_question(llm, tokens, 0) is None
+    assert find_question(llm, tokens, None) is None
+    begin, end = find_question(llm, tokens, "Two? Three?") or (0, 0)
+    assert llm.detokenize(tokens[begin:end]).strip() == "Two? Three?"
+    begin, end = find_question(llm, tokens, "one?") or (0, 0)
+    assert end > 8  # the last one
+
+
+def test_bad_questions(llm: Llama, prompt: str) -> None:
+    for value, message in ((-1, "from 0 to 128"), (129, "from 0 to 128"), ("What is love?", "not in the prompt")):
+        with pytest.raises(ValueError, match=message):
+            llm(prompt, max_tokens=1, question=value)
+    with pytest.raises(TypeError):
+        llm(prompt, max_tokens=1, question=1.5)  # type: ignore[arg-type]
+    with pytest.raises(InvalidTokenError, match="too long"):
+        llm.set_question(llm.tokenize("word " * 200))
+
+
+def test_old_statistics_choose_by_the_published_score(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats) -> None:
+    old = without_fit(smollm2_stats)
+    with (
+        pytest.warns(StatsWarning, match="no fitted weights.*pytriattn-calibrate"),
+        Llama(smollm2, triattn_stats=old, budget=256, n_ctx=1024) as llm,
+    ):
+        assert not llm.takes_questions
+    with Llama(smollm2, triattn_stats=old, budget=256, n_ctx=1024, mode="per_layer_head") as llm:
+        assert not llm.takes_questions
+
+
+def test_a_question_for_those_who_read_by_eval(llm: Llama, prompt: str) -> None:
+    tokens = llm.tokenize_prompt(prompt)
+    llm.reset()
+    llm.set_question(tokens[-40:], len(tokens) - 40)
+    llm.eval(tokens)
+    assert llm.kv_stats()["question"] == (len(tokens) - 40, len(tokens))
+    llm.set_question([])
+    assert llm.kv_stats()["question"] is None

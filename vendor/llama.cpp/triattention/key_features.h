@@ -1,0 +1,24 @@
+// What can be told of a cached key when it is read, as numbers: what a fitted score is a weighted sum of.
+#pragma once
+
+#include "rope.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace triattn {
+
+// The features of a key, in this order: 1; ln|v|; ln|k|; the key before RoPE [head_dim]; the magnitudes of its bands
+// [head_dim/2]; its value [head_dim_v]. Without a value of its own (latent attention) |v| counts as 1.
+size_t n_key_features(int head_dim, int head_dim_v);
+
+// Keys as a cache stores them (after RoPE, without Hadamard matrix) [n_keys, head_dim], values [n_keys, head_dim_v], and
+// the positions of their tokens. Returns [n_keys, n_key_features].
+std::vector<float> key_features(const RopeLayout & rope, const std::vector<float> & keys,
+                                const std::vector<float> & values, const std::vector<int32_t> & positions);
+
+// ln of the norm of a row, kept finite.
+float log_norm(const float * row, size_t width);
+
+}  // namespace triattn

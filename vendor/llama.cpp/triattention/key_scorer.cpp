@@ -1,0 +1,285 @@
+#include "key_scorer.h"
+
+#include "errors.h"
+#include "key_features.h"
+#include "key_rows.h"
+#include "parallel.h"
+#include "query_sets.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <string>
+#include <utility>
+
+namespace triattn {
+namespace {
+
+constexpr float LEAST_ATTENTION = 1e-5f;
+constexpr float DECAY_TOKENS = 128.0f;
+constexpr size_t MAX_QUERIES = 128;
+
+// The largest of values[j] whose position lies from `back` before to `forward` after that of i, turned round: a key at
+// p gives to p - back .. p + forward.
+std::vector<float> spread(const float * values, const std::vector<int32_t> & positions, int32_t back, int32_t forward) {
+    const size_t n = positions.size();
+    std::vector<size_t> order(n);
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return positions[a] < positions[b]; });
+    std::vector<float> result(n, 0.0f);
+    for (size_t i = 0; i < n; ++i) {
+        const int32_t p = positions[order[i]];
+        float best = 0;
+        for (size_t j = i; j < n && positions[order[j]] <= p + back; ++j) {
+            best = std::max(best, values[order[j]]);
+        }
+        for (size_t j = i; j-- > 0 && positions[order[j]] >= p - forward;) {
+            best = std::max(best, values[order[j]]);
+        }
+        result[order[i]] = best;
+    }
+    return result;
+}
+
+}  // namespace
+
+void check(const KeyScoreOptions & options) {
+    const auto refuse = [](const char * name, double value, const char * bound) {
+        throw BudgetError(std::string(name) + " is " + std::to_string(value) + ", it must be " + bound);
+    };
+    if (!(options.decay >= 0.0f && options.decay <= 1.0f)) refuse("decay", options.decay, "from 0 to 1");
+    if (!(options.received_weight >= 0.0f)) refuse("received_weight", options.received_weight, "at least 0");
+    if (!(options.question_weight >= 0.0f)) refuse("question_weight", options.question_weight, "at least 0");
+    if (options.stride < 1) refuse("stride", options.stride, "at least 1");
+    if (options.spread_back < 0) refuse("spread_back", options.spread_back, "at least 0");
+    if (options.spread_forward < 0) refuse("spread_forward", options.spread_forward, "at least 0");
+}
+
+KeyScorer::KeyScorer(const KvView & view, const Stats * stats, const KeyScoreOptions & options, DeviceGraph & graph,
+                     int n_threads)
+    : view_(view),
+      readers_(readers_of(view, probe_attention(view))),
+      options_(options),
+      graph_(graph),
+      n_threads_(n_threads) {
+    if (options_.use_fit && stats == nullptr) {
+        throw StatsError("mode 'fitted' needs statistics");
+    }
+    for (const KvLayer & layer : view.layers()) {
+        if (!options_.use_fit) {
+            weights_.emplace_back();
+            continue;
+        }
+        const auto found = std::find_if(stats->layers.begin(), stats->layers.end(),
+                                        [&](const LayerStats & have) { return have.layer == layer.layer; });
+        const std::string where = "layer " + std::to_string(layer.layer);
+        if (found == stats->layers.end() || found->fit.empty()) {
+            throw StatsError("the statistics have no fitted weights for " + where +
+                             ", which mode 'fitted' needs; calibrate again, or use mode='per_layer_head'");
+        }
+        const size_t want = static_cast<size_t>(layer.n_head_kv) * n_key_features(layer.head_dim_k, layer.head_dim_v);
+        if (found->fit.size() != want) {
+            throw StatsError("the statistics have " + std::to_string(found->fit.size()) + " fitted weights for " +
+                             where + ", the model needs " + std::to_string(want) + "; calibrate again");
+        }
+        weights_.push_back(found->fit);
+    }
+}
+
+std::vector<std::string> KeyScorer::missing_operations(ggml_backend_dev_t device) {
+    return missing_attention(graph_, view_, device);
+}
+
+KeyScorer::Sequence & KeyScorer::sequence(int32_t seq) {
+    const auto [found, is_new] = sequences_.try_emplace(seq);
+    Sequence & result = found->second;
+    if (is_new) {
+        for (const KvLayer & layer : view_.layers()) {
+            result.keys.emplace_back(layer.n_head_kv, std::vector<Worth>(view_.n_cells()));
+        }
+    }
+    return result;
+}
+
+void KeyScorer::add_queries(int32_t seq, LayerQueries queries) {
+    LayerQueries & all = sequence(seq).queries;
+    append(all, std::move(queries));
+    keep_newest(all, MAX_QUERIES);  // a prompt that is read in full has many
+}
+
+void KeyScorer::set_question(int32_t seq, LayerQueries queries) { sequence(seq).question = std::move(queries); }
+
+void KeyScorer::enter(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells) {
+    const auto first = std::find_if(cells.begin(), cells.end(), [&](const KvCell & c) { return c.pos >= of.next_pos; });
+    const std::vector<KvCell> fresh(first, cells.end());
+    if (fresh.empty()) {
+        return;
+    }
+    of.next_pos = fresh.back().pos + 1;
+    std::vector<int32_t> positions;
+    for (const KvCell & cell : fresh) {
+        positions.push_back(cell.pos);  // a key that was never moved is that of its cell's position
+    }
+    const std::vector<KeyRows> rows = read_key_rows(graph_, view_, readers_, stream, fresh);
+    const size_t n_numbers = rows[0].keys.size() * rows[0].keys[0].size() * rows.size();
+    parallel_for(rows.size(), threads_for(n_numbers, n_threads_), [&](size_t l) {
+        for (size_t head = 0; head < rows[l].keys.size(); ++head) {
+            const std::vector<float> x =
+                key_features(readers_[l].front().rope, rows[l].keys[head], rows[l].values[head], positions);
+            const size_t width = x.size() / fresh.size();
+            for (size_t i = 0; i < fresh.size(); ++i) {
+                const float * row = x.data() + i * width;
+                Worth worth;
+                if (options_.use_fit) {
+                    const float * weights = weights_[l].data() + head * width;
+                    const double sum = std::inner_product(row, row + width, weights, 0.0);
+                    worth.expected = static_cast<float>(std::exp(std::min(sum, 0.0)));  // attention is at most 1
+                    if (!std::isfinite(worth.expected)) {
+                        throw_not_finite();
+                    }
+                }
+                worth.norm = options_.use_value ? std::exp(row[1]) : 1.0f;
+                of.keys[l][head][fresh[i].slot] = worth;
+            }
+        }
+    });
+}
+
+void KeyScorer::receive(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells, int32_t n_new) {
+    const float decay = std::pow(options_.decay, static_cast<float>(n_new) / DECAY_TOKENS);
+    const std::vector<std::vector<float>> now = most_attention(graph_, view_, stream, cells, readers_, of.queries);
+    for (size_t l = 0; l < of.keys.size(); ++l) {
+        for (size_t head = 0; head < of.keys[l].size(); ++head) {
+            for (size_t i = 0; i < cells.size(); ++i) {
+                float & received = of.keys[l][head][cells[i].slot].received;
+                received = std::max(decay * received, now[l][head * cells.size() + i]);
+            }
+        }
+    }
+    of.queries.clear();
+}
+
+void KeyScorer::take_second_reading(int32_t seq, const std::vector<KvCell> & cells, int32_t begin,
+                                    const LayerQueries & queries) {
+    if (queries.empty() || queries[0].empty() || queries[0][0].positions.empty()) {
+        return;
+    }
+    Sequence & of = sequence(seq);
+    const uint32_t stream = view_.stream_of(seq);
+    const int32_t end = queries[0][0].positions.front();  // where the second reading begins
+    const auto last = std::find_if(cells.begin(), cells.end(), [&](const KvCell & cell) { return cell.pos >= end; });
+    enter(of, stream, {cells.begin(), last});
+    const std::vector<std::vector<float>> found = most_attention(graph_, view_, stream, cells, readers_, queries);
+    for (size_t l = 0; l < of.keys.size(); ++l) {
+        for (size_t head = 0; head < of.keys[l].size(); ++head) {
+            for (auto cell = cells.begin(); cell != last; ++cell) {
+                if (cell->pos >= begin) {
+                    const float now = found[l][head * cells.size() + static_cast<size_t>(cell - cells.begin())];
+                    float & expected = of.keys[l][head][cell->slot].expected;
+                    expected = cell->pos >= of.reread_pos ? now : std::max(expected, now);
+                }
+            }
+        }
+    }
+    of.reread_pos = std::max(of.reread_pos, end);
+}
+
+Scores KeyScorer::update(int32_t seq, const std::vector<KvCell> & cells, const OriginMap & origins) {
+    Sequence & of = sequence(seq);
+    const uint32_t stream = view_.stream_of(seq);
+    const size_t n = cells.size();
+    const int32_t end = cells.empty() ? of.updated_pos : cells.back().pos + 1;
+    const int32_t n_new = end - std::exchange(of.updated_pos, end);
+    enter(of, stream, cells);
+    receive(of, stream, cells, n_new);
+    std::vector<std::vector<float>> asked;
+    if (!of.question.empty()) {
+        asked = most_attention(graph_, view_, stream, cells, readers_, of.question);
+    }
+    Scores scores;
+    for (size_t l = 0; l < of.keys.size(); ++l) {
+        scores.emplace_back(of.keys[l].size() * n);
+        for (size_t head = 0; head < of.keys[l].size(); ++head) {
+            float * out = scores.back().data() + head * n;
+            if (!asked.empty()) {
+                std::vector<int32_t> positions;
+                for (const KvCell & cell : cells) {
+                    positions.push_back(origins.at(l, head, cell.slot));
+                }
+                const std::vector<float> around =
+                    spread(asked[l].data() + head * n, positions, options_.spread_back, options_.spread_forward);
+                std::copy(around.begin(), around.end(), out);
+            }
+            for (size_t i = 0; i < n; ++i) {
+                const Worth & key = of.keys[l][head][cells[i].slot];
+                out[i] = (key.expected + options_.received_weight * key.received + options_.question_weight * out[i] +
+                          LEAST_ATTENTION) *
+                         key.norm;
+            }
+        }
+    }
+    return scores;
+}
+
+Scores KeyScorer::peek(int32_t seq, const std::vector<KvCell> & cells, const OriginMap & origins) {
+    const Sequence before = sequence(seq);
+    Scores scores = update(seq, cells, origins);
+    sequence(seq) = before;
+    return scores;
+}
+
+void KeyScorer::apply(int32_t seq, const CompactionPlan & plan) {
+    Sequence & of = sequence(seq);
+    for (size_t l = 0; l < plan.moves.size(); ++l) {
+        for (size_t head = 0; head < plan.moves[l].size(); ++head) {
+            for (const Move & move : plan.moves[l][head]) {
+                of.keys[l][head][move.to] = of.keys[l][head][move.from];
+            }
+        }
+    }
+}
+
+void KeyScorer::truncate(int32_t seq, int32_t n) {
+    Sequence & of = sequence(seq);
+    of.next_pos = std::min(of.next_pos, n);
+    of.reread_pos = std::min(of.reread_pos, n);
+    of.updated_pos = std::min(of.updated_pos, n);
+    for (auto & layer : of.queries) {
+        for (QuerySet & set : layer) {
+            cut_back(set, n);
+        }
+    }
+}
+
+void KeyScorer::save(int32_t seq, std::vector<uint8_t> & bytes) {
+    const Sequence & of = sequence(seq);
+    for (const int32_t position : {of.next_pos, of.reread_pos, of.updated_pos}) {
+        put(bytes, &position, sizeof position);
+    }
+    for (const auto & layer : of.keys) {
+        for (const auto & head : layer) {
+            put(bytes, head.data(), head.size() * sizeof head[0]);
+        }
+    }
+    save_queries(of.queries, bytes);
+    save_queries(of.question, bytes);
+}
+
+void KeyScorer::load(int32_t seq, const uint8_t * bytes, size_t size) {
+    forget(seq);
+    Sequence & of = sequence(seq);
+    ByteReader in(bytes, size);
+    for (int32_t * position : {&of.next_pos, &of.reread_pos, &of.updated_pos}) {
+        in.get(position, sizeof *position);
+    }
+    for (auto & layer : of.keys) {
+        for (auto & head : layer) {
+            in.get(head.data(), head.size() * sizeof head[0]);
+        }
+    }
+    of.queries = load_queries(in, readers_);
+    of.question = load_queries(in, readers_);
+    in.check_at_end();
+}
+
+}  // namespace triattn

@@ -1,0 +1,107 @@
+// Scores keys by the attention that they are expected to get (fitted in calibration), that they got from the text's own
+// queries, and that a question asks of them.
+#pragma once
+
+#include "attention.h"
+#include "attention_probe.h"
+#include "compactor.h"
+#include "device_graph.h"
+#include "kv_view.h"
+#include "origin_map.h"
+#include "selector.h"
+#include "stats.h"
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+namespace triattn {
+
+struct KeyScoreOptions {
+    bool use_fit = true;  // each of these can be left out, for ablations
+    bool use_received = true;
+    bool use_value = true;
+    float decay = 0.8f;  // of attention received, for every 128 tokens
+    float received_weight = 1.0f;
+    float question_weight = 1.0f;
+    int32_t stride = 8;          // every so many tokens one's queries are looked at
+    int32_t spread_back = 2;     // an answer follows what its question matches: so many keys before
+    int32_t spread_forward = 8;  // and after a key get its attention from the question too
+};
+
+// Throws BudgetError naming the value at fault.
+void check(const KeyScoreOptions & options);
+
+// The score of a key is (expected + received_weight * received + question_weight * asked) * |v|, where
+// - expected = exp(weights * key_features) is computed once, when the key is first seen here;
+// - received is the most attention that it got from the text's own queries, the maximum of what it got since the last
+//   time and of what was known before, which decays;
+// - asked is the most attention that it, or a key beside it, gets from the question's queries.
+// Expected and received values travel with the rows.
+class KeyScorer {
+public:
+    // `stats` may be null, if the fit is not used. Throws StatsError if they have no fitted weights or those of another
+    // shape.
+    KeyScorer(const KvView & view, const Stats * stats, const KeyScoreOptions & options, DeviceGraph & graph,
+              int n_threads);
+
+    std::vector<std::string> missing_operations(ggml_backend_dev_t device);
+
+    // Whether the queries of a token are wanted.
+    bool wants(int32_t position) const {
+        return options_.use_received && position % options_.stride == options_.stride - 1;
+    }
+    void add_queries(int32_t seq, LayerQueries queries);
+    const std::vector<std::vector<AttentionNode>> & readers() const { return readers_; }
+    // The question that keys are chosen for from now on; empty: none. Turned to its positions.
+    void set_question(int32_t seq, LayerQueries queries);
+
+    // Takes the queries of a second reading of the tokens from `begin` on to the last one before them, and puts the
+    // attention that their keys got in place of what was expected. `cells` are all of the sequence, those of the second
+    // reading too.
+    void take_second_reading(int32_t seq, const std::vector<KvCell> & cells, int32_t begin,
+                             const LayerQueries & queries);
+
+    // The scores of a sequence's keys, [layer][n_head_kv, n_cells], after the queries added since the last time. Brings
+    // all books up to date.
+    Scores update(int32_t seq, const std::vector<KvCell> & cells, const OriginMap & origins);
+
+    // The same without a trace.
+    Scores peek(int32_t seq, const std::vector<KvCell> & cells, const OriginMap & origins);
+
+    // What is known of the text's own queries and of the question: what the next update will use.
+    const LayerQueries & queries(int32_t seq) { return sequence(seq).queries; }
+    const LayerQueries & question(int32_t seq) { return sequence(seq).question; }
+
+    void apply(int32_t seq, const CompactionPlan & plan);
+    void forget(int32_t seq) { sequences_.erase(seq); }
+    void truncate(int32_t seq, int32_t n);
+
+    // All that is known of a sequence, as bytes and back. Throws DecodeError if they do not fit.
+    void save(int32_t seq, std::vector<uint8_t> & bytes);
+    void load(int32_t seq, const uint8_t * bytes, size_t size);
+
+private:
+    struct Worth { float expected = 0, norm = 1, received = 0; };
+    struct Sequence {
+        std::vector<std::vector<std::vector<Worth>>> keys;  // [layer][kv_head][slot]
+        int32_t next_pos = 0;                               // keys before it have been seen
+        int32_t reread_pos = 0;                             // keys before it have been read a second time
+        int32_t updated_pos = 0;                            // of the last update
+        LayerQueries queries, question;
+    };
+
+    Sequence & sequence(int32_t seq);
+    void enter(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells);
+    void receive(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells, int32_t n_new);
+
+    const KvView & view_;
+    std::vector<std::vector<AttentionNode>> readers_;  // of each layer
+    std::vector<std::vector<float>> weights_;          // of each layer: LayerStats::fit
+    KeyScoreOptions options_;
+    DeviceGraph & graph_;
+    int n_threads_;
+    std::map<int32_t, Sequence> sequences_;
+};
+
+}  // namespace triattn
