@@ -1,6 +1,8 @@
 // LoRA adapters, and embeddings of texts.
 #include "context.h"
 
+#include "rope_overrides.h"
+
 namespace pytriattn {
 namespace {
 
@@ -25,20 +27,23 @@ private:
     llama_adapter_lora_ptr adapter_;
 };
 
-void set_loras(Context & context, const std::vector<std::pair<Lora *, float>> & loras) {
-    context.run_with_gil([&](triattn::Decoder & d) {
-        std::vector<llama_adapter_lora *> adapters;
-        std::vector<float> scales;
-        for (const auto & [lora, scale] : loras) {
-            adapters.push_back(lora->get());
-            scales.push_back(scale);
-        }
-        d.for_each_context([adapters, scales](llama_context * ctx) mutable {
-            if (llama_set_adapters_lora(ctx, adapters.data(), adapters.size(), scales.data()) != 0) {
-                throw triattn::ContextError("llama.cpp could not apply the LoRA adapters");
-            }
-        });
-    });
+using ScaledLoras = std::vector<std::pair<Lora *, float>>;
+
+void apply(const ScaledLoras & loras, llama_context * context) {
+    std::vector<llama_adapter_lora *> adapters;
+    std::vector<float> scales;
+    for (const auto & [lora, scale] : loras) {
+        adapters.push_back(lora->get());
+        scales.push_back(scale);
+    }
+    if (llama_set_adapters_lora(context, adapters.data(), adapters.size(), scales.data()) != 0) {
+        throw triattn::ContextError("llama.cpp could not apply the LoRA adapters");
+    }
+}
+
+void set_loras(Context & context, const ScaledLoras & loras) {
+    context.run_with_gil(
+        [&](triattn::Decoder & d) { d.for_each_context([loras](llama_context * ctx) { apply(loras, ctx); }); });
 }
 
 enum llama_pooling_type pooling_of(const std::string & name) {
@@ -52,7 +57,8 @@ enum llama_pooling_type pooling_of(const std::string & name) {
 // Embeddings of texts, one after the other, in a context of their own: [1, n_embd] each, or [n_tokens, n_embd] without
 // pooling.
 std::vector<array<float>> embed(const Model & model, const std::vector<std::vector<llama_token>> & texts,
-                                const std::string & pooling, int n_threads) {
+                                const std::string & pooling, int n_threads, const triattn::RopeOverrides & rope,
+                                const ScaledLoras & loras) {
     size_t longest = 1;
     for (const auto & text : texts) {
         longest = std::max(longest, text.size());
@@ -60,6 +66,7 @@ std::vector<array<float>> embed(const Model & model, const std::vector<std::vect
     const enum llama_pooling_type kind = pooling_of(pooling);
     const int32_t n_embd = llama_model_n_embd_out(model.model.get());
     std::vector<std::vector<float>> rows;
+    check_not_forked(n_threads);
     recent_errors();
     SignalPoll poll;
     {
@@ -73,10 +80,12 @@ std::vector<array<float>> embed(const Model & model, const std::vector<std::vect
         params.no_perf = true;
         params.abort_callback = [](void * p) { return (*static_cast<SignalPoll *>(p))(); };
         params.abort_callback_data = &poll;
+        triattn::apply(rope, params);
         const llama_context_ptr ctx(llama_init_from_model(model.model.get(), params));
         if (!ctx) {
             throw triattn::ContextError("llama.cpp could not make a context for embeddings");
         }
+        apply(loras, ctx.get());
         for (std::vector<llama_token> text : texts) {
             llama_memory_clear(llama_get_memory(ctx.get()), true);
             const int32_t n = static_cast<int32_t>(text.size());
@@ -119,8 +128,11 @@ void add_adapters(py::module_ & m) {
     m.def(
         "embed",
         [](const Model & model, const std::vector<std::vector<llama_token>> & texts, const std::string & pooling,
-           int n_threads) { return model.rpc.guard([&] { return embed(model, texts, pooling, n_threads); }); },
-        py::arg("model"), py::arg("texts"), py::arg("pooling"), py::arg("n_threads"));
+           int n_threads, const triattn::RopeOverrides & rope, const ScaledLoras & loras) {
+            return model.rpc.guard([&] { return embed(model, texts, pooling, n_threads, rope, loras); });
+        },
+        py::arg("model"), py::arg("texts"), py::arg("pooling"), py::arg("n_threads"),
+        py::arg_v("rope", triattn::RopeOverrides(), "RopeOverrides()"), py::arg("loras") = ScaledLoras());
 }
 
 }  // namespace pytriattn

@@ -2,8 +2,10 @@
 // JSON texts in OpenAI's form: what is in them is common's to check.
 #include "bindings.h"
 
+#include "json_text.h"
+#include "template_limits.h"
+
 #include "chat.h"
-#include "json.h"
 
 #include <cstdio>
 #include <exception>
@@ -22,8 +24,14 @@ struct ChatPrompt {
 class ChatTemplates {
 public:
     ChatTemplates(std::shared_ptr<Model> model, const std::string & source) : model_(std::move(model)) {
-        guarded("the chat template cannot be used",
-                [&] { templates_ = common_chat_templates_init(model_->model.get(), source); });
+        guarded("the chat template cannot be used", [&] {
+            check_template_limits(source);
+            for (const char * name : {static_cast<const char *>(nullptr), "tool_use"}) {  // those that llama.cpp takes
+                const char * own = llama_model_chat_template(model_->model.get(), name);
+                check_template_limits(own != nullptr ? own : "");
+            }
+            templates_ = common_chat_templates_init(model_->model.get(), source);
+        });
     }
 
     ChatPrompt apply(const std::string & messages, const std::string & tools, const std::string & tool_choice,
@@ -33,10 +41,11 @@ public:
         ChatPrompt result;
         guarded("the chat template cannot take these messages", [&] {
             common_chat_templates_inputs inputs;
-            inputs.messages = common_chat_msgs_parse_oaicompat(common_json::parse(messages));
+            inputs.messages = common_chat_msgs_parse_oaicompat(parse_json(messages));
             if (!tools.empty()) {
-                inputs.tools = common_chat_tools_parse_oaicompat(common_json::parse(tools));
+                inputs.tools = common_chat_tools_parse_oaicompat(parse_json(tools));
             }
+            check_texts(inputs.messages, json_schema, template_values);
             inputs.tool_choice = common_chat_tool_choice_parse_oaicompat(tool_choice);
             inputs.json_schema = json_schema;
             inputs.grammar = grammar;
@@ -68,6 +77,20 @@ private:
         }
     }
 
+    // Checks JSON that llama.cpp reads later.
+    static void check_texts(const std::vector<common_chat_msg> & messages, const std::string & json_schema,
+                            const std::map<std::string, std::string> & template_values) {
+        check_json_depth(json_schema);
+        for (const auto & value : template_values) {
+            check_json_depth(value.second);
+        }
+        for (const common_chat_msg & message : messages) {
+            for (const common_chat_tool_call & call : message.tool_calls) {
+                check_json_depth(call.arguments);
+            }
+        }
+    }
+
     std::shared_ptr<Model> model_;
     common_chat_templates_ptr templates_;
 };
@@ -80,6 +103,9 @@ public:
     // What is new in `text` (all of the answer so far), as deltas in OpenAI's form.
     std::vector<std::string> update(const std::string & text, bool is_partial) {
         try {
+            if (!prompt_.params.grammar.empty()) {  // there may be JSON in it
+                check_answer_depth(text);
+            }
             common_chat_msg next = common_chat_parse(text, is_partial, prompt_.parser);
             next.set_tool_call_ids(ids_, new_call_id);
             std::vector<std::string> deltas;

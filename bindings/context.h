@@ -3,6 +3,7 @@
 #pragma once
 
 #include "bindings.h"
+#include "fork_guard.h"
 #include "worker.h"
 
 #include "logits_rows.h"
@@ -25,6 +26,7 @@ public:
             worker_ = std::make_unique<Worker>();
             params.interrupted = [this] { return is_cancelled_ || has_signal_ || model_->rpc.lost(); };
         }
+        check_not_forked(params.n_threads, worker_ != nullptr);
         const py::gil_scoped_release release;
         decoder_ = model_->rpc.guard(
             [&] { return std::make_unique<triattn::Decoder>(model_->model.get(), params, std::move(stats)); });
@@ -35,6 +37,7 @@ public:
     auto run_without_gil(F && work) {
         const BusyGuard guard(busy_, "this context");
         triattn::Decoder & decoder = open_decoder();
+        check_not_forked(decoder.params().n_threads, worker_ != nullptr);
         recent_errors();
         try {
             const py::gil_scoped_release release;

@@ -1,9 +1,11 @@
 #include "bindings.h"
+#include "fork_guard.h"
 
 PYBIND11_MODULE(_core, m) {
     using namespace pytriattn;
     m.doc() = "The compiled part of pytriattn. Use the package's own classes; this interface may change.";
     m.attr("LLAMA_CPP_COMMIT") = PYTRIATTN_LLAMA_COMMIT;
+    watch_forks();
     add_errors(m);
     add_log(m);
     add_backends(m);

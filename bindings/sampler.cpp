@@ -1,10 +1,10 @@
 #include "sampler.h"
 
 #include "grammar.h"
+#include "json_text.h"
 
 #include "common.h"
 #include "json-schema-to-grammar.h"
-#include "json.h"
 
 #include <algorithm>
 #include <cmath>
@@ -74,7 +74,7 @@ void set_order(common_params_sampling & settings, const std::vector<std::string>
 
 std::string grammar_of_schema(const std::string & schema) {
     try {
-        return json_schema_to_grammar(common_json::parse(schema));
+        return json_schema_to_grammar(parse_json(schema));
     } catch (const std::exception & error) {
         throw GrammarError(std::string("this JSON schema cannot be turned into a grammar: ") + error.what());
     }
@@ -82,7 +82,8 @@ std::string grammar_of_schema(const std::string & schema) {
 
 }  // namespace
 
-Sampler::Sampler(std::shared_ptr<Model> model, common_params_sampling settings) : model_(std::move(model)) {
+Sampler::Sampler(std::shared_ptr<Model> model, common_params_sampling settings)
+    : model_(std::move(model)), has_grammar_(!settings.grammar.empty()) {
     recent_errors();
     try {
         sampler_.reset(common_sampler_init(model_->model.get(), settings));
@@ -91,6 +92,9 @@ Sampler::Sampler(std::shared_ptr<Model> model, common_params_sampling settings) 
             throw GrammarError(std::string("the grammar cannot be used: ") + error.what() + recent_errors());
         }
         throw triattn::ContextError(std::string("llama.cpp could not make a sampler: ") + error.what());
+    }
+    if (!sampler_ && has_grammar_) {
+        throw GrammarError("the grammar cannot be used" + recent_errors());
     }
     if (!sampler_) {
         throw triattn::ContextError("llama.cpp could not make a sampler");
@@ -113,8 +117,36 @@ llama_token Sampler::sample(llama_context * ctx, int row) {
         std::copy(original.begin(), original.end(), logits);  // log-probabilities are those of the model
         tokens_.push_back(token);
     }
-    common_sampler_accept(sampler_.get(), token, /*is_generated*/ true);
+    check_drawn();
+    accept_drawn(token);
     return token;
+}
+
+void Sampler::check_drawn() const {
+    // with no token left llama.cpp's samplers take any
+    const llama_token_data_array & candidates = *common_sampler_get_candidates(sampler_.get(), /*do_sort*/ false);
+    const bool is_one = candidates.selected >= 0 && static_cast<size_t>(candidates.selected) < candidates.size;
+    const float logit = is_one ? candidates.data[candidates.selected].logit : -INFINITY;
+    if (std::isnan(logit)) {
+        throw triattn::DecodeError("the next token cannot be drawn: the model's logits are no numbers (NaN)");
+    }
+    if (logit == -INFINITY) {
+        if (has_grammar_) {
+            throw GrammarError(
+                "no token can be drawn: none that the grammar admits here is left by ignore_eos, logit_bias and "
+                "logits_processor; loosen one of them");
+        }
+        throw py::value_error(
+            "no token can be drawn: ignore_eos, logit_bias or a logits_processor forbids all that are left; allow one");
+    }
+}
+
+void Sampler::accept_drawn(llama_token token) {
+    try {
+        common_sampler_accept(sampler_.get(), token, /*is_generated*/ true);
+    } catch (const std::exception & error) {
+        throw GrammarError(std::string("the grammar cannot go on after the token that was drawn: ") + error.what());
+    }
 }
 
 void Sampler::process(const std::vector<float> & logits, float * out) {
@@ -126,6 +158,11 @@ void Sampler::process(const std::vector<float> & logits, float * out) {
     if (!values || values.ndim() != 1 || values.size() != n) {
         throw py::value_error("a logits_processor must return " + std::to_string(n) +
                               " logits, one for each token of the vocabulary");
+    }
+    const auto * wrong = std::find_if(values.data(), values.data() + n, [](float value) { return std::isnan(value); });
+    if (wrong != values.data() + n) {
+        throw py::value_error("a logits_processor returned NaN for token " + std::to_string(wrong - values.data()) +
+                              "; it must return numbers, or -inf to forbid a token");
     }
     std::copy(values.data(), values.data() + n, out);
 }
@@ -181,7 +218,7 @@ void add_sampler(py::module_ & m) {
         .def(
             "preserve_token", [](Settings & s, llama_token token) { s.preserved_tokens.insert(token); },
             py::arg("token"));
-    py::class_<Sampler>(m, "Sampler")
+    py::class_<Sampler>(m, "Sampler", collected<Sampler>())
         .def(py::init(&make), py::arg("model"), py::arg("settings"))
         .def("accept", &Sampler::accept, py::arg("token"))
         .def("set_logits_processor", &Sampler::set_logits_processor, py::arg("processor"), py::arg("prompt"))

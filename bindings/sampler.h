@@ -1,6 +1,7 @@
 #pragma once
 
 #include "bindings.h"
+#include "collected.h"
 
 #include "sampling.h"
 
@@ -12,7 +13,7 @@ public:
     Sampler(std::shared_ptr<Model> model, common_params_sampling settings);
 
     // Draws from the logits of a row of the context's last batch (negative: from the end) and remembers the token. May
-    // be called without the GIL.
+    // be called without the GIL. Throws GrammarError (without a grammar ValueError) if no token can be drawn.
     llama_token sample(llama_context * ctx, int row);
 
     using LogitsProcessor = py::typing::Callable<array<float>(array<llama_token>, array<float>)>;
@@ -24,11 +25,20 @@ public:
     void accept(llama_token token) { common_sampler_accept(sampler_.get(), token, /*is_generated*/ false); }
     uint32_t seed() const { return common_sampler_get_seed(sampler_.get()); }
 
+    // For Python's collector: the processor may refer to what holds the sampler.
+    std::vector<PyObject *> held() const { return {processor_.ptr()}; }
+    void drop_held() { processor_ = py::object(); }
+
 private:
+    // Throws if llama.cpp had no token left and took one that must not be drawn.
+    void check_drawn() const;
+    void accept_drawn(llama_token token);
+
     // Puts what the processor makes of the logits into `out`.
     void process(const std::vector<float> & logits, float * out);
 
     std::shared_ptr<Model> model_;
+    bool has_grammar_;
     common_sampler_ptr sampler_;
     py::object processor_;  // null: none
     std::vector<llama_token> tokens_;

@@ -1,5 +1,6 @@
 // LayerStats and Stats as Python objects with numpy arrays; the calibrator.
 #include "bindings.h"
+#include "fork_guard.h"
 #include "rope_properties.h"
 
 #include "calibrator.h"
@@ -43,6 +44,7 @@ Stats run_calibration(const Model & model, const array<llama_token> & tokens, in
     if (tokens.size() == 0) {
         throw triattn::InvalidTokenError("there is no text to calibrate on");
     }
+    check_not_forked(n_threads);
     SignalPoll poll;
     triattn::CalibrationOptions options;
     options.n_ctx = n_ctx;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +45,8 @@ class AsyncLlama:
         self.llm = llm
         self._lock = asyncio.Lock()
         self._left: set[threading.Event] = set()  # of streams under way: set when nobody wants the rest
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pytriattn")
+        self._thread = _one_thread()
+        self._process = os.getpid()
 
     @classmethod
     async def load(cls, *args: Any, **settings: Any) -> AsyncLlama:
@@ -137,6 +139,8 @@ class AsyncLlama:
                 raise RequestCancelledError("the request was cancelled before it began")
             return work()
 
+        if self._process != os.getpid():  # a fork has no threads
+            self._thread, self._process = _one_thread(), os.getpid()
         future = asyncio.get_running_loop().run_in_executor(self._thread, run)
         try:
             return await asyncio.shield(future)
@@ -151,3 +155,7 @@ class AsyncLlama:
             if not future.cancelled():
                 future.exception()  # seen
             raise
+
+
+def _one_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="pytriattn")

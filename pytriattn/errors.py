@@ -30,7 +30,7 @@ class TriAttnError(Exception):
 
 
 class BackendError(TriAttnError, RuntimeError):
-    """A ggml backend (CPU, CUDA, ...) is missing, broken, or of another build than this package."""
+    """A ggml backend (CPU, CUDA, ...) is missing, broken, of another build than this package, or lost by a fork."""
 
 
 class ModelLoadError(TriAttnError, ValueError):
@@ -74,7 +74,7 @@ class InvalidTokenError(TriAttnError, ValueError):
 
 
 class GrammarError(TriAttnError, ValueError):
-    """A grammar or a JSON schema cannot be used."""
+    """A grammar or a JSON schema cannot be used, or admits no token that is left to draw."""
 
 
 class GrammarWarning(UserWarning):

@@ -365,7 +365,7 @@ class Llama(Session):
             tool_choice: ``auto``, ``none``, ``required``, or ``{"type": "function", "function": {"name": ...}}``.
             parallel_tool_calls: allow several calls in one answer.
             response_format: ``{"type": "json_object"}``, or ``{"type": "json_schema", "json_schema": {"schema":
-                {...}}}``: a grammar holds the answer to it.
+                {...}}}``: a grammar holds the answer to all of it.
             max_tokens: at most this many; None or a negative number: until the end or ``n_ctx``.
             temperature: 0 always takes the likeliest token.
             stop: end before any of these strings.
@@ -384,7 +384,7 @@ class Llama(Session):
 
         Raises:
             ChatError: the template cannot take these messages or tools.
-            GrammarError: the schema or the grammar cannot be used.
+            GrammarError: the schema or the grammar cannot be used, or a part of the schema has no equivalent in one.
             InvalidTokenError, ContextFullError, BudgetError, ValueError: as `__call__`.
         """
         params = SamplingParams.checked(

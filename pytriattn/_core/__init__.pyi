@@ -1395,6 +1395,8 @@ def embed(
     texts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]],
     pooling: str,
     n_threads: typing.SupportsInt | typing.SupportsIndex,
+    rope: RopeOverrides = ...,
+    loras: collections.abc.Sequence[tuple[Lora, typing.SupportsFloat | typing.SupportsIndex]] = [],
 ) -> list[npt.NDArray[np.float32]]: ...
 def grammar_of_schema(schema: str) -> str: ...
 def group_scores(

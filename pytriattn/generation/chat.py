@@ -25,9 +25,9 @@ from pytriattn.generation.chat_types import (
     TokenLogprob,
 )
 from pytriattn.generation.completion import CompletionUsage
-from pytriattn.generation.json_schema import check_patterns, warn_of_patterns
 from pytriattn.generation.question import AUTO, Question, find_question
 from pytriattn.generation.sampling import LlamaGrammar, SamplingParams
+from pytriattn.generation.schemas.json_schema import exchange_numbers, held_schema, held_tools
 from pytriattn.generation.text_stream import GeneratedToken, TokenValue, check_stops, generated_pieces
 from pytriattn.generation.token_stream import Generation, token_limit
 from pytriattn.session.session import Session
@@ -57,22 +57,25 @@ class ChatRequest:
         """Return the JSON schema that the answer has to follow, as text; empty: none.
 
         Raises:
-            ValueError: `response_format` makes no sense.
-            GrammarError: the schema has a pattern that a grammar cannot express.
+            ValueError: `response_format` makes no sense, or there is a grammar too.
+            GrammarError: the schema has a part that a grammar cannot express.
         """
+        text = self._schema()
+        return text if text != "{}" else '{"title": "any"}'  # llama.cpp takes {} for no schema
+
+    def _schema(self) -> str:
         wanted = self.response_format or {"type": "text"}
         kind = wanted.get("type")
         if kind == "text":
             return ""
+        if self.params.grammar is not None or self.params.json_schema is not None:
+            raise ValueError("give a grammar, a json_schema or a response_format, not two of them")
         if kind == "json_object":
-            schema = wanted.get("schema") or {"type": "object"}
-            check_patterns(schema)
-            return json.dumps(schema)
+            return held_schema(wanted.get("schema") or {"type": "object"})
         if kind == "json_schema":
             schema = (wanted.get("json_schema") or {}).get("schema", wanted.get("schema"))
             if isinstance(schema, Mapping):
-                check_patterns(schema)
-                return json.dumps(schema)
+                return held_schema(schema)
             raise ValueError("response_format of type json_schema needs {'json_schema': {'schema': {...}}}")
         raise ValueError(f"response_format has the type {kind!r}, it must be 'text', 'json_object' or 'json_schema'")
 
@@ -100,13 +103,16 @@ class ChatRequest:
 def _apply_template(templates: core.ChatTemplates, request: ChatRequest) -> core.ChatPrompt:
     if isinstance(request.messages, (str, bytes, Mapping)) or not request.messages:
         raise ChatError("messages must be a list of dictionaries with 'role' and 'content', and not empty")
-    choice, tools = request.choice_of_tools()
-    if choice != "none":
-        warn_of_patterns(tools)
+    choice, given = request.choice_of_tools()
+    tools = held_tools(given) if choice != "none" else []
     grammar = request.params.grammar
+    try:
+        messages = json.dumps(list(request.messages))
+    except RecursionError as error:
+        raise ChatError("these messages are nested too deeply") from error
     prompt = templates.apply(
-        messages=json.dumps(list(request.messages)),
-        tools=json.dumps(tools) if tools and choice != "none" else "",
+        messages=messages,
+        tools=json.dumps(tools) if tools else "",
         tool_choice=choice,
         json_schema=request.schema(),
         grammar=grammar.text if isinstance(grammar, LlamaGrammar) else grammar or "",
@@ -116,7 +122,7 @@ def _apply_template(templates: core.ChatTemplates, request: ChatRequest) -> core
         add_generation_prompt=True,
         template_values={name: json.dumps(value) for name, value in request.template_values.items()},
     )
-    if tools and choice != "none" and not prompt.grammar:
+    if tools and not prompt.grammar:
         raise ChatError(
             "this model's chat template knows no tools; load it with chat_template=... (a Jinja template that does), "
             "or call "
@@ -132,7 +138,7 @@ def _sampler(
     settings = request.params.to_native(llm.n_ctx())
     settings.seed = request.params.native_seed(index)
     if prompt.grammar and request.params.grammar is None and request.params.json_schema is None:
-        settings.set_grammar("tool_calls" if request.tools else "output_format", prompt.grammar)
+        settings.set_grammar("tool_calls" if request.tools else "output_format", exchange_numbers(prompt.grammar))
         settings.grammar_lazy = prompt.grammar_lazy
         settings.generation_prompt = prompt.generation_prompt
         for text in prompt.preserved_tokens:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytriattn._native import core
-from pytriattn.generation.json_schema import grammar_of_schema
+from pytriattn.generation.schemas.json_schema import grammar_of_schema
 from pytriattn.session.session import Session
 
 __all__ = ["LlamaGrammar", "LogitsProcessor", "SamplingParams"]

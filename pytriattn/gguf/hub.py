@@ -37,6 +37,8 @@ def download(
 ) -> Path:
     """Return the local path of a file of a repository, which is downloaded if it is not there yet.
 
+    Without a network, or with ``HF_HUB_OFFLINE=1``, a file is taken that has been downloaded before.
+
     Args:
         repo_id: ``owner/name``.
         pattern: the file's name; ``*`` and ``?`` stand for others. Of a split model any part: all are fetched.
@@ -51,25 +53,54 @@ def download(
             tells which.
     """
     hub = _hub()
+    where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_dir": local_dir}
+    where |= {"token": token, "endpoint": endpoint}
+
+    def list_names() -> list[str]:
+        names: list[str] = hub.HfApi(endpoint=endpoint, token=token).list_repo_files(repo_id, revision=revision)
+        return names
+
+    def fetch(names: list[str]) -> list[str]:
+        return [hub.hf_hub_download(repo_id, name, **where) for name in _wanted(repo_id, pattern, names)]
+
     try:
-        names = hub.HfApi(endpoint=endpoint, token=token).list_repo_files(repo_id, revision=revision)
-        paths = [
-            hub.hf_hub_download(
-                repo_id,
-                name,
-                revision=revision,
-                cache_dir=cache_dir,
-                local_dir=local_dir,
-                token=token,
-                endpoint=endpoint,
-            )
-            for name in _wanted(repo_id, pattern, names)
-        ]
+        if set(pattern).isdisjoint("*?["):
+            try:
+                paths = fetch([pattern])
+            except hub.errors.EntryNotFoundError as error:
+                if isinstance(error, hub.errors.LocalEntryNotFoundError):
+                    raise  # the hub was not asked
+                paths = fetch(list_names())  # raises an error that names what there is
+        else:
+            try:
+                names = list_names()
+            except Exception as error:
+                names = _downloaded(hub, repo_id, where)
+                if _is_answer(hub, error) or not names:
+                    raise
+                where["local_files_only"] = True
+            paths = fetch(names)
     except ModelLoadError:
         raise
     except Exception as error:  # of many kinds: network, rights, names
         raise ModelLoadError(f"'{pattern}' of '{repo_id}' cannot be fetched: {error}") from error
     return Path(paths[0])
+
+
+def _is_answer(hub: Any, error: Exception) -> bool:
+    """Return whether the hub has said no, and not that it cannot be reached."""
+    status = getattr(getattr(error, "response", None), "status_code", 500)
+    return isinstance(error, hub.errors.HfHubHTTPError) and status < 500
+
+
+def _downloaded(hub: Any, repo_id: str, where: dict[str, Any]) -> list[str]:
+    """Return the names of a repository's files that have been downloaded before."""
+    try:
+        folder = Path(hub.snapshot_download(repo_id, local_files_only=True, **where))
+    except Exception:  # of many kinds: none is there
+        return []
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return [name for name in names if not name.startswith(".")]
 
 
 def _wanted(repo_id: str, pattern: str, names: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -138,6 +139,14 @@ class EvictionSettings:
         Raises:
             BudgetError: they do not fit together; the message names the value.
         """
+        # the engine must not own the chooser: Python's collector could not see that it refers to what holds the engine
+        settings = weakref.ref(self)
+
+        def ask(view: core.EvictionView) -> Sequence[npt.NDArray[np.bool_]]:
+            current = settings()
+            assert current is not None and current.chooser is not None  # the session holds the settings
+            return current.chooser(view)
+
         return core.EvictionConfig(
             mode=self.mode,
             budget=self.budget,
@@ -145,14 +154,13 @@ class EvictionSettings:
             window=self.window,
             n_sink=self.n_sink,
             seed=self.seed,
-            chooser=self.chooser,
+            chooser=None if self.chooser is None else ask,
             reread=self.reread,
             key_score=(self.key_score or KeyScoreOptions()).to_native(),
         )
 
     def describe_state(self) -> dict[str, Any]:
         """Return all that has to be the same where a saved state is loaded, as JSON values."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        # the budget is what came of the one; the other is code, whose choices are in the state
-        del values["scale_budget_by_attention"], values["chooser"], values["key_score"]
-        return values
+        # the budget is what came of scaling; the chooser is code, whose choices are in the state
+        left_out = ("scale_budget_by_attention", "chooser", "key_score")
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ class Adapters:
         self.scales: dict[Path, float] = {}
         self._model = model
         self._loaded: dict[Path, core.Lora] = {}
+        self._digests: dict[Path, str] = {}
 
     def apply(self, context: core.Context, scales: LoraScales) -> None:
         """Use these adapters in a context, and no others.
@@ -38,5 +40,15 @@ class Adapters:
         for path in wanted:
             if path not in self._loaded:
                 self._loaded[path] = core.Lora(self._model, path)
+                self._digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         core.set_loras(context, [(self._loaded[path], scale) for path, scale in wanted.items()])
         self.scales = wanted
+
+    @property
+    def in_use(self) -> list[tuple[core.Lora, float]]:
+        """The adapters in use, each with its scale."""
+        return [(self._loaded[path], scale) for path, scale in self.scales.items()]
+
+    def describe_state(self) -> dict[str, float]:
+        """Return what a saved state is tied to: the hash of each adapter's file -> its scale."""
+        return {self._digests[path]: scale for path, scale in self.scales.items() if scale != 0}

@@ -23,7 +23,6 @@ from pytriattn.errors import (
 )
 from pytriattn.eviction.counters import PromptCounters
 from pytriattn.eviction.records import Eviction, EvictionReporter
-from pytriattn.session.adapters import Adapters
 from pytriattn.session.loaded_model import LoadedModel
 from pytriattn.session.opening import OpenedModel
 
@@ -55,7 +54,7 @@ class CachedText(LoadedModel):
 
     def __init__(self, opened: OpenedModel, *, protect_prompt: bool = False, reuse_evicted: bool = False) -> None:
         """Take a model that `open_model` has opened; see `Llama` for the settings."""
-        super().__init__(opened.model, opened.identity, opened.path, opened.n_threads)
+        super().__init__(opened.model, opened.identity, opened.path, opened.n_threads, opened.options.rope)
         self._context: core.Context | None = opened.context
         self._stats = opened.stats
         self._n_ctx = opened.options.n_ctx
@@ -63,6 +62,8 @@ class CachedText(LoadedModel):
         self._eviction = opened.options.eviction
         n_cells = opened.context.counters().cells_allocated
         self._made_with = opened.options.describe_state(opened.identity.sha256, n_cells)
+        if self._eviction is not None and self._eviction.needs_scores and self._stats is not None:
+            self._made_with["statistics"] = [self._stats.corpus_sha256, self._stats.n_tokens]
         self._protect_prompt = protect_prompt
         self._reuse_evicted = reuse_evicted
         self._has_warned = False
@@ -73,7 +74,6 @@ class CachedText(LoadedModel):
         self._question: tuple[int, int] | None = None  # positions whose queries choose what is kept
         self._prompts = PromptCounters()
         self._reporter: EvictionReporter | None = None
-        self._adapters: Adapters | None = None
 
     def check_prompt(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
         """Return a prompt's tokens as an int32 array, if it fits the context and the budget.
@@ -331,6 +331,8 @@ class CachedText(LoadedModel):
 
         Raises:
             BusyError: another thread is computing with this object; nothing has changed.
+            GrammarError: the grammar, `logit_bias` and the processors leave no token to draw (ValueError without a
+                grammar); what had been read is forgotten.
             DecodeError, RequestCancelledError, ServerLostError: it failed; what had been read is forgotten.
         """
         context = self._open_context()

@@ -39,15 +39,31 @@ class EmbeddingResponse(TypedDict):
 
 
 def embeddings(
-    model: core.Model, texts: Sequence[npt.NDArray[np.int32]], *, pooling: str, normalize: bool, n_threads: int
+    model: core.Model,
+    texts: Sequence[npt.NDArray[np.int32]],
+    *,
+    pooling: str,
+    normalize: bool,
+    n_threads: int,
+    rope: core.RopeOverrides,
+    loras: Sequence[tuple[core.Lora, float]],
 ) -> list[npt.NDArray[np.float32]]:
     """Return the embeddings of tokenized texts by a model; see `Llama.embed`.
+
+    Args:
+        model: the model.
+        texts: token ids of each text.
+        pooling: ``mean``, ``last``, ``cls`` or ``none``.
+        normalize: to unit length.
+        n_threads: CPU threads.
+        rope: settings in place of the model's own.
+        loras: adapters in use, each with its scale.
 
     Returns:
         float32 [1, n_embd] for each text; without pooling [n_tokens, n_embd].
     """
     try:
-        found = core.embed(model, [text.tolist() for text in texts], pooling, n_threads)
+        found = core.embed(model, [text.tolist() for text in texts], pooling, n_threads, rope, list(loras))
     finally:
         forward_llama_log()
     if normalize:

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from pytriattn._native import core
 from pytriattn.errors import ClosedError, InvalidTokenError
 from pytriattn.gguf.identity import ModelIdentity
+from pytriattn.options.rope import RopeSettings
+from pytriattn.session.adapters import Adapters
 from pytriattn.session.embeddings import EmbeddingResponse, embeddings
 
 __all__ = ["LoadedModel"]
@@ -19,12 +21,16 @@ __all__ = ["LoadedModel"]
 class LoadedModel:
     """A model without a context."""
 
-    def __init__(self, model: core.Model, identity: ModelIdentity, path: str, n_threads: int) -> None:
-        """Hold a model that has been loaded from `path`; `n_threads` are for embeddings."""
+    def __init__(
+        self, model: core.Model, identity: ModelIdentity, path: str, n_threads: int, rope: RopeSettings
+    ) -> None:
+        """Hold a model that has been loaded from `path`; `n_threads` and `rope` are for embeddings."""
         self._model: core.Model | None = model
         self._metadata = model.metadata
         self._identity = identity
         self._n_threads = n_threads
+        self._rope = rope
+        self._adapters: Adapters | None = None
         self._model_path = path
 
     # -- text
@@ -92,6 +98,8 @@ class LoadedModel:
     ) -> npt.NDArray[np.float32] | list[npt.NDArray[np.float32]]:
         """Return embeddings of texts: the last layer's output, pooled. The cache is not touched.
 
+        They are those of the model with the LoRA adapters and the RoPE settings in use.
+
         Args:
             texts: one text, or several.
             pooling: ``mean`` over tokens, the ``last`` or the first (``cls``) one, or ``none``.
@@ -109,7 +117,15 @@ class LoadedModel:
         tokens = [self.check_tokens(self.tokenize(text)) for text in ([texts] if isinstance(texts, str) else texts)]
         if not tokens:
             raise InvalidTokenError("there are no texts to embed; give at least one")
-        found = embeddings(self._open_model(), tokens, pooling=pooling, normalize=normalize, n_threads=self._n_threads)
+        found = embeddings(
+            self._open_model(),
+            tokens,
+            pooling=pooling,
+            normalize=normalize,
+            n_threads=self._n_threads,
+            rope=self._rope.to_native(),
+            loras=[] if self._adapters is None else self._adapters.in_use,
+        )
         if pooling == "none":
             return found if several else found[0]
         return np.concatenate(found) if several else found[0][0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ class Session(CachedText):
             ContextError: the context decodes several sequences.
             OSError: the file cannot be written.
         """
-        state = context_state(self._open_context(), self._tokens, self._made_with)
+        state = context_state(self._open_context(), self._tokens, self._describe_state())
         if path is None:
             return state.to_bytes()
         write_state(state, path)
@@ -48,14 +48,20 @@ class Session(CachedText):
         state (`tokens`) and at least one token more.
 
         Raises:
-            StateError: it is damaged, or made with another model, version or other settings; nothing has changed then.
+            StateError: it is damaged, or made with another model, version, other adapters, statistics or settings;
+                nothing has changed then.
         """
         saved, source = read_state(state)
         context = self._open_context()
-        saved.check({**self._made_with, "llama.cpp": core.LLAMA_CPP_COMMIT}, source)
+        saved.check({**self._describe_state(), "llama.cpp": core.LLAMA_CPP_COMMIT}, source)
         self.reset()
         context.load(saved.to_native())
         self._tokens, self._n_protected = saved.tokens.tolist(), saved.n_protected
+
+    def _describe_state(self) -> dict[str, Any]:
+        """Return all that has to be the same where a saved state is loaded."""
+        adapters = {} if self._adapters is None else self._adapters.describe_state()
+        return {**self._made_with, **({"adapters": adapters} if adapters else {})}
 
     def set_loras(self, scales: LoraScales) -> None:
         """Use these LoRA adapters (GGUF file -> scale) from now on, and no others; ``{}``: none.

@@ -44,7 +44,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.send(data, "application/octet-stream", with_body)
         else:
             self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
+            is_known = path.startswith("/me/tiny/")
+            self.send_header("X-Error-Code", "EntryNotFound" if is_known else "RepoNotFound")
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -114,3 +115,45 @@ def test_all_parts_of_a_split_model_are_fetched(endpoint: tuple[str, pathlib.Pat
     first = download("me/tiny", "big-*.gguf", endpoint=url, cache_dir=tmp_path / "cache")
     assert first.name == "big-00001-of-00003.gguf"
     assert [p.read_bytes() for p in sorted(first.parent.iterdir())] == [b"\x01", b"\x02", b"\x03"]
+
+
+def test_what_is_downloaded_needs_no_network(
+    endpoint: tuple[str, pathlib.Path], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    from pytriattn.gguf.hub import download
+
+    url, folder = endpoint
+    (folder / "model-q4.gguf").write_bytes(b"model")
+    (folder / "other-q8.gguf").write_bytes(b"other")
+    where: dict[str, Any] = {"endpoint": url, "cache_dir": tmp_path / "cache"}
+    first = download("me/tiny", "*q4.gguf", **where)
+    with pytest.raises(ModelLoadError, match="names no single file.*there are model-q4.gguf, other-q8.gguf"):
+        download("me/tiny", "model-q5.gguf", **where)
+
+    def refuse(*_: object, **__: object) -> object:
+        raise huggingface_hub.errors.OfflineModeIsEnabled("no network")
+
+    for name in ("model-q4.gguf", "*q4.gguf"):
+        assert download("me/tiny", name, **where) == first
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", refuse)
+    for name in ("model-q4.gguf", "*q4.gguf"):
+        assert download("me/tiny", name, **where) == first
+    for name in ("other-q8.gguf", "*q8.gguf"):
+        with pytest.raises(ModelLoadError, match=r"q8.gguf"):
+            download("me/tiny", name, **where)
+
+
+def test_a_hub_that_has_gone(endpoint: tuple[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
+    from pytriattn.gguf.hub import download
+
+    _, folder = endpoint
+    (folder / "model-q4.gguf").write_bytes(b"model")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        where: dict[str, Any] = {"endpoint": f"http://127.0.0.1:{server.server_port}", "cache_dir": tmp_path / "cache"}
+        first = download("me/tiny", "model-q4.gguf", **where)
+        server.shutdown()
+    assert download("me/tiny", "model-q4.gguf", **where) == first

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models import dense
-from pytriattn import ContextError, InvalidTokenError, Llama, ModelLoadError
+from pytriattn import ContextError, InvalidTokenError, Llama, ModelLoadError, StateError
 from support.lora_files import ALPHA, write_lora
 from support.tiny_context import Tiny, Tokens
 
@@ -108,3 +108,48 @@ def test_progress_and_loading(smollm2: pathlib.Path) -> None:
         Llama(smollm2, n_ctx=256, progress=stop)
     with pytest.raises(ModelLoadError, match="tensor_split has 999 numbers"):
         Llama(smollm2, n_ctx=256, tensor_split=[1.0] * 999)
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch, random_tokens: Tokens) -> None:
+    """Give tiny models, which have no tokenizer, tokens for every text."""
+    monkeypatch.setattr(Llama, "tokenize", lambda *_, **__: random_tokens[:20].tolist())
+
+
+@pytest.mark.usefixtures("words")
+def test_states_and_embeddings_know_of_adapters(
+    tiny: Tiny, random_tokens: Tokens, lora: tuple[pathlib.Path, pathlib.Path]
+) -> None:
+    adapter, merged = lora
+    with Llama(merged, n_ctx=512) as llm:
+        expected = llm.embed("some text")
+    with Llama(tiny("llama"), n_ctx=512) as llm:
+        plain = llm.embed("some text")
+        llm.eval(random_tokens[:50])
+        without = llm.save_state()
+        llm.set_loras({adapter: 1.0})
+        np.testing.assert_allclose(llm.embed("some text"), expected, atol=2e-2)
+        assert np.abs(np.asarray(llm.embed("some text")) - plain).max() > 0.05
+        llm.eval(random_tokens[:50])
+        tokens, adapted = llm.tokens, llm.save_state()
+        assert isinstance(without, bytes)
+        assert isinstance(adapted, bytes)
+        with pytest.raises(StateError, match="adapters was None"):
+            llm.load_state(without)
+        assert llm.tokens == tokens
+        for scales in ({}, {adapter: 0.5}, {adapter: 0.0}):
+            llm.set_loras(scales)
+            with pytest.raises(StateError, match="adapters was"):
+                llm.load_state(adapted)
+        llm.load_state(without)  # a scale of 0 is none
+        llm.set_loras({adapter: 1.0})
+        llm.load_state(adapted)
+        assert llm.tokens == tokens
+
+
+@pytest.mark.usefixtures("words")
+def test_embeddings_have_the_rope_settings_in_use(tiny: Tiny) -> None:
+    with Llama(tiny("llama"), n_ctx=512) as llm:
+        plain = llm.embed("some text that is longer")
+    with Llama(tiny("llama"), n_ctx=512, rope_freq_scale=0.25) as llm:
+        assert np.abs(np.asarray(llm.embed("some text that is longer")) - plain).max() > 1e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -48,6 +49,40 @@ def test_a_restored_run_goes_on_bit_for_bit(tiny: Tiny, random_tokens: Tokens, a
         llm.load_state(state)
         np.testing.assert_array_equal(run_on(llm, rest), expected)
         assert [llm.kept_positions(layer, 0).tolist() for layer in llm.attention_layers] == kept
+
+
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "lfm2"])
+@pytest.mark.parametrize("n", [2, 20, 70, 300])
+def test_many_tokens_at_once_are_read_bit_for_bit(tiny: Tiny, random_tokens: Tokens, arch: str, n: int) -> None:
+    """llama.cpp searches for the cells of few and of many tokens from different places."""
+    text, rest = random_tokens[:290].tolist(), random_tokens[290 : 290 + n].tolist()
+    with Llama(tiny(arch), n_threads=1, **{**BUDGET, "interval": 32, "window": 16}) as llm:
+        llm.eval(text)
+        state = llm.save_state()
+        assert isinstance(state, bytes)
+        found = []
+        for again in range(3):
+            if again:
+                llm.load_state(state)
+            llm.eval(rest)
+            kept = [llm.kept_positions(layer, 0).tolist() for layer in llm.attention_layers]
+            found.append((llm.logits.tolist(), kept))
+            llm.eval([1, 2, 3])
+        assert found[0] == found[1] == found[2]
+
+
+def test_a_state_needs_the_same_statistics(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats) -> None:
+    options: dict[str, Any] = {"budget": 128, "n_ctx": 512, "n_threads": 1}
+    with Llama(smollm2, triattn_stats=smollm2_stats, **options) as llm:
+        llm.eval([1, 2, 3])
+        state = llm.save_state()
+    assert isinstance(state, bytes)
+    others = dataclasses.replace(smollm2_stats, corpus_sha256="0" * 64)
+    with (
+        Llama(smollm2, triattn_stats=others, **options) as llm,
+        pytest.raises(StateError, match="statistics was"),
+    ):
+        llm.load_state(state)
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@
 #include "kv_parts.h"
 
 #include "ggml-backend.h"
-#include "llama-batch.h"
 #include "llama-io.h"
 
 #include <cstring>
@@ -14,7 +13,21 @@
 namespace triattn {
 namespace {
 
-constexpr uint32_t NO_SLOT = UINT32_MAX;
+constexpr uint32_t SHARED_START = UINT32_MAX;  // not put back: other sequences have moved it
+
+// Where llama.cpp begins to search for free cells, one place for each stream: it decides in which cells the next tokens
+// lie, and so how sums over them are rounded. llama.cpp has no function for it. An explicit instantiation may name a
+// private member; it fails to compile if the member goes.
+using SearchStarts = std::vector<uint32_t> llama_kv_cache::*;
+SearchStarts search_starts();
+
+template <SearchStarts member>
+struct SearchStartsOf {
+    friend SearchStarts search_starts() { return member; }
+};
+template struct SearchStartsOf<&llama_kv_cache::v_heads>;
+
+uint32_t & search_start(llama_kv_cache & cache, int32_t seq) { return (cache.*search_starts())[cache.get_stream(seq)]; }
 
 class Writer : public llama_io_write_i {
 public:
@@ -79,18 +92,11 @@ std::vector<uint32_t> slots_of(const llama_kv_cache & cache, int32_t seq) {
     return slots;
 }
 
-// The cell that the next token would take.
-uint32_t next_slot(const llama_kv_cache & cache, const llama_hparams & hparams) {
-    llama_batch_allocr allocator(hparams.n_pos_per_embd());
-    const auto found = cache.find_slot(allocator.ubatch_reserve(1, 1), /*cont*/ false);
-    return found.empty() ? NO_SLOT : found.idxs[0][0];
-}
-
-void save_cache(Writer & out, const llama_kv_cache & cache, const llama_hparams & hparams, int32_t seq) {
+void save_cache(Writer & out, llama_kv_cache & cache, int32_t seq) {
     const std::vector<uint32_t> slots = slots_of(cache, seq);
     out.put(static_cast<uint32_t>(slots.size()));
     out.write(slots.data(), slots.size() * sizeof(uint32_t));
-    out.put(next_slot(cache, hparams));
+    out.put(search_start(cache, seq));
     cache.state_write(out, /*all sequences*/ -1);  // of one sequence, llama.cpp leaves out what a window has slid past
 }
 
@@ -102,36 +108,23 @@ llama_kv_cache::slot_info slot_info_at(uint32_t stream, std::vector<uint32_t> sl
     return info;
 }
 
-// llama.cpp searches for a free cell from a place that only writing and removing move: a token that comes and goes
-// brings it there.
-void set_search_start(llama_kv_cache & cache, const llama_hparams & hparams, int32_t seq, uint32_t slot) {
-    llama_batch_allocr allocator(hparams.n_pos_per_embd());
-    llama_ubatch token = allocator.ubatch_reserve(1, 1);
-    const llama_pos pos = cache.seq_pos_max(seq) + 1;
-    token.seq_id_unq[0] = seq;
-    token.pos[0] = pos;
-    token.n_seq_id[0] = 1;
-    token.seq_id[0] = &seq;
-    cache.apply_ubatch(slot_info_at(cache.get_stream(seq), {slot}), token);
-    cache.seq_rm(seq, pos, -1);
-}
-
-void load_cache(Reader & in, llama_kv_cache & cache, const llama_hparams & hparams, int32_t seq) {
+void load_cache(Reader & in, llama_kv_cache & cache, int32_t seq) {
     std::vector<uint32_t> slots(in.get<uint32_t>());
     if (slots.size() > cache.get_size()) {
         throw std::runtime_error("it has more cells than this context");
     }
     in.read(slots.data(), slots.size() * sizeof(uint32_t));
-    const uint32_t next = in.get<uint32_t>();
+    const uint32_t start = in.get<uint32_t>();
+    if (start > cache.get_size()) {
+        throw std::runtime_error("it names a cell that this context does not have");
+    }
     llama_kv_cache::slot_info_vec_t layout(cache.get_n_stream());
     const uint32_t stream = cache.get_stream(seq);
     if (!slots.empty()) {
         layout[stream] = slot_info_at(stream, std::move(slots));
     }
     cache.state_read_sinfo(in, seq, 0, nullptr, &layout);
-    if (next != NO_SLOT && next < cache.get_size() && next_slot(cache, hparams) != next) {
-        set_search_start(cache, hparams, seq, next);
-    }
+    search_start(cache, seq) = start;
 }
 
 }  // namespace
@@ -139,11 +132,10 @@ void load_cache(Reader & in, llama_kv_cache & cache, const llama_hparams & hpara
 std::vector<uint8_t> save_sequence(llama_context * ctx, int32_t seq) {
     llama_synchronize(ctx);
     const KvParts parts = find_parts(ctx);
-    const llama_hparams & hparams = llama_get_model(ctx)->hparams;
     Writer out;
-    save_cache(out, *parts.full, hparams, seq);
+    save_cache(out, *parts.full, seq);
     if (parts.sliding != nullptr) {
-        save_cache(out, *parts.sliding, hparams, seq);
+        save_cache(out, *parts.sliding, seq);
     }
     if (parts.recurrent != nullptr) {
         parts.recurrent->state_write(out, seq);
@@ -154,16 +146,15 @@ std::vector<uint8_t> save_sequence(llama_context * ctx, int32_t seq) {
 std::vector<uint8_t> save_place(llama_context * ctx, int32_t seq, int32_t n_seq_max) {
     llama_synchronize(ctx);
     const KvParts parts = find_parts(ctx);
-    const llama_hparams & hparams = llama_get_model(ctx)->hparams;
     if (n_seq_max > 1 && (parts.sliding != nullptr || parts.recurrent != nullptr)) {
         throw UnsupportedModelError(
             "this model has layers with a sliding window or a recurrent state, which a second reading would change for "
             "good in a context of several sequences; use reread=False or n_seq_max=1");
     }
     Writer out;
-    out.put(n_seq_max > 1 ? NO_SLOT : next_slot(*parts.full, hparams));
+    out.put(n_seq_max > 1 ? SHARED_START : search_start(*parts.full, seq));
     if (parts.sliding != nullptr) {
-        save_cache(out, *parts.sliding, hparams, seq);
+        save_cache(out, *parts.sliding, seq);
     }
     if (parts.recurrent != nullptr) {
         parts.recurrent->state_write(out, seq);
@@ -174,18 +165,17 @@ std::vector<uint8_t> save_place(llama_context * ctx, int32_t seq, int32_t n_seq_
 void go_back(llama_context * ctx, int32_t seq, int32_t n, const std::vector<uint8_t> & place) {
     llama_synchronize(ctx);
     const KvParts parts = find_parts(ctx);
-    const llama_hparams & hparams = llama_get_model(ctx)->hparams;
     Reader in(place);
-    const uint32_t next = in.get<uint32_t>();
+    const uint32_t start = in.get<uint32_t>();
     if (!parts.full->seq_rm(seq, n, -1)) {
         throw DecodeError("llama.cpp refused to remove positions from the cache");
     }
-    if (next != NO_SLOT && next_slot(*parts.full, hparams) != next) {
-        set_search_start(*parts.full, hparams, seq, next);
+    if (start != SHARED_START) {
+        search_start(*parts.full, seq) = start;
     }
     if (parts.sliding != nullptr) {
         parts.sliding->seq_rm(seq, -1, -1);
-        load_cache(in, *parts.sliding, hparams, seq);
+        load_cache(in, *parts.sliding, seq);
     }
     if (parts.recurrent != nullptr) {
         parts.recurrent->seq_rm(seq, -1, -1);
@@ -196,13 +186,12 @@ void go_back(llama_context * ctx, int32_t seq, int32_t n, const std::vector<uint
 void load_sequence(llama_context * ctx, int32_t seq, const std::vector<uint8_t> & bytes) {
     llama_synchronize(ctx);
     const KvParts parts = find_parts(ctx);
-    const llama_hparams & hparams = llama_get_model(ctx)->hparams;
     llama_memory_seq_rm(llama_get_memory(ctx), seq, -1, -1);
     try {
         Reader in(bytes);
-        load_cache(in, *parts.full, hparams, seq);
+        load_cache(in, *parts.full, seq);
         if (parts.sliding != nullptr) {
-            load_cache(in, *parts.sliding, hparams, seq);
+            load_cache(in, *parts.sliding, seq);
         }
         if (parts.recurrent != nullptr) {
             parts.recurrent->state_read(in, seq);
