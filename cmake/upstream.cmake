@@ -18,8 +18,6 @@ else()
     message(FATAL_ERROR "PYTRIATTN_CPU is '${PYTRIATTN_CPU}'; it must be 'native' or 'all'")
 endif()
 
-# llama.cpp's own default, which it sets only where it adds ggml itself: matrix products of whole tiles on the CPU
-set(GGML_LLAMAFILE ON CACHE BOOL "" FORCE)
 set(GGML_RPC ON CACHE BOOL "" FORCE)        # devices of other machines
 set(GGML_RPC_RDMA OFF CACHE BOOL "" FORCE)  # would link libibverbs wherever it is found; connections are TCP here (bindings/rpc/link.h)
 

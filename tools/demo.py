@@ -32,7 +32,7 @@ def calibrate(model: Path, folder: Path) -> Path:
     """Run the command line program as a user would."""
     corpus, output = folder / "corpus.txt", folder / "smollm2.triattention"
     corpus.write_text(bundled_text(), encoding="utf-8")
-    command = ["pytriattn-calibrate", str(corpus), "-m", str(model), "-o", str(output), "--tokens", "256"]
+    command = ["pytriattn-calibrate", str(corpus), "-m", str(model), "-o", str(output), "--tokens", "512"]
     print("$", " ".join(Path(word).name if Path(word).is_absolute() else word for word in command), flush=True)
     subprocess.run([str(Path(sys.executable).parent / command[0]), *command[1:]], check=True)
     return output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 
@@ -72,6 +73,8 @@ def generate_after(llm: Llama, tokens: Tokens, n_tokens: int, *, is_greedy: bool
     llm.reset()
     for start in range(0, len(tokens), STEP):
         llm.eval(tokens[start : start + STEP])
-    sampling = {"temperature": 0.0} if is_greedy else {"temperature": 1.0, "top_p": 0.95, "top_k": 0, "seed": seed}
+    sampling: dict[str, Any] = (
+        {"temperature": 0.0} if is_greedy else {"temperature": 1.0, "top_p": 0.95, "top_k": 0, "seed": seed}
+    )
     said = list(llm.generate(None, n_tokens, ignore_eos=True, **sampling))
     return np.array(said, dtype=np.int32)

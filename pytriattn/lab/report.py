@@ -23,7 +23,7 @@ from pytriattn.lab.tasks import TASKS
 
 __all__ = ["levels_of", "rules_of", "tables"]
 
-COMPARED_WITH = "per_layer_head"
+COMPARED_WITH = "fitted"
 UNBUDGETED = (FULL, NOTHING)
 NO_EVICTION = "*"
 

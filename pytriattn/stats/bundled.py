@@ -19,7 +19,7 @@ from pytriattn.stats.model_stats import TriAttentionStats
 __all__ = ["BUNDLED_TOKENS", "bundled_stats", "bundled_text", "cache_folder"]
 
 BUNDLED_TOKENS = 128
-BUNDLED_TOKENS_FIT = 1024
+BUNDLED_TOKENS_FIT = 512
 
 
 def bundled_text() -> str:

@@ -23,7 +23,7 @@ _KNOWN = (
     Rule("recent", "the newest keys", "recent"),
     Rule("random", "a random set, the same for all heads", "random"),
     Rule("random_per_head", "a random set for each head", score=random_per_head),
-    Rule("inverse", "the worst by today's score", score=inverse, needs_stats=True),
+    Rule("inverse", "the worst by the published score", score=inverse, needs_stats=True),
     Rule("value_norm", "the longest values", score=value_norm),
     Rule("key_norm", "the shortest keys", score=key_norm),
     Rule("key_diff", "the keys least like the others", score=key_diff),
@@ -55,11 +55,12 @@ DEFAULT_RULES = (
     "vase_dkv",
     "per_layer_head",
     "published",
+    "fitted",
 )
 _PINNED_IN_ALL = tuple(
     name + PINNED for name in ("recent", "random_per_head", "value_norm", "vase_dkv", "per_layer_head")
 )
-QUICK_RULES = ("full", "recent", "random", "random_per_head", "inverse", "value_norm", "per_layer_head")
+QUICK_RULES = ("full", "recent", "random", "random_per_head", "inverse", "value_norm", "per_layer_head", "fitted")
 
 
 def register_rule(rule: Rule) -> None:

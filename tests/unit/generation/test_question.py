@@ -32,8 +32,9 @@ def prompt(long_text: str) -> str:
     )
 
 
-def test_what_is_asked_at_the_end_chooses_what_is_kept(llm: Llama, prompt: str) -> None:
-    """A number that was stated once, four budgets ago, is still known."""
+@pytest.mark.slow
+def test_what_is_asked_at_the_end_chooses_what_is_kept(llm: Llama, prompt: str, smollm2: pathlib.Path) -> None:
+    """A number that was stated once, four budgets ago, is known nearly as with the full cache."""
     answer = llm.tokenize(" 7319", add_bos=False)
     known = {}
     for question in (None, "auto"):
@@ -41,8 +42,11 @@ def test_what_is_asked_at_the_end_chooses_what_is_kept(llm: Llama, prompt: str) 
         llm.generate(llm.tokenize_prompt(prompt), 1, question=question)
         assert llm.kv_stats()["evictions"] > 0
         known[question] = sum(answer_logprobs(llm, answer))
-    assert known["auto"] > known[None] + 2.0
-    assert known["auto"] > -3.0
+    with Llama(smollm2, n_ctx=4096) as full:
+        full.eval(full.tokenize_prompt(prompt))
+        best = sum(answer_logprobs(full, answer))
+    assert known["auto"] > known[None] + 0.5 * (best - known[None])
+    assert best - known[None] > 2.0
 
 
 def answer_logprobs(llm: Llama, answer: list[int]) -> Iterator[float]:
@@ -52,6 +56,7 @@ def answer_logprobs(llm: Llama, answer: list[int]) -> Iterator[float]:
         llm.eval([token])
 
 
+@pytest.mark.slow
 def test_kv_stats_tell_which_tokens_were_taken(llm: Llama, prompt: str) -> None:
     n = len(llm.tokenize_prompt(prompt))
     llm(prompt, max_tokens=1)
@@ -67,6 +72,7 @@ def test_kv_stats_tell_which_tokens_were_taken(llm: Llama, prompt: str) -> None:
     assert llm.kv_stats()["question"] is None
 
 
+@pytest.mark.slow
 def test_the_last_user_message_is_a_chats_question(llm: Llama, prompt: str) -> None:
     messages = [
         {"role": "user", "content": prompt.replace(QUESTION, "")},
@@ -113,6 +119,7 @@ def test_old_statistics_choose_by_the_published_score(smollm2: pathlib.Path, smo
         assert not llm.takes_questions
 
 
+@pytest.mark.slow
 def test_a_question_for_those_who_read_by_eval(llm: Llama, prompt: str) -> None:
     tokens = llm.tokenize_prompt(prompt)
     llm.reset()

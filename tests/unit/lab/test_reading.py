@@ -65,9 +65,10 @@ def test_a_rule_that_reads_the_question_gets_text_and_question_as_one_prompt(
     with Llama(tiny("llama"), n_threads=1, n_ctx=1024, **BUDGET) as llm:
         read = llm.read_prompt
 
-        def noted(tokens: Tokens) -> None:
+        def noted(tokens: Tokens, question: tuple[int, int]) -> None:
             prompts.append(tokens.tolist())
-            read(tokens)
+            assert question == (384, len(tokens))
+            read(tokens, question=question)
 
         monkeypatch.setattr(llm, "read_prompt", noted)
         answers = read_document(llm, document, reads_question=True).answers
