@@ -15,7 +15,7 @@ Array = npt.NDArray[np.float64]
 Known = dict[tuple[int, int, int], Array]
 """(expected, received) by layer, head and token."""
 LEAST = 1e-5
-EVERY = core.KeyScoreOptions(stride=1, value_power=0.5, decay=0.8, received_weight=2.0)
+EVERY = core.KeyScoreOptions(stride=1, value_power=0.5, decay=0.8, received_weight=2.0, question_weight=3.0)
 
 
 def turned(layer: core.LayerStats, rows: Array, positions: npt.ArrayLike) -> Array:
@@ -81,7 +81,7 @@ def expected_scores(
                 near = (origins[head][:, None] - origins[head][None] >= -2) & (
                     origins[head][:, None] - origins[head][None] <= 8
                 )
-                worth += np.where(near, asked[None], 0.0).max(axis=1)
+                worth += 3.0 * np.where(near, asked[None], 0.0).max(axis=1)
             scores.append((worth + LEAST) * np.linalg.norm(v, axis=-1) ** 0.5)
         result.append(np.stack(scores))
     return result
@@ -216,7 +216,7 @@ def test_steps_and_chunks_look_at_the_same_queries(tiny: Tiny, random_tokens: To
     for token in random_tokens[:100]:
         contexts[1].step([0], [int(token)])
     (at, rows), (other_at, other_rows) = (core.testing.queries(context) for context in contexts)
-    assert at.tolist() == other_at.tolist() == list(range(7, 100, 8))
+    assert at.tolist() == other_at.tolist() == list(range(3, 100, 4))
     np.testing.assert_allclose(rows, other_rows, atol=5e-3 * np.abs(rows).max())
 
 
