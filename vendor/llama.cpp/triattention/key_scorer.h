@@ -20,11 +20,11 @@ namespace triattn {
 struct KeyScoreOptions {
     bool use_fit = true;  // each of these can be left out, for ablations
     bool use_received = true;
-    double decay = 0.8;  // of attention received, for every 128 tokens
-    double received_weight = 1.0;
-    double question_weight = 1.0;
+    double decay = 0.95;  // of attention received, for every 128 tokens
+    double received_weight = 2.0;
+    double question_weight = 10.0;
     double value_power = 0.5;    // of the norm of a key's value, which its attention is multiplied by
-    int32_t stride = 8;          // every so many tokens one's queries are looked at
+    int32_t stride = 4;          // every so many tokens one's queries are looked at
     int32_t spread_back = 2;     // an answer follows what its question matches: so many keys before
     int32_t spread_forward = 8;  // and after a key get its attention from the question too
 };
