@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gguf
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pytriattn import BudgetError, InvalidTokenError, StatsError
+from models.registry import ARCHITECTURES
+from pytriattn import BudgetError, InvalidTokenError, StatsError, UnsupportedModelError
 from pytriattn._native import core
 from support.tiny_context import Tiny, TinyContext, Tokens, calibrated
 
@@ -237,3 +240,33 @@ def test_bad_input(tiny: Tiny, random_tokens: Tokens) -> None:
     published = TinyContext(path).context
     published.set_question(0, random_tokens[:9], 5)  # of no use there
     assert not published.takes_questions
+
+
+REFUSED = {
+    "plm": "no flash attention",
+    "grok": "no flash attention",
+    "lfm2-sliding": "no layer of this model has full attention",
+    "minimax-m3": "neither a plain",
+    "bloom": "ALiBi",
+    "mpt": "ALiBi",
+    "refact": "ALiBi",
+    "baichuan-alibi": "ALiBi",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_architecture_has_it_or_is_refused(tiny: Tiny, random_tokens: Tokens, arch: str) -> None:
+    """With a question, and every second one with a second reading."""
+    options: dict[str, Any] = {"mode": "fitted", "n_ctx": 512, "reread": len(arch) % 2 == 0}
+    if arch in REFUSED:
+        with pytest.raises(UnsupportedModelError, match=REFUSED[arch]):
+            TinyContext(tiny(arch), **options)
+        return
+    context = TinyContext(tiny(arch), **options).context
+    context.set_question(0, random_tokens[:9], 390)
+    context.read(0, random_tokens[:200], 0)
+    for token in random_tokens[200:240]:
+        context.step([0], [int(token)])
+    assert context.counters().n_evictions >= 2
+    assert np.isfinite(np.array(context.logits(-1))).all()
