@@ -13,6 +13,7 @@ from pytriattn.conversion.files import Converted, convert_file
 from pytriattn.errors import (
     BackendError,
     BudgetError,
+    BudgetWarning,
     BusyError,
     ChatError,
     ClosedError,
@@ -96,6 +97,7 @@ __all__ = [
     "AsyncLlama",
     "BackendError",
     "BudgetError",
+    "BudgetWarning",
     "BusyError",
     "CacheOptions",
     "ChatChoice",

@@ -61,6 +61,10 @@ class ContextFullError(TriAttnError, ValueError):
     """A text is longer than ``n_ctx``."""
 
 
+class BudgetWarning(UserWarning):
+    """A budget leaves hardly any key to choose."""
+
+
 class ContextWarning(UserWarning):
     """A text goes beyond the positions that the model was trained for."""
 

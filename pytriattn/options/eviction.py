@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from pytriattn._native import core
 from pytriattn._util.numbers import whole_number
-from pytriattn.errors import BudgetError
+from pytriattn.errors import BudgetError, BudgetWarning
 
 __all__ = ["DEFAULT_MODE", "LEAST_WINDOW", "MODES", "Chooser", "EvictionSettings", "KeyScoreOptions", "default_window"]
 
@@ -117,6 +118,18 @@ class EvictionSettings:
             BudgetError: it does not.
         """
         core.check_protected_prompt(n_protected, self.to_native())
+        if self.leaves_little_to_choose(n_protected):
+            warnings.warn(
+                f"the protected prompt of {n_protected} tokens and the window of {self.window} leave little of the "
+                f"budget of {self.budget} to choose: what is read later is lost but for the newest keys. Raise the "
+                "budget, or use protect_prompt=False",
+                BudgetWarning,
+                stacklevel=4,
+            )
+
+    def leaves_little_to_choose(self, n_protected: int = 0) -> bool:
+        """Whether less than a tenth of the budget can be chosen, since the rest is always kept."""
+        return 10 * (self.budget - max(n_protected, self.n_sink) - self.window) < self.budget
 
     @property
     def least_budget(self) -> int:

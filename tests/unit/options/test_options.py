@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytriattn import BudgetError, ContextError, Llama
+from pytriattn import BudgetError, BudgetWarning, ContextError, EvictionSettings, Llama
 
 
 def test_settings_that_do_not_fit_together(smollm2: pathlib.Path) -> None:
@@ -69,3 +69,18 @@ def test_settings_that_do_not_fit_together(smollm2: pathlib.Path) -> None:
 def test_rope_settings(tiny: Callable[[str], pathlib.Path], setting: str, value: object, message: str) -> None:
     with pytest.raises(ContextError, match=message):
         Llama(tiny("llama"), n_ctx=256, **{setting: value})
+
+
+def test_a_budget_that_leaves_little_to_choose_is_warned_of() -> None:
+    settings = EvictionSettings(256, window=64)
+    assert not settings.leaves_little_to_choose()
+    assert EvictionSettings(70, window=64).leaves_little_to_choose()
+    settings.check_prompt(150)
+    with pytest.warns(BudgetWarning, match="prompt of 170 tokens.*budget of 256"):
+        settings.check_prompt(170)
+
+
+def test_the_default_window_grows_with_the_budget() -> None:
+    assert [EvictionSettings(budget).window for budget in (100, 256, 1000, 4096)] == [64, 76, 300, 1228]
+    assert EvictionSettings(4096, "per_layer_head").window == 64
+    assert EvictionSettings(4096, window=10).window == 10
