@@ -142,6 +142,7 @@ def test_commands_exist_with_their_options(page: pathlib.Path, help_of: Callable
 
 
 INTERNAL = {
+    "KeyScoreOptions": ["to_native"],
     "Llama": {
         *("chat_templates", "call_number", "has_logits", "n_sequences"),
         *(

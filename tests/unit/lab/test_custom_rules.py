@@ -32,7 +32,7 @@ def test_the_published_score_in_python_keeps_what_the_engine_keeps(
 ) -> None:
     rule = Rule("again", "the published score", score=published_score, needs_stats=True)
     given = Given(0, {layer.layer: layer for layer in smollm2_stats.layers})
-    with Llama(smollm2, triattn_stats=smollm2_stats, **SMALL) as llm:
+    with Llama(smollm2, triattn_stats=smollm2_stats, mode="per_layer_head", **SMALL) as llm:
         tokens = llm.tokenize(long_text[:4000])[:160]
         expected = kept_after(llm, tokens)
     with Llama(smollm2, mode="custom", chooser=chooser_of(rule, given), **SMALL) as llm:
