@@ -25,7 +25,7 @@ test: lint $(VENV)/developing $(INTEGRATIONS)/installed  ## format, lint, types 
 	$(BIN)/python -m pytest $(addprefix --ignore=,$(INTEGRATION_TESTS))
 	$(INTEGRATIONS)/bin/python -m pytest $(INTEGRATION_TESTS)
 
-test-fast: $(VENV)/developing  ## the tests that are quick: under 90 seconds
+test-fast: $(VENV)/developing  ## the tests that are quick: some two minutes
 	$(BIN)/python -m pytest -m "not slow" $(addprefix --ignore=,$(INTEGRATION_TESTS))
 
 # The types of the integrations are checked too, so mypy runs where their packages are.

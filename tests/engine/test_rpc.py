@@ -19,6 +19,9 @@ from support.lora_files import write_lora
 from support.rpc_server import RpcServer
 from support.tiny_context import Tiny
 
+pytestmark = pytest.mark.slow  # processes, or models that are calibrated
+
+
 TEXT = "The history of the lighthouse is long, and nobody alive remembers its beginning. " * 14
 
 

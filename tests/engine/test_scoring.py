@@ -127,6 +127,7 @@ def test_statistics_rotate_as_the_model_does(tiny: Callable[[str], pathlib.Path]
         assert raw > 10 * spread  # it is RoPE that was undone
 
 
+@pytest.mark.slow
 def test_real_models(smollm2_stats: TriAttentionStats, gemma3_stats: TriAttentionStats) -> None:
     """Facts of SmolLM2 (neighbouring pairs, 30 layers) and of Gemma 3 270M (halves, 3 of 18 layers are global)."""
     assert [layer.layer for layer in smollm2_stats.layers] == list(range(30))

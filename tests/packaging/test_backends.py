@@ -18,6 +18,9 @@ from support.fake_plugins import BASE, FakePlugin, base_descriptor, compile_libr
 from support.paths import ROOT
 from support.tiny_context import Tiny
 
+pytestmark = pytest.mark.slow  # processes, or models that are calibrated
+
+
 GENERATE = """
 from pytriattn import Llama
 with Llama({path!r}, n_ctx=512, budget=96, mode="recent", n_threads=1) as llm:

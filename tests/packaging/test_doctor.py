@@ -13,6 +13,9 @@ import pytriattn
 from pytriattn.cli import doctor
 from support.fake_plugins import BASE, FakePlugin, compile_library, run_python
 
+pytestmark = pytest.mark.slow  # processes, or models that are calibrated
+
+
 DOCTOR = "import sys; from pytriattn.cli.doctor import main; sys.exit(main(sys.argv[1:]))"
 JSON = "import sys; from pytriattn.cli.doctor import main; sys.exit(main(['--json']))"
 

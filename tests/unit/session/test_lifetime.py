@@ -17,6 +17,8 @@ import pytest
 from pytriattn import AsyncLlama, Llama
 from pytriattn._native import core
 
+pytestmark = pytest.mark.slow  # processes, or models that are calibrated
+
 
 class App:
     """An object that holds a model and gives it methods of its own."""

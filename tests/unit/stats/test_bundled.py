@@ -8,6 +8,8 @@ import pytest
 
 from pytriattn import Llama
 
+pytestmark = pytest.mark.slow  # processes, or models that are calibrated
+
 
 def test_a_cache_folder_that_may_not_be_entered(smollm2: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: pathlib.Path) -> bool:
