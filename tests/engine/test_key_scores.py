@@ -159,6 +159,20 @@ def test_a_second_reading_leaves_everything_as_it_was(tiny: Tiny, random_tokens:
         np.testing.assert_array_equal(first, second)
 
 
+def test_a_second_reading_leaves_the_logits(tiny: Tiny, random_tokens: Tokens) -> None:
+    """They are there after every step, and after a prompt that ends where an eviction is due."""
+    context = TinyContext(tiny("llama"), mode="fitted", budget=96, reread=True).context
+    context.read(0, random_tokens[:128], 0)
+    for token in random_tokens[128:300]:
+        assert np.isfinite(np.array(context.logits(-1))).all()
+        context.step([0], [int(token)])
+        assert len(core.testing.cells(context)) <= 128
+    assert context.counters().n_evictions == 6
+    scores = context.score(random_tokens[300:500], 1)
+    assert np.isfinite(scores.logprobs).all()
+    assert context.counters().n_evictions == 12
+
+
 def test_a_second_reading_takes_the_place_of_the_fit(tiny: Tiny, random_tokens: Tokens) -> None:
     """What a key is worth is then what the repeated text looks for."""
     options = core.KeyScoreOptions(use_received=False, value_power=0.0)
@@ -196,7 +210,7 @@ def test_saved_states_go_on_exactly(tiny: Tiny, random_tokens: Tokens) -> None:
                 context.step([0], [int(token)])
         first, second = (np.array(context.logits(-1)) for context in contexts)
         np.testing.assert_array_equal(first, second)
-        assert contexts[0].counters().n_evictions > contexts[1].counters().n_evictions > 0
+        assert contexts[0].counters().n_evictions >= contexts[1].counters().n_evictions > 0
 
 
 def test_batches_choose_as_single_texts_do(tiny: Tiny, random_tokens: Tokens) -> None:

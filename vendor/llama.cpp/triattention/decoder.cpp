@@ -188,6 +188,9 @@ void Decoder::decode(const std::vector<Row> & rows) {
 }
 
 void Decoder::make_room(int32_t seq, int32_t n) {
+    if (controller_ && controller_->config().reread && controller_->is_due(seq)) {
+        evict_now(seq);
+    }
     if (controller_ && controller_->view().n_used(seq) + static_cast<uint32_t>(n) >
                            static_cast<uint32_t>(cache_.n_cells - cache_.n_reread)) {
         evict_now(seq);
@@ -195,7 +198,8 @@ void Decoder::make_room(int32_t seq, int32_t n) {
 }
 
 void Decoder::evict_if_due(int32_t seq) {
-    if (controller_ && controller_->is_due(seq)) {
+    // a second reading takes llama.cpp's buffer of logits, which somebody may still want: make_room() evicts then
+    if (controller_ && !controller_->config().reread && controller_->is_due(seq)) {
         evict_now(seq);
     }
 }
