@@ -54,7 +54,7 @@ class Llama(Session):
             each row, all protected ones included.
         key_score: what goes into the score of mode ``fitted``; None: all of it, as it was found best.
         reread: in mode ``fitted``, read what is new once more before each eviction, and keep what that looks for.
-            Reading costs about twice as much then.
+            Reading takes about three times as long then, generating twice.
         interval: tokens between evictions.
         window: the newest keys, never evicted; None: three tenths of the budget, at least 64, and 64 in modes other
             than ``fitted``. Counts towards the budget, as do the next two.
