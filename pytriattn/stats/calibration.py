@@ -76,8 +76,9 @@ def calibrate_native(
     tokens = _first_tokens(model, text, n_tokens)
     if len(tokens) < MIN_TOKENS:
         raise StatsError(f"the text has {len(tokens)} tokens; at least {MIN_TOKENS} are needed, some thousand are good")
-    if 0 < model.n_ctx_train < n_ctx + _READ_AGAIN:
-        n_ctx = max(model.n_ctx_train - (_READ_AGAIN if fit else 0), MIN_TOKENS)
+    if model.n_ctx_train > 0:
+        n_behind = _READ_AGAIN if fit else 0
+        n_ctx = min(n_ctx, max(model.n_ctx_train - n_behind, MIN_TOKENS))
     fitter = KeyFitter() if fit else None
 
     def measure(fitter: KeyFitter | None) -> core.Stats:

@@ -61,6 +61,8 @@ def _content_sha256(stats: SidecarContents) -> str:
     digest = hashlib.sha256()
     model = stats.model
     digest.update(repr((model.name, model.architecture, model.sha256, stats.n_tokens, stats.corpus_sha256)).encode())
+    if stats.fit_r2 is not None:  # files without a fit keep the digest that they always had
+        digest.update(np.float32(stats.fit_r2).tobytes())
     for layer in stats.layers:
         digest.update(repr([kind(getattr(layer, name)) for name, kind in _LAYER_FIELDS.items()]).encode())
         for _, array in _tensors_of(layer):
