@@ -185,7 +185,7 @@ class CachedText(LoadedModel):
         array = self.check_tokens(tokens) if len(tokens) else np.zeros(0, dtype=np.int32)
         at = len(self._tokens) if position is None else position
         self._open_context().set_question(0, array, at)
-        self._question = (at, at + len(array)) if len(array) else None
+        self._question = (at, at + len(array)) if len(array) and self.takes_questions else None
 
     @property
     def takes_questions(self) -> bool:
@@ -492,7 +492,7 @@ class CachedText(LoadedModel):
     def abandon(self) -> None:
         """Forget what has been read, after a call that was interrupted or has failed halfway."""
         self._call += 1
-        self._tokens, self._n_in_steps, self._n_protected = [], 0, 0
+        self._tokens, self._n_in_steps, self._n_protected, self._question = [], 0, 0, None
         if self._context is not None and not self._context.closed:
             with contextlib.suppress(ServerLostError):  # then nothing is left to forget
                 self._context.clear()
