@@ -23,8 +23,7 @@
 namespace triattn {
 namespace {
 
-constexpr int32_t CHUNK = 128;  // read again at once
-constexpr float LEAST_ATTENTION = 1e-5f;
+constexpr int32_t CHUNK = 128;    // read again at once
 constexpr int32_t N_SKIPPED = 8;  // the first keys of a text are sinks: they get attention for what they are not
 
 // Sums over tokens for the queries of one attention operation.
@@ -165,10 +164,8 @@ Calibration::Calibration(llama_model * model, const CalibrationOptions & options
     }
     view_ = std::make_unique<KvView>(ctx_.get());
     readers_ = readers_of(*view_, probe_attention(*view_));
-    std::vector<size_t> n_readers;
     std::vector<ggml_tensor *> tensors;
     for (size_t l = 0; l < readers_.size(); ++l) {
-        n_readers.push_back(readers_[l].size());
         if (reads_again() && !readers_[l].front().function) {
             throw UnsupportedModelError("layer " + std::to_string(view_->layers()[l].layer) +
                                         " has no flash attention, so what its keys get cannot be computed");
@@ -179,7 +176,7 @@ Calibration::Calibration(llama_model * model, const CalibrationOptions & options
             tensors.push_back(view_->layers()[l].v);
         }
     }
-    capture_ = std::make_unique<QueryCapture>(*view_, std::move(n_readers));
+    capture_ = std::make_unique<QueryCapture>(*view_, readers_);
     graph_ = std::make_unique<DeviceGraph>(tensors, options.n_threads);
 }
 

@@ -54,19 +54,14 @@ Controller::Controller(llama_context * ctx, const EvictionConfig & config, Stats
     check_mode(config_.mode, n_head_kv, view_.has_alibi());
     if (config_.mode == Mode::fitted) {
         key_scorer_ = std::make_unique<KeyScorer>(view_, &stats, config_.key_score, graph_, n_threads);
-        std::vector<size_t> n_readers;
-        for (size_t l = 0; l < view_.layers().size(); ++l) {
-            const int n_head_kv = view_.layers()[l].n_head_kv;
-            shapes_.push_back({n_head_kv, n_head_kv});
-            n_readers.push_back(key_scorer_->readers()[l].size());
-        }
-        capture_ = std::make_unique<QueryCapture>(view_, std::move(n_readers));
+        capture_ = std::make_unique<QueryCapture>(view_, key_scorer_->readers());
     } else if (needs_scores(config_.mode)) {
         scorer_ = std::make_unique<Scorer>(view_, std::move(stats), config_.score, graph_);
         for (const LayerStats & layer : scorer_->stats().layers) {
             shapes_.push_back({layer.n_head, layer.n_head_kv});
         }
-    } else {
+    }
+    if (!scorer_) {  // scores of KV heads, or none
         for (const KvLayer & layer : view_.layers()) {
             shapes_.push_back({layer.n_head_kv, layer.n_head_kv});
         }

@@ -3,17 +3,21 @@
 #include <cmath>
 
 namespace triattn {
+namespace {
 
-size_t n_key_features(int head_dim, int head_dim_v) {
-    return 3 + static_cast<size_t>(head_dim) + static_cast<size_t>(head_dim / 2) + static_cast<size_t>(head_dim_v);
-}
-
+// ln of the norm of a row, kept finite
 float log_norm(const float * row, size_t width) {
     double sum = 0;
     for (size_t i = 0; i < width; ++i) {
         sum += static_cast<double>(row[i]) * row[i];
     }
     return static_cast<float>(std::log(std::sqrt(sum) + 1e-6));
+}
+
+}  // namespace
+
+size_t n_key_features(int head_dim, int head_dim_v) {
+    return 3 + static_cast<size_t>(head_dim) + static_cast<size_t>(head_dim / 2) + static_cast<size_t>(head_dim_v);
 }
 
 std::vector<float> key_features(const RopeLayout & rope, const std::vector<float> & keys,

@@ -18,7 +18,7 @@ size_t n_key_features(int head_dim, int head_dim_v);
 std::vector<float> key_features(const RopeLayout & rope, const std::vector<float> & keys,
                                 const std::vector<float> & values, const std::vector<int32_t> & positions);
 
-// ln of the norm of a row, kept finite.
-float log_norm(const float * row, size_t width);
+// What is added to attention before its logarithm is taken, and to what a key is worth.
+constexpr float LEAST_ATTENTION = 1e-5f;
 
 }  // namespace triattn

@@ -15,7 +15,6 @@
 namespace triattn {
 namespace {
 
-constexpr float LEAST_ATTENTION = 1e-5f;
 constexpr double DECAY_TOKENS = 128.0;
 constexpr size_t MAX_QUERIES = 128;
 

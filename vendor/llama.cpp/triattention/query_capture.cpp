@@ -9,8 +9,11 @@
 #include <utility>
 
 namespace triattn {
-QueryCapture::QueryCapture(const KvView & view, std::vector<size_t> n_readers)
-    : view_(view), n_readers_(std::move(n_readers)) {}
+QueryCapture::QueryCapture(const KvView & view, const std::vector<std::vector<AttentionNode>> & readers) : view_(view) {
+    for (const std::vector<AttentionNode> & of_layer : readers) {
+        n_readers_.push_back(of_layer.size());
+    }
+}
 
 QueryCapture::~QueryCapture() {
     if (is_observing_) {

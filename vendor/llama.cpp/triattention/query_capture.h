@@ -14,8 +14,8 @@ namespace triattn {
 // view's cache; before and after nothing is different.
 class QueryCapture {
 public:
-    // `n_readers`: how many attention operations of a graph read each layer's cache.
-    QueryCapture(const KvView & view, std::vector<size_t> n_readers);
+    // `readers`: the attention operations of a graph that read each layer's cache.
+    QueryCapture(const KvView & view, const std::vector<std::vector<AttentionNode>> & readers);
     ~QueryCapture();
     QueryCapture(const QueryCapture &) = delete;
     QueryCapture & operator=(const QueryCapture &) = delete;
@@ -34,7 +34,7 @@ private:
     int layer_of(const ggml_tensor * node) const;
 
     const KvView & view_;
-    std::vector<size_t> n_readers_;
+    std::vector<size_t> n_readers_;  // of each layer
     std::vector<int32_t> positions_;
     std::vector<uint8_t> wanted_;
     bool is_observing_ = false;

@@ -37,11 +37,7 @@ QuestionReader::QuestionReader(llama_model * model, const DecoderParams & params
         throw ContextError("llama.cpp could not make a context of 256 cells to read questions with; use question=None");
     }
     view_ = std::make_unique<KvView>(ctx_.get());
-    std::vector<size_t> n_readers;
-    for (const auto & readers : readers_of(*view_, probe_attention(*view_))) {
-        n_readers.push_back(readers.size());
-    }
-    capture_ = std::make_unique<QueryCapture>(*view_, std::move(n_readers));
+    capture_ = std::make_unique<QueryCapture>(*view_, readers_of(*view_, probe_attention(*view_)));
 }
 
 LayerQueries QuestionReader::read(const std::vector<llama_token> & tokens) {
