@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <string>
 #include <utility>
 
@@ -92,7 +91,7 @@ std::vector<std::string> Controller::missing_operations(ggml_backend_dev_t devic
 }
 
 bool Controller::is_due(int32_t seq) const {
-    return view_.n_used(seq) >= static_cast<uint32_t>(config_.budget + config_.interval);
+    return view_.n_used(seq) >= static_cast<uint32_t>(budget(seq) + config_.interval);
 }
 
 OriginMap & Controller::origins(int32_t seq) {
@@ -121,7 +120,7 @@ EvictionView Controller::make_view(int32_t seq, int32_t n_protected) {
         // Below first_free nothing is ever evicted, so there positions are still those of the keys.
         subject.is_protected.push_back(subject.cells[i].pos < first_free || i + config_.window >= n ? 1 : 0);
     }
-    subject.n_keep = std::min(n, static_cast<size_t>(config_.budget));
+    subject.n_keep = std::min(n, static_cast<size_t>(budget(seq)));
     if (has_hadamard_) {
         subject.has_hadamard = *has_hadamard_;
     }
@@ -162,8 +161,7 @@ Kept Controller::choose_by_scores(const EvictionView & view) {
     const Scores scores = scores_of(view, others);
     const Stopwatch watch(counters_.selection_s);
     const size_t n_keep = view.n_keep() - (view.n_keys() - others.size());
-    const auto found = n_evictions_of_.find(view.seq());
-    const int64_t number = (found != n_evictions_of_.end() ? found->second : 0) + 1;
+    const int64_t number = counters(view.seq()).n_evictions + 1;
     const uint64_t seed = config_.seed + 0x9E3779B97F4A7C15ULL * static_cast<uint64_t>(number);
     return with_protected(select(config_.mode, scores, shapes_, others.size(), n_keep, seed, n_threads_),
                           view.is_protected());
@@ -180,15 +178,17 @@ Kept Controller::choose(const EvictionView & view) {
 }
 
 void Controller::evict(int32_t seq, int32_t n_protected) {
-    if (view_.n_used(seq) <= static_cast<uint32_t>(config_.budget)) {
+    finish_step();
+    if (view_.n_used(seq) <= static_cast<uint32_t>(budget(seq))) {
         return;
     }
+    const EvictionCounters before = counters_;
     const EvictionView view = make_view(seq, n_protected);
     const std::vector<KvCell> & cells = view.cells();
     const auto n_all_protected = std::count(view.is_protected().begin(), view.is_protected().end(), 1);
     if (static_cast<size_t>(n_all_protected) > view.n_keep()) {
         throw BudgetError(std::to_string(n_all_protected) + " keys are protected, more than the budget of " +
-                          std::to_string(config_.budget));
+                          std::to_string(budget(seq)));
     }
     llama_synchronize(ctx_);  // our graphs run on backends of their own
     const Kept kept = choose(view);
@@ -198,7 +198,7 @@ void Controller::evict(int32_t seq, int32_t n_protected) {
         const Stopwatch watch(counters_.selection_s);
         if (is_recording_) {
             const auto n_before = static_cast<int32_t>(view.n_keys());
-            records_.push_back({seq, view.position(), n_before, config_.budget, origin.evicted(kept, cells)});
+            records_.push_back({seq, view.position(), n_before, budget(seq), origin.evicted(kept, cells)});
         }
         plan = plan_compaction(kept, cells);
     }
@@ -217,10 +217,10 @@ void Controller::evict(int32_t seq, int32_t n_protected) {
         }
         view_.remove(seq, freed);
     }
-    ++n_evictions_of_[seq];
     evicted_at_[seq] = view.position();
     ++counters_.n_evictions;
     counters_.n_tokens_evicted += static_cast<int64_t>(view.n_keys() - view.n_keep());
+    counters_of_[seq].add(counters_, before);
 }
 
 HeadScores Controller::scores(int32_t seq) {
@@ -229,6 +229,7 @@ HeadScores Controller::scores(int32_t seq) {
         return {};
     }
     llama_synchronize(ctx_);
+    finish_step();
     if (key_scorer_) {
         OriginMap & origin = origins(seq);
         origin.sync(cells);
@@ -237,102 +238,11 @@ HeadScores Controller::scores(int32_t seq) {
     return scorer_->score(view_.stream_of(seq), cells, cells.back().pos + 1);
 }
 
-void Controller::forget(int32_t seq) {
-    origins_.erase(seq);
-    if (key_scorer_) {
-        key_scorer_->forget(seq);
-    }
-    n_evictions_of_.erase(seq);
-    evicted_at_.erase(seq);
-}
-
-std::vector<uint8_t> Controller::save(int32_t seq) {
-    OriginMap & origin = origins(seq);
-    origin.sync(view_.cells(seq));
-    const auto found = n_evictions_of_.find(seq);
-    const int64_t n = found != n_evictions_of_.end() ? found->second : 0;
-    const auto * first = reinterpret_cast<const uint8_t *>(&n);
-    std::vector<uint8_t> bytes(first, first + sizeof n);
-    origin.save(bytes);
-    if (key_scorer_) {
-        key_scorer_->save(seq, bytes);
-    }
-    return bytes;
-}
-
-void Controller::load(int32_t seq, const std::vector<uint8_t> & bytes) {
-    int64_t n = 0;
-    if (bytes.size() < sizeof n) {
-        throw DecodeError("the saved state is too short");
-    }
-    std::memcpy(&n, bytes.data(), sizeof n);
-    forget(seq);
-    OriginMap & origin = origins(seq);
-    const uint8_t * rest = bytes.data() + sizeof n;
-    const size_t n_rest = bytes.size() - sizeof n;
-    const size_t n_origins = key_scorer_ ? std::min(origin.n_bytes(), n_rest) : n_rest;
-    origin.load(rest, n_origins);
-    if (key_scorer_) {
-        key_scorer_->load(seq, rest + n_origins, n_rest - n_origins);
-    }
-    if (n > 0) {
-        n_evictions_of_[seq] = n;
-        const std::vector<KvCell> cells = view_.cells(seq);
-        evicted_at_[seq] = cells.empty() ? 0 : cells.back().pos + 1;  // at the latest
-    }
-}
-
-void Controller::truncate(int32_t seq, int32_t n) {
-    origins(seq).truncate(n);
-    if (key_scorer_) {
-        key_scorer_->truncate(seq, n);
-    }
-}
-
-bool Controller::start_observing(const std::vector<int32_t> & positions, std::vector<int32_t> seqs) {
-    // llama.cpp computes sequences in ascending order
-    if (!key_scorer_ || !std::is_sorted(seqs.begin(), seqs.end())) {
-        return false;
-    }
-    std::vector<uint8_t> wanted;
-    observed_seqs_.clear();
-    for (size_t i = 0; i < positions.size(); ++i) {
-        wanted.push_back(key_scorer_->wants(positions[i]) ? 1 : 0);
-        if (wanted.back() != 0) {
-            observed_seqs_.push_back(seqs[i]);
-        }
-    }
-    if (observed_seqs_.empty()) {
-        return false;
-    }
-    capture_->start(positions, std::move(wanted));
-    return true;
-}
-
-void Controller::stop_observing() {
-    LayerQueries all = capture_->stop();
-    std::vector<int32_t> seqs = observed_seqs_;
-    seqs.erase(std::unique(seqs.begin(), seqs.end()), seqs.end());
-    if (seqs.size() == 1) {
-        key_scorer_->add_queries(seqs[0], std::move(all));
-        return;
-    }
-    for (int32_t seq : seqs) {
-        std::vector<uint8_t> of_seq;
-        for (int32_t other : observed_seqs_) {
-            of_seq.push_back(other == seq ? 1 : 0);
-        }
-        key_scorer_->add_queries(seq, only(all, of_seq));
-    }
-}
-
-void Controller::start_second_reading(std::vector<int32_t> positions) {
-    std::vector<uint8_t> all(positions.size(), 1);
-    capture_->start(std::move(positions), std::move(all));
-}
-
 void Controller::stop_second_reading(int32_t seq, int32_t begin) {
-    key_scorer_->take_second_reading(seq, view_.cells(seq), begin, capture_->stop());
+    is_second_reading_ = false;
+    if (std::exchange(is_observing_, false)) {
+        key_scorer_->take_second_reading(seq, view_.cells(seq), begin, capture_->stop());
+    }
 }
 
 void Controller::set_question(int32_t seq, LayerQueries queries, int32_t further) {

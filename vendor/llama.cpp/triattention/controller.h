@@ -6,6 +6,7 @@
 #include "eviction_config.h"
 #include "eviction_view.h"
 #include "key_scorer.h"
+#include "kv_memory.h"
 #include "kv_view.h"
 #include "origin_map.h"
 #include "query_capture.h"
@@ -28,6 +29,9 @@ struct EvictionCounters {
     int64_t n_evictions = 0;       // times the cache was pruned
     int64_t n_tokens_evicted = 0;  // keys evicted per head, summed over evictions
     double scoring_s = 0, selection_s = 0, compaction_s = 0;
+
+    // What has come since.
+    void add(const EvictionCounters & now, const EvictionCounters & before);
 };
 
 // What one eviction took away.
@@ -38,7 +42,8 @@ struct EvictionRecord {
     std::vector<std::vector<std::vector<int32_t>>> evicted;  // [layer of the view][KV head]: positions, ascending
 };
 
-class Controller {
+// It guards the context's memory, so that all who use the context stay within the budget.
+class Controller : public MemoryGuard {
 public:
     // Throws StatsError if the mode needs statistics that are missing or of another shape, BudgetError if it needs
     // flash attention and the context has none, ContextError if a device that holds a part of the cache lacks an
@@ -51,23 +56,42 @@ public:
 
     // Whether decoding has filled the sequence's cache by `interval` beyond the budget.
     bool is_due(int32_t seq) const;
+    bool has_room(int32_t seq, int32_t n_tokens) const {
+        return view_.n_used(seq) + static_cast<uint32_t>(n_tokens) <= view_.n_cells();
+    }
 
     // Prunes the sequence's cache to the budget, if it holds more. The first `n_protected` positions stay (at least
     // n_sink). What a chooser throws comes out of here, and BudgetError if its choice does not fit; then nothing has
     // changed.
     void evict(int32_t seq, int32_t n_protected);
 
+    // How many first positions stay in the evictions that a step brings with it.
+    void protect(int32_t seq, int32_t n) { n_protected_[seq] = n; }
+    int32_t n_protected(int32_t seq) const;
+
+    // From now on a step first prunes sequences that are due; without this only those that have no room for it.
+    void evict_by_itself() { evicts_by_itself_ = true; }
+    // A smaller budget for one sequence, until it is cleared. Throws BudgetError.
+    void set_budget(int32_t seq, int32_t budget);
+    int32_t budget(int32_t seq) const;
+
+    // Takes in what the last step was looking for. Whatever changes the cache does it first.
+    void finish_step();
+
+    void before_step(const std::vector<StepToken> & tokens) override;
+    void step_is_laid_out(const std::vector<StepToken> & tokens) override;
+    bool may_remove(int32_t seq, int32_t begin, int32_t end) override;
+    void was_removed(int32_t seq, int32_t begin, int32_t end) override;
+    void was_copied(int32_t from, int32_t to) override;
+    int32_t least_length(int32_t seq) const override;
+    void context_ends() override;
+
     // What can be seen of a sequence's cache before an eviction. Valid until the cache changes.
     EvictionView view_of(int32_t seq, int32_t n_protected);
 
-    // Looks at a step that comes next: `positions` and `seqs` of its tokens, in the order in which they are computed.
-    // Returns whether it is to be ended by stop_observing().
-    bool start_observing(const std::vector<int32_t> & positions, std::vector<int32_t> seqs);
-    void stop_observing();
-
     // Looks at a second reading of a sequence's tokens from position `begin` on: between these, all of them are computed
-    // once more at `positions`, behind the last one.
-    void start_second_reading(std::vector<int32_t> positions);
+    // once more in one step, behind the last one.
+    void start_second_reading() { is_second_reading_ = true; }
     void stop_second_reading(int32_t seq, int32_t begin);
 
     // Whether keys are chosen for a question, once there is one.
@@ -81,26 +105,26 @@ public:
     // heads in Mode::fitted; empty if the mode needs none.
     HeadScores scores(int32_t seq);
 
-    // What is known of a sequence beside its cells: where its keys come from, and how often it was pruned.
-    std::vector<uint8_t> save(int32_t seq);
-    void load(int32_t seq, const std::vector<uint8_t> & bytes);  // throws DecodeError
+    // What is known of a sequence beside its cells: where its keys come from, and how often it was pruned. Throws
+    // DecodeError if it does not fit the cells that are there.
+    std::vector<uint8_t> save(int32_t seq) override;
+    void load(int32_t seq, const std::vector<uint8_t> & bytes) override;
 
-    bool has_evicted(int32_t seq) const { return n_evictions_of_.count(seq) > 0; }
+    bool has_evicted(int32_t seq) const { return evicted_at_.count(seq) > 0; }
     // How many tokens of the sequence had been read at its last eviction.
     int64_t evicted_at(int32_t seq) const { return evicted_at_.at(seq); }
-    void forget(int32_t seq);               // the sequence was cleared
-    void truncate(int32_t seq, int32_t n);  // it was cut back to n positions, none before its last eviction
-
     // Whether evictions are noted down for take_records(), which hands them over once.
     void set_recording(bool on) { is_recording_ = on; }
     std::vector<EvictionRecord> take_records() { return std::exchange(records_, {}); }
 
     std::vector<int32_t> kept_positions(int32_t seq, size_t layer, size_t kv_head);
     const EvictionCounters & counters() const { return counters_; }
+    EvictionCounters counters(int32_t seq) const;  // since it was empty
     const EvictionConfig & config() const { return config_; }
     const KvView & view() const { return view_; }
 
 private:
+    void forget(int32_t seq);
     OriginMap & origins(int32_t seq);
 
     const std::vector<uint8_t> & has_hadamard();
@@ -121,12 +145,17 @@ private:
     std::unique_ptr<Scorer> scorer_;         // as published
     std::unique_ptr<KeyScorer> key_scorer_;  // Mode::fitted
     std::unique_ptr<QueryCapture> capture_;  // with key_scorer_
-    std::vector<int32_t> observed_seqs_;     // of the wanted tokens of the step that is observed
+    std::vector<int32_t> observed_seqs_;     // of the wanted tokens of the step that is observed; -1: cleared since
+    bool is_observing_ = false;
+    bool is_second_reading_ = false;
+    bool evicts_by_itself_ = false;
     std::vector<LayerShape> shapes_;
     std::optional<std::vector<uint8_t>> has_hadamard_;  // per layer, once it has been asked for
     std::map<int32_t, OriginMap> origins_;
-    std::map<int32_t, int64_t> n_evictions_of_;  // per sequence: what `random` draws depend on
+    std::map<int32_t, EvictionCounters> counters_of_;  // what `random` draws depends on the number of evictions
     std::map<int32_t, int64_t> evicted_at_;
+    std::map<int32_t, int32_t> n_protected_;
+    std::map<int32_t, int32_t> budgets_;  // where they are not the one of config_
     EvictionCounters counters_;
     bool is_recording_ = false;
     std::vector<EvictionRecord> records_;

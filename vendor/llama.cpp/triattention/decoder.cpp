@@ -1,6 +1,7 @@
 #include "decoder.h"
 
 #include "errors.h"
+#include "kv_memory.h"
 #include "kv_state.h"
 #include "query_sets.h"
 #include "second_reading.h"
@@ -61,7 +62,6 @@ void check_long_rope(const llama_model * model, const DecoderParams & params, co
 Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
     : params_(checked(params)),
       n_past_(params.n_seq_max, 0),
-      n_protected_(params.n_seq_max, 0),
       recent_(params.n_seq_max) {
     check_learned_positions(params_.n_ctx, llama_model_n_ctx_train(model), has_learned_positions(model));
     cache_ = cache_size(params_, llama_model_n_swa(model));
@@ -99,6 +99,7 @@ Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
     n_vocab_ = llama_vocab_n_tokens(llama_model_get_vocab(model));
     if (params_.eviction) {
         controller_ = std::make_unique<Controller>(ctx_.get(), *params_.eviction, std::move(stats), params_.n_threads);
+        set_guard(ctx_.get(), std::shared_ptr<MemoryGuard>(std::shared_ptr<void>(), controller_.get()));
         return;
     }
     try {
@@ -153,19 +154,10 @@ void Decoder::decode(const std::vector<Row> & rows) {
         batch.add(row.token, static_cast<llama_pos>(position[static_cast<size_t>(row.seq)]++), row.seq, row.logits);
         n_rows += row.logits ? 1 : 0;
     }
-    bool is_observed = false;
-    if (controller_) {
-        std::vector<int32_t> positions, seqs;
-        for (int32_t i = 0; i < batch.get().n_tokens; ++i) {
-            positions.push_back(batch.get().pos[i]);
-            seqs.push_back(batch.get().seq_id[i][0]);
-        }
-        is_observed = controller_->start_observing(positions, std::move(seqs));
-    }
     const int status = llama_decode(ctx_.get(), batch.get());
     llama_synchronize(ctx_.get());
-    if (is_observed) {
-        controller_->stop_observing();
+    if (controller_) {
+        controller_->finish_step();
     }
     counters_.decoding_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     // devices other than the CPU do not poll while they compute
@@ -191,8 +183,7 @@ void Decoder::make_room(int32_t seq, int32_t n) {
     if (controller_ && controller_->config().reread && controller_->is_due(seq)) {
         evict_now(seq);
     }
-    if (controller_ && controller_->view().n_used(seq) + static_cast<uint32_t>(n) >
-                           static_cast<uint32_t>(cache_.n_cells - cache_.n_reread)) {
+    if (controller_ && !controller_->has_room(seq, n + cache_.n_reread)) {
         evict_now(seq);
     }
 }
@@ -208,7 +199,7 @@ void Decoder::evict_now(int32_t seq) {
     if (controller_->config().reread) {
         reread(seq);
     }
-    controller_->evict(seq, n_protected_[static_cast<size_t>(seq)]);
+    controller_->evict(seq, controller_->n_protected(seq));
 }
 
 void Decoder::remember(int32_t seq, llama_token token) {
@@ -233,12 +224,11 @@ void Decoder::reread(int32_t seq) {
         const int64_t from = std::max(begin - READ_AGAIN_BEFORE, end - known);
         const int64_t to = std::min(begin + step, end);
         Batch batch(static_cast<int32_t>(to - from));
-        std::vector<int32_t> positions;
         for (int64_t i = from; i < to; ++i) {
-            positions.push_back(static_cast<int32_t>(end + (i - from)));
-            batch.add(recent[recent.size() - static_cast<size_t>(end - i)], positions.back(), seq, false);
+            const auto position = static_cast<llama_pos>(end + (i - from));
+            batch.add(recent[recent.size() - static_cast<size_t>(end - i)], position, seq, false);
         }
-        controller_->start_second_reading(std::move(positions));
+        controller_->start_second_reading();
         const int status = llama_decode(ctx_.get(), batch.get());
         llama_synchronize(ctx_.get());
         controller_->stop_second_reading(seq, static_cast<int32_t>(from));
@@ -259,12 +249,14 @@ void Decoder::read(int32_t seq, const std::vector<llama_token> & tokens, int32_t
     if (controller_) {
         check_protected_prompt(n_protected, controller_->config());
     }
-    if (controller_ && n_protected > n_protected_[static_cast<size_t>(seq)] && controller_->has_evicted(seq)) {
+    if (controller_ && n_protected > controller_->n_protected(seq) && controller_->has_evicted(seq)) {
         throw BudgetError(
             "more positions cannot be protected after an eviction: some may be gone; clear the sequence first");
     }
     guarded([&] {
-        n_protected_[static_cast<size_t>(seq)] = n_protected;
+        if (controller_) {
+            controller_->protect(seq, n_protected);
+        }
         for (size_t done = 0; done < tokens.size();) {
             // logits of every row take n_vocab floats each, so there are fewer rows at a time
             const size_t chunk = static_cast<size_t>(sink ? std::min(cache_.chunk, LOGITS_CHUNK) : cache_.chunk);

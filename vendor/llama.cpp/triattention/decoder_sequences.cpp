@@ -34,9 +34,8 @@ int64_t Decoder::truncate(int32_t seq, int64_t n, bool keep_evicted) {
     std::vector<llama_token> & recent = recent_[static_cast<size_t>(seq)];
     recent.resize(recent.size() - std::min(recent.size(), static_cast<size_t>(past - n)));
     past = n;
-    n_protected_[static_cast<size_t>(seq)] = 0;
     if (controller_) {
-        controller_->truncate(seq, static_cast<int32_t>(n));
+        controller_->protect(seq, 0);
     }
     return n;
 }
@@ -88,7 +87,7 @@ SavedSequence Decoder::save() {
         }
     }
     saved.n_tokens = n_past_[0];
-    saved.n_protected = n_protected_[0];
+    saved.n_protected = controller_ ? controller_->n_protected(0) : 0;
     return saved;
 }
 
@@ -101,9 +100,9 @@ void Decoder::load(const SavedSequence & saved) {
         load_sequence(ctx_.get(), 0, saved.cells);
         if (controller_) {
             load_origins(saved.origins);
+            controller_->protect(0, saved.n_protected);
         }
         n_past_[0] = saved.n_tokens;
-        n_protected_[0] = saved.n_protected;
     });
 }
 
@@ -136,25 +135,17 @@ void Decoder::clear(int32_t seq) {
     ++cache_version_;
     llama_memory_seq_rm(llama_get_memory(ctx_.get()), seq, -1, -1);
     n_past_[static_cast<size_t>(seq)] = 0;
-    n_protected_[static_cast<size_t>(seq)] = 0;
     recent_[static_cast<size_t>(seq)].clear();
-    if (controller_) {
-        controller_->forget(seq);
-    }
 }
 
 void Decoder::clear_all() {
     llama_memory_clear(llama_get_memory(ctx_.get()), /*data*/ false);
     std::fill(n_past_.begin(), n_past_.end(), 0);
-    std::fill(n_protected_.begin(), n_protected_.end(), 0);
     for (std::vector<llama_token> & recent : recent_) {
         recent.clear();
     }
     n_rows_ = 0;
     ++cache_version_;
-    for (int32_t seq = 0; controller_ && seq < params_.n_seq_max; ++seq) {
-        controller_->forget(seq);
-    }
 }
 
 void Decoder::remove(int32_t seq, const std::vector<int32_t> & positions) {
@@ -184,7 +175,7 @@ void Decoder::read_again(int32_t seq) {
 EvictionView Decoder::eviction_view(int32_t seq) {
     check_room(seq, 0);
     if (controller_) {
-        return controller_->view_of(seq, n_protected_[static_cast<size_t>(seq)]);
+        return controller_->view_of(seq, controller_->n_protected(seq));
     }
     if (!view_) {
         throw UnsupportedModelError("this model keeps no KV cache of a kind that can be looked into");

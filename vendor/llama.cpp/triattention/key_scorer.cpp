@@ -252,35 +252,37 @@ void KeyScorer::truncate(int32_t seq, int32_t n) {
     }
 }
 
-void KeyScorer::save(int32_t seq, std::vector<uint8_t> & bytes) {
+void KeyScorer::save(int32_t seq, std::vector<uint8_t> & bytes, const std::vector<KvCell> & cells) {
     const Sequence & of = sequence(seq);
     for (const int32_t position : {of.next_pos, of.reread_pos, of.updated_pos}) {
         put(bytes, &position, sizeof position);
     }
     for (const auto & layer : of.keys) {
         for (const auto & head : layer) {
-            put(bytes, head.data(), head.size() * sizeof head[0]);
+            for (const KvCell & cell : cells) {
+                put(bytes, &head[cell.slot], sizeof head[0]);
+            }
         }
     }
     save_queries(of.queries, bytes);
     save_queries(of.question, bytes);
 }
 
-void KeyScorer::load(int32_t seq, const uint8_t * bytes, size_t size) {
+void KeyScorer::load(int32_t seq, ByteReader & in, const std::vector<KvCell> & cells) {
     forget(seq);
     Sequence & of = sequence(seq);
-    ByteReader in(bytes, size);
     for (int32_t * position : {&of.next_pos, &of.reread_pos, &of.updated_pos}) {
         in.get(position, sizeof *position);
     }
     for (auto & layer : of.keys) {
         for (auto & head : layer) {
-            in.get(head.data(), head.size() * sizeof head[0]);
+            for (const KvCell & cell : cells) {
+                in.get(&head[cell.slot], sizeof head[0]);
+            }
         }
     }
     of.queries = load_queries(in, readers_);
     of.question = load_queries(in, readers_);
-    in.check_at_end();
 }
 
 }  // namespace triattn

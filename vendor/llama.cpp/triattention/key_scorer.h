@@ -77,9 +77,12 @@ public:
     void forget(int32_t seq) { sequences_.erase(seq); }
     void truncate(int32_t seq, int32_t n);
 
-    // All that is known of a sequence, as bytes and back. Throws DecodeError if they do not fit.
-    void save(int32_t seq, std::vector<uint8_t> & bytes);
-    void load(int32_t seq, const uint8_t * bytes, size_t size);
+    // All that is known of a sequence with these cells as bytes, and back: the same keys may then lie in other cells.
+    void save(int32_t seq, std::vector<uint8_t> & bytes, const std::vector<KvCell> & cells);
+    void load(int32_t seq, ByteReader & in, const std::vector<KvCell> & cells);
+
+    // All of `from` that is known, for a copy of it, cell by cell.
+    void copy(int32_t from, int32_t to) { sequences_[to] = sequence(from); }
 
 private:
     struct Worth { float expected = 0, norm = 1, received = 0; };

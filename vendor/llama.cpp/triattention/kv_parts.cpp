@@ -8,6 +8,9 @@ namespace triattn {
 
 KvParts find_parts(llama_context * ctx) {
     llama_memory_i * memory = llama_get_memory(ctx);
+    if (auto * wrapped = dynamic_cast<WrappedMemory *>(memory)) {
+        memory = wrapped->inner();
+    }
     // Exact classes only: a class that merely derives from one of these may keep more state than we move.
     if (memory != nullptr) {
         const auto & type = typeid(*memory);

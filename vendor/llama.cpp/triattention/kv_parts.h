@@ -1,5 +1,4 @@
-// A context's memory taken apart. Private headers of the pinned llama.cpp: kv_view.cpp, kv_parts.cpp and kv_state.cpp
-// alone include this.
+// A context's memory taken apart. Private headers of the pinned llama.cpp: the kv_*.cpp files alone include this.
 #pragma once
 
 #include "llama.h"
@@ -18,6 +17,13 @@ struct KvParts {
     llama_kv_cache * full = nullptr;
     llama_kv_cache * sliding = nullptr;
     llama_memory_recurrent * recurrent = nullptr;
+};
+
+// A memory that hands on to another one what it is asked.
+class WrappedMemory {
+public:
+    virtual ~WrappedMemory() = default;
+    virtual llama_memory_i * inner() = 0;
 };
 
 // Throws UnsupportedModelError if the context has no KV cache or one of another kind.

@@ -1,9 +1,6 @@
 #include "origin_map.h"
 
-#include "errors.h"
-
 #include <algorithm>
-#include <cstring>
 
 namespace triattn {
 
@@ -38,41 +35,24 @@ void OriginMap::apply(const CompactionPlan & plan) {
     }
 }
 
-size_t OriginMap::n_bytes() const {
-    size_t n = sizeof next_pos_;
+void OriginMap::save(std::vector<uint8_t> & bytes, const std::vector<KvCell> & cells) const {
+    put(bytes, &next_pos_, sizeof next_pos_);
     for (const auto & layer : origin_) {
         for (const auto & head : layer) {
-            n += head.size() * sizeof head[0];
-        }
-    }
-    return n;
-}
-
-void OriginMap::save(std::vector<uint8_t> & bytes) const {
-    const auto put = [&](const void * data, size_t size) {
-        const auto * first = static_cast<const uint8_t *>(data);
-        bytes.insert(bytes.end(), first, first + size);
-    };
-    put(&next_pos_, sizeof next_pos_);
-    for (const auto & layer : origin_) {
-        for (const auto & head : layer) {
-            put(head.data(), head.size() * sizeof head[0]);
+            for (const KvCell & cell : cells) {
+                put(bytes, &head[cell.slot], sizeof head[0]);
+            }
         }
     }
 }
 
-void OriginMap::load(const uint8_t * bytes, size_t size) {
-    if (size != n_bytes()) {
-        throw DecodeError("the saved state does not fit this context: its origin map has another size");
-    }
-    const auto get = [&](void * data, size_t n) {
-        std::memcpy(data, bytes, n);
-        bytes += n;
-    };
-    get(&next_pos_, sizeof next_pos_);
+void OriginMap::load(ByteReader & in, const std::vector<KvCell> & cells) {
+    in.get(&next_pos_, sizeof next_pos_);
     for (auto & layer : origin_) {
         for (auto & head : layer) {
-            get(head.data(), head.size() * sizeof head[0]);
+            for (const KvCell & cell : cells) {
+                in.get(&head[cell.slot], sizeof head[0]);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 // labels.
 #pragma once
 
+#include "bytes.h"
 #include "compactor.h"
 #include "kv_view.h"
 
@@ -18,10 +19,9 @@ public:
     // Enters the cells that were filled since the last call (positions not seen yet).
     void sync(const std::vector<KvCell> & cells);
     void apply(const CompactionPlan & plan);
-    // The whole map as bytes, and back. Throws DecodeError if they are of another shape.
-    void save(std::vector<uint8_t> & bytes) const;
-    void load(const uint8_t * bytes, size_t size);
-    size_t n_bytes() const;
+    // What is known of these cells as bytes, and back: the same keys may then lie in other cells.
+    void save(std::vector<uint8_t> & bytes, const std::vector<KvCell> & cells) const;
+    void load(ByteReader & in, const std::vector<KvCell> & cells);
 
     // The sequence was cut back to its first `n` positions; those behind have not been moved.
     void truncate(int32_t n);

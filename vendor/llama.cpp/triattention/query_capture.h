@@ -24,6 +24,9 @@ public:
     // queries of tokens that are not `wanted` are left where they are.
     void start(std::vector<int32_t> positions, std::vector<uint8_t> wanted);
 
+    // The context is gone.
+    void abandon() { is_observing_ = false; }
+
     // Ends observing; what was captured may be nothing if the step failed. Throws UnsupportedModelError.
     LayerQueries stop();
 
