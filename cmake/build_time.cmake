@@ -45,7 +45,6 @@ set_source_files_properties(${hot} TARGET_DIRECTORY llama PROPERTIES SKIP_UNITY_
 get_target_property(common llama-common SOURCES)
 list(REMOVE_ITEM common ${PYTRIATTN_UNUSED_COMMON} json.cpp jinja/value.cpp)
 list(PREPEND common json.cpp jinja/value.cpp)  # they specialise templates that the others use
-list(APPEND common ${CMAKE_CURRENT_LIST_DIR}/unused_common.cpp)
 set_property(TARGET llama-common PROPERTY SOURCES ${common})
 foreach(property LINK_LIBRARIES INTERFACE_LINK_LIBRARIES)
     get_target_property(libraries llama-common ${property})

@@ -14,6 +14,7 @@ from pytriattn._native.log import forward_llama_log
 from pytriattn._native.rpc_servers import check_rpc_servers
 from pytriattn.errors import StatsWarning
 from pytriattn.gguf.identity import ModelIdentity, check_model_file, model_identity
+from pytriattn.model_info.info import ModelInfo
 from pytriattn.model_info.reader import gguf_info
 from pytriattn.options.cache import CacheOptions
 from pytriattn.options.eviction import DEFAULT_MODE
@@ -23,7 +24,7 @@ from pytriattn.preflight.settings import PreflightSettings, effective_options
 from pytriattn.stats.bundled import bundled_stats
 from pytriattn.stats.model_stats import TriAttentionStats
 
-__all__ = ["DeviceOptions", "OpenedModel", "open_model"]
+__all__ = ["CheckedOpening", "DeviceOptions", "OpenedModel", "check_opening", "open_model"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,51 @@ def open_model(
     Raises:
         The errors of `Llama`. What the file's header tells is checked before the weights are read.
     """
+    path, identity, options, stats, _ = check_opening(
+        model_path, options, triattn_stats, allow_untested=allow_untested, may_fall_back=may_fall_back
+    )
+    try:
+        model = devices.load(path, progress)
+        options = replace(options, n_ctx=options.n_ctx or model.n_ctx_train)
+        if 0 < model.long_rope_threshold < options.n_ctx:
+            # llama.cpp would choose by the size of the cache, which is smaller under a budget
+            model.use_long_rope()
+        if stats is None and options.eviction is not None and options.eviction.needs_scores:
+            stats = bundled_stats(model, identity, n_threads, fit=options.eviction.mode == DEFAULT_MODE)
+        native_stats = None if stats is None or options.eviction is None else stats.to_native()
+        context = core.Context(model, options.to_native(n_threads), native_stats)
+    finally:
+        forward_llama_log()
+    return OpenedModel(model, context, identity, str(path), options, stats, n_threads)
+
+
+class CheckedOpening(NamedTuple):
+    """What is known of a model before its weights are read.
+
+    Attributes:
+        path: the file.
+        identity: which model file it is.
+        options: as they will take effect, but that ``n_ctx`` may still be 0.
+        stats: those given; None: they are to be measured, or are not needed.
+        info: what the header tells, where a budget is set.
+    """
+
+    path: Path
+    identity: ModelIdentity
+    options: CacheOptions
+    stats: TriAttentionStats | None
+    info: ModelInfo | None
+
+
+def check_opening(
+    model_path: str | os.PathLike[str],
+    options: CacheOptions,
+    triattn_stats: str | os.PathLike[str] | TriAttentionStats | None,
+    *,
+    allow_untested: bool,
+    may_fall_back: bool = False,
+) -> CheckedOpening:
+    """Refuse what can be refused before a model is loaded; see `open_model`."""
     stats = triattn_stats
     if stats is not None and not isinstance(stats, TriAttentionStats):
         stats = TriAttentionStats.load(stats)
@@ -123,19 +169,7 @@ def open_model(
     if info is not None:
         raise_failures(run_preflight(info, PreflightSettings(options, allow_untested), stats, identity))
         options = effective_options(info, options)
-    try:
-        model = devices.load(path, progress)
-        options = replace(options, n_ctx=options.n_ctx or model.n_ctx_train)
-        if 0 < model.long_rope_threshold < options.n_ctx:
-            # llama.cpp would choose by the size of the cache, which is smaller under a budget
-            model.use_long_rope()
-        if stats is None and options.eviction is not None and options.eviction.needs_scores:
-            stats = bundled_stats(model, identity, n_threads, fit=options.eviction.mode == DEFAULT_MODE)
-        native_stats = None if stats is None or options.eviction is None else stats.to_native()
-        context = core.Context(model, options.to_native(n_threads), native_stats)
-    finally:
-        forward_llama_log()
-    return OpenedModel(model, context, identity, str(path), options, stats, n_threads)
+    return CheckedOpening(path, identity, options, stats, info)
 
 
 def _with_mode_for(options: CacheOptions, stats: TriAttentionStats | None) -> CacheOptions:
@@ -148,6 +182,6 @@ def _with_mode_for(options: CacheOptions, stats: TriAttentionStats | None) -> Ca
         "default keeps; calibrate again with pytriattn-calibrate, or say mode='per_layer_head' to be without this "
         "warning",
         StatsWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
     return replace(options, eviction=replace(eviction, mode="per_layer_head"))

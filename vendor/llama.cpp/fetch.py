@@ -26,7 +26,10 @@ from pathlib import Path, PurePosixPath
 HERE = Path(__file__).resolve().parent
 UPSTREAM = HERE / "upstream"
 STAMP = ".pin-sha256"
-KEEP_DIRS = ("cmake", "common", "ggml", "include", "licenses", "src", "vendor")
+KEEP_DIRS = (
+    *("cmake", "common", "ggml", "include", "licenses", "src", "vendor"),
+    *("tools/mtmd", "tools/server", "tools/ui"),  # what pytriattn-server is made of, and upstream's tests of it
+)
 KEEP_FILES = ("CMakeLists.txt", "LICENSE", "AUTHORS")
 
 
@@ -95,7 +98,7 @@ def wanted(name: PurePosixPath) -> bool:
     """Say whether the build needs the file with this path inside the llama.cpp tree."""
     if len(name.parts) == 1:
         return name.name in KEEP_FILES
-    return name.parts[0] in KEEP_DIRS
+    return any(PurePosixPath(folder) in name.parents for folder in KEEP_DIRS)
 
 
 def unpack(archive: Path, pin: dict[str, str], into: Path) -> None:
@@ -126,7 +129,8 @@ def provide() -> Path:
         return local_tree(override)
     pin = read_pin()
     stamp = UPSTREAM / STAMP
-    if stamp.is_file() and stamp.read_text(encoding="utf-8").strip() == pin["sha256"]:
+    state = "\n".join([pin["sha256"], *KEEP_DIRS, *KEEP_FILES, ""])
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == state:
         return UPSTREAM
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=HERE) as scratch:
         work = Path(scratch)
@@ -135,7 +139,7 @@ def provide() -> Path:
         tree = work / "tree"
         unpack(archive, pin, tree)
         local_tree(str(tree))
-        (tree / STAMP).write_text(pin["sha256"] + "\n", encoding="utf-8")
+        (tree / STAMP).write_text(state, encoding="utf-8")
         # The stamp is inside, so a tree that is in place is a complete one.
         shutil.rmtree(UPSTREAM, ignore_errors=True)
         tree.rename(UPSTREAM)

@@ -98,8 +98,8 @@ Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
     }
     n_vocab_ = llama_vocab_n_tokens(llama_model_get_vocab(model));
     if (params_.eviction) {
-        controller_ = std::make_unique<Controller>(ctx_.get(), *params_.eviction, std::move(stats), params_.n_threads);
-        set_guard(ctx_.get(), std::shared_ptr<MemoryGuard>(std::shared_ptr<void>(), controller_.get()));
+        controller_ = std::make_shared<Controller>(ctx_.get(), *params_.eviction, std::move(stats), params_.n_threads);
+        set_guard(ctx_.get(), controller_);
         return;
     }
     try {

@@ -150,7 +150,7 @@ private:
     std::unique_ptr<KvView> view_;                      // without a controller, which has one
     std::optional<std::vector<uint8_t>> has_hadamard_;  // of view_, once it has been asked for
     int64_t cache_version_ = 0;
-    std::unique_ptr<Controller> controller_;        // guards the memory of ctx_, so it goes first
+    std::shared_ptr<Controller> controller_;        // guards the memory of ctx_, which has it too
     std::vector<int64_t> n_past_;                   // [n_seq_max]
     std::vector<std::vector<llama_token>> recent_;  // [n_seq_max] the newest tokens, with reread
     int32_t n_rows_ = 0;

@@ -205,4 +205,10 @@ void set_guard(llama_context * ctx, std::shared_ptr<MemoryGuard> guard) {
                                              llama_model_n_swa(llama_get_model(ctx)), std::move(guard));
 }
 
+void set_positions(llama_context * ctx, uint32_t n) {
+    auto & params = const_cast<llama_cparams &>(ctx->get_cparams());
+    params.n_ctx_seq = n;
+    params.n_ctx = n * params.n_seq_max;
+}
+
 }  // namespace triattn

@@ -45,4 +45,7 @@ public:
 // asked for a part. Positions of guarded sequences cannot be shifted.
 void set_guard(llama_context * ctx, std::shared_ptr<MemoryGuard> guard);
 
+// From now on a context says that each of its sequences can have `n` positions, whatever its cache has cells for.
+void set_positions(llama_context * ctx, uint32_t n);
+
 }  // namespace triattn

@@ -1,0 +1,53 @@
+// A budget for upstream's server: its context is made within one, and each of its slots keeps to it.
+#pragma once
+
+#include "eviction_config.h"
+#include "stats.h"
+
+#include "common.h"
+#include "json.h"
+#include "llama.h"
+#include "server-task.h"
+
+#include <cstdint>
+#include <exception>
+#include <optional>
+#include <string>
+
+namespace pytriattn::server {
+
+// What the program was started with beside upstream's own flags.
+struct BudgetSettings {
+    triattn::EvictionConfig eviction;
+    triattn::Stats stats;
+    int64_t n_ctx_train = 0;  // of the model: positions of a slot where -c says nothing
+    int32_t n_swa = 0;        // its sliding window, 0 if it has none
+    std::string stats_path;   // to be shown
+};
+
+// Before the server starts; none: it runs as upstream's does.
+void set_budget(std::optional<BudgetSettings> settings);
+
+// What making the context failed with, once; null if it did not.
+std::exception_ptr take_error();
+
+// The functions below stand in the place of upstream's in its own code: see hooks.h.
+
+// As common_init_from_params. With a budget, -c is what each slot may read, and its cache has cells for the budget.
+common_init_result_ptr make_context(common_params & params);
+
+// As llama_process; an exception becomes a failed step, which upstream answers with an error.
+int32_t process(llama_context * ctx, llama_process_type type, llama_batch_ext * batch);
+
+// A request has come in: what it says of its budget is remembered for its task. Throws std::invalid_argument.
+void note_request(int task_id, const common_json & request);
+
+// A slot works on a task: at its first step the slot gets the task's budget and question.
+void slot_works(int slot_id, const server_task & task);
+
+// What the routes add to upstream's answers; null and empty without a budget.
+common_json describe();
+common_json describe_slot(int slot_id);
+std::string metrics();
+
+}  // namespace pytriattn::server

@@ -1,0 +1,159 @@
+"""``pytriattn-server``: llama.cpp's server with every flag of its own, and a budget."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from pytriattn._native import backends
+from pytriattn._native.log import forward_llama_log
+from pytriattn.errors import ContextError, TriAttnError
+from pytriattn.gguf.hub import download
+from pytriattn.options.cache import CacheOptions, cache_type
+from pytriattn.options.eviction import DEFAULT_MODE
+from pytriattn.options.rope import RopeSettings
+from pytriattn.server.flags import BudgetFlags, budget_flags, split_flags, usage
+from pytriattn.session.opening import DeviceOptions, check_opening
+from pytriattn.stats.bundled import bundled_stats
+from pytriattn.stats.model_stats import TriAttentionStats
+
+__all__ = ["main"]
+
+PROGRAM = "pytriattn-server"
+N_CHECKPOINTS = 4
+"""Copies of a slot's cache that are kept under a budget where nobody says; each holds all keys of the budget."""
+HUB_FLAGS = ("-hf", "-hfr", "--hf-repo", "-hff", "--hf-file")
+HUB_VARIABLES = ("LLAMA_ARG_HF_REPO", "LLAMA_ARG_HF_FILE")
+
+
+def _options(params: Any, flags: BudgetFlags) -> CacheOptions:
+    """Return the caches that upstream's flags ask for."""
+    return CacheOptions(
+        n_ctx=params.n_ctx,
+        eviction=flags.eviction,
+        type_k=cache_type("--cache-type-k", params.type_k),
+        type_v=cache_type("--cache-type-v", params.type_v),
+        n_seq_max=params.n_slots,
+        n_batch=params.n_batch,
+        n_ubatch=params.n_ubatch,
+        flash_attn=params.flash_attn,
+        rope=RopeSettings(
+            None if params.rope_scaling_type < 0 else params.rope_scaling_type,
+            params.rope_freq_base,
+            params.rope_freq_scale,
+            params.yarn_ext_factor,
+            params.yarn_attn_factor,
+            params.yarn_beta_fast,
+            params.yarn_beta_slow,
+            params.yarn_orig_ctx,
+        ),
+    )
+
+
+def _without(arguments: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Return the arguments without these flags and their values."""
+    rest: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument in flags:
+            next(waiting, None)
+        elif argument.partition("=")[0] not in flags:
+            rest.append(argument)
+    return rest
+
+
+def _with_local_model(arguments: list[str], params: Any) -> tuple[list[str], str]:
+    """Return arguments that name the model by its path, and the path; it is fetched from the hub if need be."""
+    if params.model or not params.hf_repo:
+        return arguments, params.model
+    repo, _, tag = params.hf_repo.partition(":")
+    path = str(download(repo, params.hf_file or f"*{tag or 'Q4_K_M'}*.gguf"))
+    for variable in HUB_VARIABLES:
+        os.environ.pop(variable, None)
+    return [*_without(arguments, HUB_FLAGS), "--model", path], path
+
+
+def _budget(path: str, params: Any, flags: BudgetFlags) -> dict[str, Any]:
+    """Return what the server has to know of the budget; everything that can be refused is refused now."""
+    if not path:
+        raise ContextError(
+            "a budget needs a model at the start (-m model.gguf); a server that loads models when they are asked for "
+            "cannot have one"
+        )
+    checked = check_opening(
+        path,
+        _options(params, flags),
+        flags.stats,
+        allow_untested=flags.allow_untested,
+        may_fall_back=flags.may_fall_back,
+    )
+    eviction, info = checked.options.eviction, checked.info
+    assert eviction is not None and info is not None
+    stats: TriAttentionStats | None = checked.stats
+    if stats is None and eviction.needs_scores:
+        try:
+            print(f"{PROGRAM}: calibrating, or reading what was found at an earlier start", file=sys.stderr, flush=True)
+            model = DeviceOptions(n_gpu_layers=params.n_gpu_layers).load(checked.path, None)
+            n_threads = params.n_threads
+            stats = bundled_stats(model, checked.identity, n_threads, fit=eviction.mode == DEFAULT_MODE)
+        finally:
+            forward_llama_log()
+    return {
+        "eviction": replace(eviction, scale_budget_by_attention=False).to_native(),
+        "stats": None if stats is None else stats.to_native(),
+        "n_ctx_train": info.n_ctx_train,
+        "n_swa": info.cell_window,
+        "stats_path": flags.stats or "",
+    }
+
+
+def _is_local(host: str) -> bool:
+    if host.endswith(".sock") or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _run(arguments: list[str]) -> int:
+    found, rest = split_flags(arguments)
+    if {"-h", "--help", "--usage"} & set(rest):
+        print(f"usage: {PROGRAM} [options]\n\n{usage()}\n", flush=True)
+    flags = budget_flags(found)
+    backends.require()
+    # only here: upstream's server is large, and most who import pytriattn do not need it
+    from pytriattn import _server
+
+    params = _server.parse([PROGRAM, *rest])
+    if params is None:
+        return 1
+    rest, path = _with_local_model(rest, params)
+    budget = {} if flags.eviction is None else _budget(path, params, flags)
+    if budget and not {"-ctxcp", "--ctx-checkpoints", "--swa-checkpoints"} & {a.partition("=")[0] for a in rest}:
+        rest += ["--ctx-checkpoints", str(N_CHECKPOINTS)]
+    elsewhere = [host for host in params.hosts if not _is_local(host)]
+    if elsewhere:
+        print(
+            f"{PROGRAM}: listening on {', '.join(elsewhere)}: other machines can reach this server; give it an "
+            "--api-key, or leave --host out to serve this machine alone",
+            file=sys.stderr,
+            flush=True,
+        )
+    code: int = _server.run([PROGRAM, *rest], **budget)
+    return code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program with these arguments (default: the process's own) and return its exit code."""
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except (TriAttnError, OSError, ImportError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
