@@ -1,10 +1,13 @@
 #include "bounded_routes.h"
 
 #include "bounded_server.h"
+#include "json_text.h"
 
 #include "json.h"
 
 #include <functional>
+#include <stdexcept>
+#include <string>
 #include <utility>
 
 namespace pytriattn::server {
@@ -20,6 +23,18 @@ Handler with(Handler handler, std::function<void(server_http_res &)> change) {
             change(*response);
         }
         return response;
+    };
+}
+
+// The handler, with bodies refused that are no JSON: upstream calls that an error of the server.
+Handler with_json(Handler handler) {
+    return [handler = std::move(handler)](const server_http_req & request) {
+        try {
+            parse_json(request.body);
+        } catch (const common_json_error & error) {
+            throw std::invalid_argument("the request is not JSON: " + std::string(error.what()));
+        }
+        return handler(request);
     };
 }
 
@@ -45,6 +60,13 @@ void add_to_slots(server_http_res & response) {
 }  // namespace
 
 BoundedRoutes::BoundedRoutes(const common_params & params, server_context & server) : server_routes(params, server) {
+    for (Handler * handler : {&post_infill, &post_completions, &post_completions_oai, &post_chat_completions,
+                              &post_chat_completions_tok, &post_control, &post_responses_oai, &post_responses_tok_oai,
+                              &post_anthropic_messages, &post_anthropic_count_tokens, &post_apply_template,
+                              &post_tokenize, &post_detokenize, &post_embeddings, &post_embeddings_oai, &post_rerank,
+                              &post_lora_adapters}) {
+        *handler = with_json(std::move(*handler));
+    }
     get_props = with(get_props, add_to_props);
     get_slots = with(get_slots, add_to_slots);
     get_metrics = with(get_metrics, [](server_http_res & response) { response.data += metrics(); });

@@ -9,6 +9,7 @@
 #include "log.h"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -70,6 +71,15 @@ public:
         ctx_ = nullptr;
     }
 
+    bool guards(const llama_context * ctx) const { return ctx == ctx_; }
+
+    // Tokens that a slot can read before it is pruned.
+    int32_t until_eviction(int32_t slot) const {
+        return is_due(slot) ? config().interval
+                            : budget(slot) + config().interval - static_cast<int32_t>(view().n_used(slot));
+    }
+    int32_t n_slots() const { return params_.n_seq_max; }
+
     // A slot begins a task.
     void start(int32_t slot, const server_task & task, std::optional<int32_t> budget) {
         Work & work = works_[slot];
@@ -108,9 +118,15 @@ public:
         if (const auto found = works_.find(seq); begin == 0 && found != works_.end()) {
             found->second.is_set = false;
         }
+        publish();
+    }
+    void was_copied(int32_t from, int32_t to) override {
+        Controller::was_copied(from, to);
+        works_[to] = works_[from];  // it answers the same prompt
+        publish();
     }
 
-    // After a step.
+    // After every change.
     void publish() {
         const std::lock_guard lock(mutex_);
         for (size_t i = 0; i < states_.size(); ++i) {
@@ -138,7 +154,7 @@ private:
         bool is_set = false;
     };
 
-    llama_context * ctx_;
+    llama_context * ctx_;  // null: it is gone
     std::map<int32_t, Work> works_;  // of slots that have begun a task
     triattn::DecoderParams params_;
     std::unique_ptr<triattn::QuestionReader> reader_;
@@ -154,6 +170,7 @@ std::exception_ptr error;
 std::mutex requests_mutex;
 std::map<int, int32_t> budget_of_task;  // where a request names one
 std::map<int, int> task_of_slot;
+bool takes_back_any_draft = false;  // positions can be removed one by one
 
 triattn::DecoderParams decoder_params(const common_params & params) {
     triattn::DecoderParams result;
@@ -210,6 +227,7 @@ common_init_result_ptr make_bounded_context(common_params & params) {
         slots = std::make_shared<Slots>(ctx, *settings, wanted);
         triattn::set_guard(ctx, slots);
         task_of_slot.clear();
+        takes_back_any_draft = false;
     }
     return result;
 }
@@ -246,6 +264,30 @@ int32_t process(llama_context * ctx, llama_process_type type, llama_batch_ext * 
         LOG_ERR("%s: %s\n", __func__, failure.what());
         return -3;
     }
+}
+
+common_context_seq_rm_type seq_rm_type(llama_context * ctx) {
+    const common_context_seq_rm_type type = common_context_can_seq_rm(ctx);
+    if (!slots || !slots->guards(ctx) || type != COMMON_CONTEXT_SEQ_RM_TYPE_PART) {
+        return type;
+    }
+    takes_back_any_draft = true;
+    return COMMON_CONTEXT_SEQ_RM_TYPE_RS;
+}
+
+uint32_t n_rs_seq(const llama_context * ctx) {
+    return slots && slots->guards(ctx) && takes_back_any_draft ? std::numeric_limits<uint32_t>::max()
+                                                               : llama_n_rs_seq(ctx);
+}
+
+void draft(common_speculative * spec) {
+    for (int32_t slot = 0; slots && slot < slots->n_slots(); ++slot) {
+        common_speculative_draft_params & params = common_speculative_get_draft_params(spec, slot);
+        const int32_t n = slots->until_eviction(slot) - 1;  // the token drawn last comes before the draft
+        params.n_max = std::min(params.n_max, n);
+        params.drafting = params.drafting && n > 0;
+    }
+    common_speculative_draft(spec);
 }
 
 void note_request(int task_id, const common_json & request) {

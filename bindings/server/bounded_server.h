@@ -8,6 +8,7 @@
 #include "json.h"
 #include "llama.h"
 #include "server-task.h"
+#include "speculative.h"
 
 #include <cstdint>
 #include <exception>
@@ -38,6 +39,15 @@ common_init_result_ptr make_context(common_params & params);
 
 // As llama_process; an exception becomes a failed step, which upstream answers with an error.
 int32_t process(llama_context * ctx, llama_process_type type, llama_batch_ext * batch);
+
+// As common_context_can_seq_rm and llama_n_rs_seq. A sequence that was pruned cannot be cut back far, whatever its kind of
+// cache: said in this way, upstream keeps copies of a slot's cache to go back to, and still takes back drafts without.
+common_context_seq_rm_type seq_rm_type(llama_context * ctx);
+uint32_t n_rs_seq(const llama_context * ctx);
+
+// As common_speculative_draft, but no draft reaches past the next eviction: without drafting it would take place there, and
+// what is kept must not depend on what was guessed.
+void draft(common_speculative * spec);
 
 // A request has come in: what it says of its budget is remembered for its task. Throws std::invalid_argument.
 void note_request(int task_id, const common_json & request);

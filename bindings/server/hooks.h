@@ -14,6 +14,9 @@
 #ifdef PYTRIATTN_HOOK_CONTEXT
 #define common_init_from_params(params) ::pytriattn::server::make_context(params)
 #define llama_process(ctx, type, batch) ::pytriattn::server::process(ctx, type, batch)
+#define common_context_can_seq_rm(ctx) ::pytriattn::server::seq_rm_type(ctx)
+#define llama_n_rs_seq(ctx) ::pytriattn::server::n_rs_seq(ctx)
+#define common_speculative_draft(spec) ::pytriattn::server::draft(spec)
 // where the fields of a request are read
 #define eval_llama_cmpl_schema(vocab, params, logit_bias, request) \
     eval_llama_cmpl_schema(vocab, params, logit_bias, (::pytriattn::server::note_request(task.id, request), request))

@@ -199,12 +199,22 @@ class TinyModel:
 
     # --- output ---
 
-    def save(self, path: pathlib.Path) -> None:
-        """Write the file in one step, so that a reader never sees half of it."""
+    def save(self, path: pathlib.Path, *, of_bytes: bool = False) -> None:
+        """Write the file in one step, so that a reader never sees half of it.
+
+        It has no vocabulary, or one in which each byte is a token.
+        """
         handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
         os.close(handle)
         writer = gguf.GGUFWriter(partial, self.arch)
-        writer.add_string("tokenizer.ggml.model", "no_vocab")
+        if of_bytes:
+            writer.add_tokenizer_model("gpt2")
+            writer.add_tokenizer_pre("gpt-2")
+            writer.add_token_list(byte_symbols())
+            writer.add_token_types([gguf.TokenType.NORMAL] * N_VOCAB)
+            writer.add_token_merges(["! !"])  # none would be refused; its result is no token, so it never applies
+        else:
+            writer.add_tokenizer_model("no_vocab")
         for key, value in self._keys.items():
             _add_value(writer, f"{self.arch}.{key}", value)
         for key, value in self._bare_keys.items():
@@ -216,6 +226,14 @@ class TinyModel:
         writer.write_tensors_to_file()
         writer.close()
         pathlib.Path(partial).replace(path)
+
+
+def byte_symbols() -> list[str]:
+    """Return the printable symbol that stands for each byte in GPT-2's vocabularies, in the order of the bytes."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = (byte for byte in range(256) if byte not in printable)
+    symbols = {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
+    return [symbols[byte] for byte in range(256)]
 
 
 def _add_value(writer: gguf.GGUFWriter, key: str, value: Value) -> None:

@@ -134,12 +134,15 @@ ARCHITECTURES: dict[str, Callable[[], TinyModel]] = {
 }
 
 
-def make_tiny_model(arch: str, folder: pathlib.Path) -> pathlib.Path:
-    """Return the path of the tiny model, which is written if it is missing; the same bytes every time."""
-    path = folder / f"{arch}.gguf"
+def make_tiny_model(arch: str, folder: pathlib.Path, *, of_bytes: bool = False) -> pathlib.Path:
+    """Return the path of the tiny model, which is written if it is missing; the same bytes every time.
+
+    It has no vocabulary, or one in which each byte is a token.
+    """
+    path = folder / f"{arch}{'-bytes' if of_bytes else ''}.gguf"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        ARCHITECTURES[arch]().save(path)
+        ARCHITECTURES[arch]().save(path, of_bytes=of_bytes)
     return path
 
 

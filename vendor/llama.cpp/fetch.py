@@ -28,7 +28,7 @@ UPSTREAM = HERE / "upstream"
 STAMP = ".pin-sha256"
 KEEP_DIRS = (
     *("cmake", "common", "ggml", "include", "licenses", "src", "vendor"),
-    *("tools/mtmd", "tools/server", "tools/ui"),  # what pytriattn-server is made of, and upstream's tests of it
+    *("tools/mtmd", "tools/server", "tools/ui", "models/templates"),  # pytriattn-server, and upstream's tests of it
 )
 KEEP_FILES = ("CMakeLists.txt", "LICENSE", "AUTHORS")
 

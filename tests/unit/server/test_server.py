@@ -1,0 +1,198 @@
+"""A server within a budget: what it answers, keeps, reuses and refuses."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from pytriattn import BackendError, Llama, TriAttentionStats
+from pytriattn.server import Server
+from support.server_client import ask, metric
+
+BUDGET = 256
+N_CTX = 6144
+
+
+@pytest.fixture(scope="module")
+def server(
+    smollm2: pathlib.Path, sidecar: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    flags = ["--metrics", "--slots", "--slot-save-path", str(tmp_path_factory.mktemp("slots")), "--cache-ram", "0"]
+    with Server(
+        smollm2, budget=BUDGET, triattn_stats=sidecar, parallel=2, n_ctx=N_CTX, n_threads=1, arguments=flags
+    ) as running:
+        yield running
+
+
+def complete(server: Server, prompt: str, slot: int = 0, **settings: object) -> dict:
+    body = {"prompt": prompt, "temperature": 0, "n_predict": 24, "id_slot": slot, "return_tokens": True, **settings}
+    answer: dict = ask(f"{server.url}/completion", body)
+    return answer
+
+
+def in_slot(server: Server, slot: int) -> dict:
+    found: dict = ask(f"{server.url}/slots")[slot]["triattention"]
+    return found
+
+
+def erase(server: Server, slot: int = 0) -> None:
+    assert "n_erased" in ask(f"{server.url}/slots/{slot}?action=erase", {})
+
+
+@pytest.mark.parametrize("n_characters", [600, 6000])
+def test_it_writes_what_llama_writes(
+    smollm2: pathlib.Path, sidecar: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str, n_characters: int
+) -> None:
+    """The same question, the same evictions: the same greedy text, in a prompt that fits and in one that does not."""
+    prompt = long_text[:n_characters]
+    flags = ["--slots", "--ctx-checkpoints", "0"]  # which would divide the prompt in another way
+    with Server(smollm2, budget=BUDGET, triattn_stats=sidecar, n_ctx=N_CTX, n_threads=1, arguments=flags) as running:
+        answer = complete(running, prompt)
+        assert (in_slot(running, 0)["evictions"] > 0) == (n_characters > 1000)
+    with Llama(smollm2, triattn_stats=smollm2_stats, budget=BUDGET, n_ctx=N_CTX, n_threads=1) as llama:
+        assert llama(prompt, max_tokens=24, temperature=0.0)["choices"][0]["text"] == answer["content"]
+
+
+def test_slots_stay_within_the_budget(server: Server, long_text: str) -> None:
+    erase(server)
+    before = metric(server.url, "triattention_evictions_total")
+    answer = complete(server, long_text[:9000], n_predict=200, ignore_eos=True)
+    assert answer["tokens_evaluated"] > 1500 and answer["tokens_predicted"] == 200
+    slot = in_slot(server, 0)
+    assert BUDGET <= slot["resident_keys"] < BUDGET + 2 * 128
+    read = answer["tokens_evaluated"] + answer["tokens_predicted"] - 1  # the last one is not read
+    assert slot["evicted_tokens"] == read - slot["resident_keys"]
+    assert metric(server.url, "triattention_evictions_total") == before + slot["evictions"]
+    assert ask(f"{server.url}/props")["triattention"]["budget"] == BUDGET
+
+
+def test_a_growing_conversation_is_never_read_twice(server: Server, long_text: str) -> None:
+    erase(server)
+    messages = [{"role": "system", "content": "Answer in one sentence."}]
+    read = 0
+    for turn in range(4):
+        messages.append({"role": "user", "content": long_text[turn * 2000 : (turn + 1) * 2000]})
+        body = {"messages": messages, "max_tokens": 20, "temperature": 0, "id_slot": 0}
+        answer = ask(f"{server.url}/v1/chat/completions", body)
+        usage = answer["usage"]
+        # all but the last token that was generated, which no step has read, and what the template puts behind it
+        assert usage["prompt_tokens_details"]["cached_tokens"] >= read - 1
+        read = usage["total_tokens"]
+        messages.append({"role": "assistant", "content": answer["choices"][0]["message"]["content"]})
+    assert in_slot(server, 0)["evictions"] > 4
+
+
+def test_an_edited_history_is_read_anew(server: Server, long_text: str) -> None:
+    erase(server)
+    complete(server, long_text[:6000])
+    edited = complete(server, "X" + long_text[:6000])
+    assert edited["timings"]["cache_n"] == 0
+    erase(server)
+    assert complete(server, "X" + long_text[:6000])["tokens"] == edited["tokens"]
+
+
+def test_a_slot_goes_on_from_its_file(server: Server, long_text: str) -> None:
+    erase(server)
+    complete(server, long_text[:6000], n_predict=4)
+    before = in_slot(server, 0)
+    assert ask(f"{server.url}/slots/0?action=save", {"filename": "evicted.bin"})["n_saved"] > 1000
+    more = long_text[:6000]
+    expected = complete(server, more + long_text[6000:8000])
+    erase(server)
+    assert in_slot(server, 0)["resident_keys"] == 0
+    assert ask(f"{server.url}/slots/1?action=restore", {"filename": "evicted.bin"})["n_restored"] > 1000
+    found = complete(server, more + long_text[6000:8000], slot=1)
+    assert found["timings"]["cache_n"] == expected["timings"]["cache_n"] > 1000
+    assert found["tokens"] == expected["tokens"]
+    assert in_slot(server, 1)["evictions"] > before["evictions"]
+
+
+def test_several_answers_to_one_prompt(server: Server, long_text: str) -> None:
+    erase(server)
+    answers = ask(
+        f"{server.url}/completion", {"prompt": long_text[:5000], "n": 2, "temperature": 0, "n_predict": 150}
+    )
+    assert len(answers) == 2 and answers[0]["content"] == answers[1]["content"]
+
+
+def test_a_request_may_ask_for_less(server: Server, long_text: str) -> None:
+    erase(server)
+    complete(server, long_text[:6000], triattention_budget=192)
+    slot = in_slot(server, 0)
+    assert slot["budget"] == 192 and slot["resident_keys"] < 192 + 128 + 24
+    complete(server, "Another text.")
+    assert in_slot(server, 0)["budget"] == BUDGET
+
+
+@pytest.mark.parametrize("budget", [-1, 0, 20, BUDGET + 1, 2.5, "all", [], True])
+def test_bad_budgets_of_a_request(server: Server, budget: object) -> None:
+    answer = complete(server, "Hello", triattention_budget=budget)
+    assert answer["status"] == 400 and answer["error"]["type"] == "invalid_request_error"
+    assert f"to {BUDGET}, the budget of this server" in answer["error"]["message"]
+
+
+def test_bad_requests_disturb_nobody(server: Server, long_text: str) -> None:
+    erase(server)
+    expected = complete(server, long_text[:3000])["tokens"]
+    erase(server)
+    url = f"{server.url}/completion"
+    assert ask(url, raw=b"{broken")["status"] == 400
+    assert ask(url, raw=b'{"prompt": "\xff\xfe", "n_predict": 1}')["status"] == 400
+    assert ask(url, {"prompt": long_text[:60000], "n_predict": 1, "id_slot": 1})["error"]["n_ctx"] == N_CTX
+    assert ask(f"{server.url}/slots/0?action=restore", {"filename": "../../etc/passwd"})["status"] == 400
+    assert ask(f"{server.url}/nothing")["status"] == 404
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as client:  # and vanishes
+        client.sendall(b"POST /completion HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
+    assert complete(server, long_text[:3000])["tokens"] == expected
+
+
+def test_it_ends_cleanly(smollm2: pathlib.Path, sidecar: pathlib.Path) -> None:
+    with Server(smollm2, budget=BUDGET, triattn_stats=sidecar, n_ctx=1024, n_threads=1) as running:
+        assert running.is_running and running.url.startswith("http://127.0.0.1:")
+        os.kill(running.pid, signal.SIGINT)
+        end = time.monotonic() + 60
+        while running.is_running and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not running.is_running
+    running.close()  # a second time
+
+
+def test_without_a_budget_it_is_llama_server(smollm2: pathlib.Path, long_text: str) -> None:
+    with Server(smollm2, n_ctx=2048, n_threads=1) as running:
+        assert "triattention" not in ask(f"{running.url}/props")
+        answer = complete(running, long_text[:3000], triattention_budget=100)
+        assert "started with --triattention-budget" in answer["error"]["message"]
+        expected = complete(running, long_text[:3000])["content"]
+    with Llama(smollm2, n_ctx=2048, n_threads=1) as llama:
+        assert llama(long_text[:3000], max_tokens=24, temperature=0.0)["choices"][0]["text"] == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--triattention-budget", "10"], "budget"),
+        (["--triattention-budget", "512", "--triattention-stats", "missing.triattention"], "missing.triattention"),
+        (["--triattention-budget", "512", "--context-shift"], "--context-shift and a budget exclude each other"),
+        (["--triattention-budget", "512", "--embedding"], "--embedding reads a text once"),
+        (["--no-such-flag"], "--no-such-flag"),
+    ],
+)
+def test_what_cannot_be_served(smollm2: pathlib.Path, flags: list[str], message: str) -> None:
+    with pytest.raises(BackendError, match=message):
+        Server(smollm2, n_ctx=1024, n_threads=1, arguments=flags)
+
+
+def test_a_missing_model_and_a_port_in_use(smollm2: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(BackendError, match=r"missing\.gguf"):
+        Server(tmp_path / "missing.gguf", budget=BUDGET)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(BackendError, match="couldn't bind"):
+            Server(smollm2, n_ctx=512, port=taken.getsockname()[1])
