@@ -13,7 +13,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(wildcard cmake/* bindings/* bindings/
 
 CPP_SOURCES = $(shell git ls-files 'bindings/*.cpp' 'bindings/*.h' 'vendor/llama.cpp/triattention/*.cpp' 'vendor/llama.cpp/triattention/*.h')
 
-.PHONY: help demo test test-fast lint format stubs docs install clean
+.PHONY: help demo test test-fast test-server lint format stubs docs install clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-18s %s\n' "$$name" "$$what"; done
@@ -27,6 +27,10 @@ test: lint $(VENV)/developing $(INTEGRATIONS)/installed  ## format, lint, types 
 
 test-fast: $(VENV)/developing  ## the tests that are quick: some two minutes
 	$(BIN)/python -m pytest -m "not slow" $(addprefix --ignore=,$(INTEGRATION_TESTS))
+
+test-server: $(VENV)/developing  ## llama.cpp's own server tests against pytriattn-server, without and with a budget
+	@$(PIP) --group server-suite
+	$(BIN)/python tools/server_suite/run.py --model "$$($(BIN)/python tools/fetch_models.py smollm2)"
 
 # The types of the integrations are checked too, so mypy runs where their packages are.
 lint: $(VENV)/developing $(INTEGRATIONS)/installed  ## format, lint and types, nothing run

@@ -61,9 +61,8 @@ class Llama(Session):
         n_sink: the first keys, never evicted.
         protect_prompt: never evict the prompt.
         reuse_evicted: go on from a cache that has been evicted from when a prompt only adds to its text, as the next
-            turn of a chat
-            does: nothing is read twice, but what is kept then depends on the calls before. False: the prompt is read
-                again.
+            turn of a chat does: nothing is read twice. What is kept then depends on the calls before. False: the prompt
+            is read again, as with ``protect_prompt``.
         prefill: ``chunked`` reads a long prompt in pieces and evicts in between (bounded memory); ``full`` reads all of
             it first and evicts once, which needs memory for all of ``n_ctx``.
         scale_budget_by_attention: in models where only some layers have full attention, raise the kept fraction b of
@@ -129,7 +128,7 @@ class Llama(Session):
         window: int | None = None,
         n_sink: int = 4,
         protect_prompt: bool = False,
-        reuse_evicted: bool = False,
+        reuse_evicted: bool = True,
         prefill: str = "chunked",
         scale_budget_by_attention: bool = False,
         n_ctx: int = 0,

@@ -60,11 +60,11 @@ void add_to_slots(server_http_res & response) {
 }  // namespace
 
 BoundedRoutes::BoundedRoutes(const common_params & params, server_context & server) : server_routes(params, server) {
-    for (Handler * handler : {&post_infill, &post_completions, &post_completions_oai, &post_chat_completions,
-                              &post_chat_completions_tok, &post_control, &post_responses_oai, &post_responses_tok_oai,
-                              &post_anthropic_messages, &post_anthropic_count_tokens, &post_apply_template,
-                              &post_tokenize, &post_detokenize, &post_embeddings, &post_embeddings_oai, &post_rerank,
-                              &post_lora_adapters}) {
+    for (Handler * handler :
+         {&post_infill, &post_completions, &post_completions_oai, &post_chat_completions, &post_chat_completions_tok,
+          &post_control, &post_responses_oai, &post_responses_tok_oai, &post_anthropic_messages,
+          &post_anthropic_count_tokens, &post_apply_template, &post_tokenize, &post_detokenize, &post_embeddings,
+          &post_embeddings_oai, &post_rerank, &post_lora_adapters}) {
         *handler = with_json(std::move(*handler));
     }
     get_props = with(get_props, add_to_props);

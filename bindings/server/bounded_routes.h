@@ -5,8 +5,6 @@
 
 namespace pytriattn::server {
 
-struct BoundedRoutes : server_routes {
-    BoundedRoutes(const common_params & params, server_context & server);
-};
+struct BoundedRoutes : server_routes { BoundedRoutes(const common_params & params, server_context & server); };
 
 }  // namespace pytriattn::server

@@ -57,7 +57,9 @@ std::vector<llama_token> question_of(const server_task & task) {
 class Slots : public triattn::Controller {
 public:
     Slots(llama_context * ctx, const BudgetSettings & settings, const triattn::DecoderParams & params)
-        : Controller(ctx, settings.eviction, settings.stats, params.n_threads), ctx_(ctx), params_(params),
+        : Controller(ctx, settings.eviction, settings.stats, params.n_threads),
+          ctx_(ctx),
+          params_(params),
           states_(static_cast<size_t>(params.n_seq_max)) {
         evict_by_itself();
         for (SlotState & state : states_) {
@@ -154,7 +156,7 @@ private:
         bool is_set = false;
     };
 
-    llama_context * ctx_;  // null: it is gone
+    llama_context * ctx_;            // null: it is gone
     std::map<int32_t, Work> works_;  // of slots that have begun a task
     triattn::DecoderParams params_;
     std::unique_ptr<triattn::QuestionReader> reader_;

@@ -45,9 +45,12 @@ const char * flash_attention_name(llama_flash_attn_type type) {
 void add_params(py::module_ & m) {
     using Params = common_params;
     py::class_<Params>(m, "Params", "What the flags and environment variables of llama-server say.")
-        .def_property_readonly("model", [](const Params & self) { return self.model.path; }, "A path; '': none.")
-        .def_property_readonly("hf_repo", [](const Params & self) { return self.model.hf_repo; }, "'': none.")
-        .def_property_readonly("hf_file", [](const Params & self) { return self.model.hf_file; }, "'': none.")
+        .def_property_readonly(
+            "model", [](const Params & self) { return self.model.path; }, "A path; '': none.")
+        .def_property_readonly(
+            "hf_repo", [](const Params & self) { return self.model.hf_repo; }, "'': none.")
+        .def_property_readonly(
+            "hf_file", [](const Params & self) { return self.model.hf_file; }, "'': none.")
         .def_readonly("hosts", &Params::hostnames, "Addresses to listen on.")
         .def_readonly("n_ctx", &Params::n_ctx, "Positions; 0: the model's.")
         .def_readonly("n_batch", &Params::n_batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import ipaddress
 import os
 import sys
@@ -127,9 +128,8 @@ def _run(arguments: list[str]) -> int:
     flags = budget_flags(found)
     backends.require()
     # only here: upstream's server is large, and most who import pytriattn do not need it
-    from pytriattn import _server
-
-    params = _server.parse([PROGRAM, *rest])
+    server: Any = importlib.import_module("pytriattn._server")
+    params = server.parse([PROGRAM, *rest])
     if params is None:
         return 1
     rest, path = _with_local_model(rest, params)
@@ -144,7 +144,7 @@ def _run(arguments: list[str]) -> int:
             file=sys.stderr,
             flush=True,
         )
-    code: int = _server.run([PROGRAM, *rest], **budget)
+    code: int = server.run([PROGRAM, *rest], **budget)
     return code
 
 

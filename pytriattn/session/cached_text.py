@@ -52,7 +52,7 @@ class CachedText(LoadedModel):
     It alone steps its context, and it alone knows what the context has read.
     """
 
-    def __init__(self, opened: OpenedModel, *, protect_prompt: bool = False, reuse_evicted: bool = False) -> None:
+    def __init__(self, opened: OpenedModel, *, protect_prompt: bool = False, reuse_evicted: bool = True) -> None:
         """Take a model that `open_model` has opened; see `Llama` for the settings."""
         super().__init__(opened.model, opened.identity, opened.path, opened.n_threads, opened.options.rope)
         self._context: core.Context | None = opened.context

@@ -26,7 +26,7 @@ LEVELS = (
     ("generation", "plotting"),
     ("llama",),
     ("async_llama", "lab"),
-    ("cli", "integrations"),
+    ("cli", "integrations", "server"),
     ("__init__",),
 )
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

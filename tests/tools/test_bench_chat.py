@@ -18,7 +18,7 @@ def test_what_is_reused_over_many_turns(smollm2: pathlib.Path, tmp_path: pathlib
     figures = tmp_path / "figures.json"
     command = [sys.executable, str(ROOT / "tools" / "bench" / "chat.py"), "--model", str(smollm2)]
     command += ["--json", str(figures), "--turns", "8", "--answer", "30", "--budget", "256"]
-    subprocess.run([*command, *(["--reuse-evicted"] if reuse_evicted else [])], check=True, capture_output=True)
+    subprocess.run([*command, *([] if reuse_evicted else ["--no-reuse-evicted"])], check=True, capture_output=True)
     rows = json.loads(figures.read_text(encoding="utf-8"))
     assert len(rows) == 8
     assert rows[-1]["tokens"] > 3 * 256

@@ -95,7 +95,12 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=40)
     parser.add_argument("--answer", type=int, default=120, help="tokens of each answer, at most (default: %(default)s)")
     parser.add_argument("--budget", type=int, default=1024)
-    parser.add_argument("--reuse-evicted", action="store_true", help="go on from the evicted cache")
+    parser.add_argument(
+        "--no-reuse-evicted",
+        dest="reuse_evicted",
+        action="store_false",
+        help="read each prompt anew once keys have been evicted",
+    )
     arguments = parser.parse_args()
     path = _options.model_path(arguments.model)
     rows = chat(

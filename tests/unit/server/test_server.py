@@ -20,9 +20,7 @@ N_CTX = 6144
 
 
 @pytest.fixture(scope="module")
-def server(
-    smollm2: pathlib.Path, sidecar: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+def server(smollm2: pathlib.Path, sidecar: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     flags = ["--metrics", "--slots", "--slot-save-path", str(tmp_path_factory.mktemp("slots")), "--cache-ram", "0"]
     with Server(
         smollm2, budget=BUDGET, triattn_stats=sidecar, parallel=2, n_ctx=N_CTX, n_threads=1, arguments=flags
@@ -115,9 +113,7 @@ def test_a_slot_goes_on_from_its_file(server: Server, long_text: str) -> None:
 
 def test_several_answers_to_one_prompt(server: Server, long_text: str) -> None:
     erase(server)
-    answers = ask(
-        f"{server.url}/completion", {"prompt": long_text[:5000], "n": 2, "temperature": 0, "n_predict": 150}
-    )
+    answers = ask(f"{server.url}/completion", {"prompt": long_text[:5000], "n": 2, "temperature": 0, "n_predict": 150})
     assert len(answers) == 2 and answers[0]["content"] == answers[1]["content"]
 
 

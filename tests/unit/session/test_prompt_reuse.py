@@ -67,7 +67,8 @@ def test_a_conversation_continues_where_it_ended(tiny: Tiny, random_tokens: Toke
 
 
 def test_what_an_eviction_has_touched_is_read_again(tiny: Tiny, random_tokens: Tokens) -> None:
-    path, options = tiny("llama"), {"budget": 128, "mode": "recent", "n_ctx": 4096}
+    path = tiny("llama")
+    options = {"budget": 128, "mode": "recent", "n_ctx": 4096, "reuse_evicted": False}
     with Llama(path, **options) as llm:
         next_logits(llm, random_tokens[:600])
         assert llm.kv_stats()["evictions"] > 0
@@ -83,7 +84,7 @@ def test_what_an_eviction_has_touched_is_read_again(tiny: Tiny, random_tokens: T
 @pytest.mark.parametrize("arch", ["llama", "gemma3", "qwen3next"])
 def test_a_prompt_that_only_adds_may_go_on_after_evictions(tiny: Tiny, random_tokens: Tokens, arch: str) -> None:
     options: dict[str, object] = {"budget": 128, "interval": 32, "mode": "recent", "n_ctx": 4096}
-    with Llama(tiny(arch), reuse_evicted=True, **options) as llm:  # type: ignore[arg-type]
+    with Llama(tiny(arch), **options) as llm:  # type: ignore[arg-type]
         next_logits(llm, random_tokens[:600])
         assert llm.kv_stats()["evictions"] > 0
         logits = next_logits(llm, random_tokens[:700])

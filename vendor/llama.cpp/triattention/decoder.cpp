@@ -60,9 +60,7 @@ void check_long_rope(const llama_model * model, const DecoderParams & params, co
 }  // namespace
 
 Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
-    : params_(checked(params)),
-      n_past_(params.n_seq_max, 0),
-      recent_(params.n_seq_max) {
+    : params_(checked(params)), n_past_(params.n_seq_max, 0), recent_(params.n_seq_max) {
     check_learned_positions(params_.n_ctx, llama_model_n_ctx_train(model), has_learned_positions(model));
     cache_ = cache_size(params_, llama_model_n_swa(model));
     if (llama_model_is_hybrid(model) && cache_.n_ubatch > params_.n_seq_max) {

@@ -69,7 +69,8 @@ std::vector<StepToken> tokens_of(const llama_batch & batch) {
     std::vector<StepToken> tokens;
     for (int32_t i = 0; i < batch.n_tokens; ++i) {
         if (batch.n_seq_id[i] != 1) {
-            throw DecodeError("a token of several sequences would share a cell, which cannot be evicted from one of them");
+            throw DecodeError(
+                "a token of several sequences would share a cell, which cannot be evicted from one of them");
         }
         tokens.push_back({batch.seq_id[i][0], batch.pos[i]});
     }
