@@ -6,6 +6,7 @@ PIP    := $(BIN)/python tools/pip_install.py
 
 # lm-evaluation-harness and LangChain bring a hundred packages: their tests have an environment of their own on top of $(VENV).
 INTEGRATIONS      := .venv-integrations
+RAY               := .venv-ray
 INTEGRATION_TESTS := tests/integrations
 
 # What the extension is made of: touching any of it builds anew.
@@ -13,7 +14,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(wildcard cmake/* bindings/* bindings/
 
 CPP_SOURCES = $(shell git ls-files 'bindings/*.cpp' 'bindings/*.h' 'vendor/llama.cpp/triattention/*.cpp' 'vendor/llama.cpp/triattention/*.h')
 
-.PHONY: help demo test test-fast test-server lint format stubs docs install clean
+.PHONY: help demo test test-fast test-server test-ray lint format stubs docs install clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-18s %s\n' "$$name" "$$what"; done
@@ -31,6 +32,12 @@ test-fast: $(VENV)/developing  ## the tests that are quick: some two minutes
 test-server: $(VENV)/developing  ## llama.cpp's own server tests against pytriattn-server, without and with a budget
 	@$(PIP) --group server-suite
 	$(BIN)/python tools/server_suite/run.py --model "$$($(BIN)/python tools/fetch_models.py smollm2)"
+
+test-ray: $(VENV)/developing  ## the examples for Ray on a cluster of two nodes, in an environment of its own
+	$(BIN)/python -m venv --without-pip $(RAY)
+	$(BIN)/python tools/layer_environment.py $(RAY)
+	@$(RAY)/bin/python tools/pip_install.py --group ray
+	$(RAY)/bin/python -m pytest tests/clusters
 
 # The types of the integrations are checked too, so mypy runs where their packages are.
 lint: $(VENV)/developing $(INTEGRATIONS)/installed  ## format, lint and types, nothing run
@@ -54,7 +61,7 @@ docs: $(VENV)/developing  ## build the documentation site; open site/index.html
 install: $(VENV)/installed  ## build and install into .venv, nothing else
 
 clean:  ## remove everything that was built
-	rm -rf build dist site $(VENV) $(INTEGRATIONS)
+	rm -rf build dist site $(VENV) $(INTEGRATIONS) $(RAY)
 
 # Each stamp stands for one state of an environment. `make demo` needs the first two: the package and what it depends on.
 
