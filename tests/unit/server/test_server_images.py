@@ -24,7 +24,9 @@ def messages(*texts: str, seed: int = 0) -> list[dict]:
 def start(model: pathlib.Path, projector: pathlib.Path, budget: int | None, **settings: object) -> Server:
     template = projector.parent / "template.jinja"
     template.write_text("{% for message in messages %}{{ message.content }}|{% endfor %}")
-    flags = ["--mmproj", str(projector), "--slots", "--cache-ram", "0", "--chat-template-file", str(template)]
+    # checkpoints would divide the prompt in another way
+    flags = ["--mmproj", str(projector), "--slots", "--cache-ram", "0", "--ctx-checkpoints", "0"]
+    flags += ["--chat-template-file", str(template)]
     defaults: dict = {"n_ctx": 4096, "n_threads": 1, "window": None if budget is None else 32}
     return Server(model, budget=budget, arguments=flags, **{**defaults, **settings})
 
