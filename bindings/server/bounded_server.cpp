@@ -168,11 +168,17 @@ private:
 // One server a process, as upstream's is.
 std::optional<BudgetSettings> settings;
 std::shared_ptr<Slots> slots;
+std::mutex slots_mutex;  // others than the thread that computes ask for them
 std::exception_ptr error;
 std::mutex requests_mutex;
 std::map<int, int32_t> budget_of_task;  // where a request names one
 std::map<int, int> task_of_slot;
 bool takes_back_any_draft = false;  // positions can be removed one by one
+
+std::shared_ptr<Slots> current_slots() {
+    const std::lock_guard lock(slots_mutex);
+    return slots;
+}
 
 triattn::DecoderParams decoder_params(const common_params & params) {
     triattn::DecoderParams result;
@@ -236,8 +242,12 @@ common_init_result_ptr make_bounded_context(common_params & params) {
     if (llama_context * ctx = result->context(); ctx != nullptr) {
         check_images(params, result->model());
         triattn::set_positions(ctx, static_cast<uint32_t>(wanted.n_ctx));
-        slots = std::make_shared<Slots>(ctx, *settings, wanted);
-        triattn::set_guard(ctx, slots);
+        auto made = std::make_shared<Slots>(ctx, *settings, wanted);
+        triattn::set_guard(ctx, made);
+        {
+            const std::lock_guard lock(slots_mutex);
+            slots = std::move(made);
+        }
         task_of_slot.clear();
         takes_back_any_draft = false;
     }
@@ -340,7 +350,12 @@ void slot_works(int slot_id, const server_task & task) {
             budget = node.mapped();
         }
     }
-    slots->start(slot_id, task, budget);
+    try {
+        slots->start(slot_id, task, budget);
+    } catch (const std::exception & failure) {
+        LOG_ERR("the question of a request could not be read, so it does not choose what is kept: %s\n",
+                failure.what());
+    }
 }
 
 common_json describe() {
@@ -359,7 +374,8 @@ common_json describe() {
 }
 
 common_json describe_slot(int slot_id) {
-    const std::vector<SlotState> states = slots ? slots->states() : std::vector<SlotState>{};
+    const std::shared_ptr<Slots> of = current_slots();
+    const std::vector<SlotState> states = of ? of->states() : std::vector<SlotState>{};
     if (slot_id < 0 || static_cast<size_t>(slot_id) >= states.size()) {
         return nullptr;
     }
@@ -374,7 +390,8 @@ common_json describe_slot(int slot_id) {
 }
 
 std::string metrics() {
-    if (!settings || !slots) {
+    const std::shared_ptr<Slots> of = current_slots();
+    if (!of) {
         return "";
     }
     std::string text;
@@ -382,7 +399,7 @@ std::string metrics() {
         text += "# HELP llamacpp:" + std::string(name) + " " + help + "\n# TYPE llamacpp:" + name + " " + kind + "\n" +
                 lines;
     };
-    const Totals totals = slots->totals();
+    const Totals totals = of->totals();
     add("triattention_evictions_total", "counter", "Number of times that a slot's cache was pruned.",
         "llamacpp:triattention_evictions_total " + std::to_string(totals.n_evictions) + "\n");
     add("triattention_evicted_tokens_total", "counter", "Number of keys that every head has lost.",
@@ -390,7 +407,7 @@ std::string metrics() {
     add("triattention_seconds_total", "counter", "Time spent evicting.",
         "llamacpp:triattention_seconds_total " + std::to_string(totals.seconds) + "\n");
     std::string keys;
-    const std::vector<SlotState> states = slots->states();
+    const std::vector<SlotState> states = of->states();
     for (size_t i = 0; i < states.size(); ++i) {
         keys += "llamacpp:triattention_resident_keys{slot=\"" + std::to_string(i) + "\"} " +
                 std::to_string(states[i].n_keys) + "\n";

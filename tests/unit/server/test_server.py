@@ -111,6 +111,21 @@ def test_a_slot_goes_on_from_its_file(server: Server, long_text: str) -> None:
     assert in_slot(server, 1)["evictions"] > before["evictions"]
 
 
+def test_files_of_servers_with_and_without_a_budget(
+    smollm2: pathlib.Path, sidecar: pathlib.Path, tmp_path: pathlib.Path, long_text: str
+) -> None:
+    """Neither takes the other's: what one has evicted would be a hole in the other's text."""
+    settings: dict = {"n_ctx": 2048, "n_threads": 1, "arguments": ["--slots", "--slot-save-path", str(tmp_path)]}
+    for budget, name, other in ((None, "whole.bin", None), (BUDGET, "held.bin", "whole.bin"), (None, "", "held.bin")):
+        with Server(smollm2, budget=budget, triattn_stats=None if budget is None else sidecar, **settings) as running:
+            expected = complete(running, long_text[:4000])
+            if name:
+                ask(f"{running.url}/slots/0?action=save", {"filename": name})
+            if other:
+                assert ask(f"{running.url}/slots/0?action=restore", {"filename": other})["status"] == 400
+                assert complete(running, long_text[:4000])["tokens"] == expected["tokens"]
+
+
 def test_several_answers_to_one_prompt(server: Server, long_text: str) -> None:
     erase(server)
     answers = ask(f"{server.url}/completion", {"prompt": long_text[:5000], "n": 2, "temperature": 0, "n_predict": 150})
@@ -156,6 +171,7 @@ def test_it_ends_cleanly(smollm2: pathlib.Path, sidecar: pathlib.Path) -> None:
         while running.is_running and time.monotonic() < end:
             time.sleep(0.05)
         assert not running.is_running
+        assert running._process.returncode == 0
     running.close()  # a second time
 
 

@@ -148,6 +148,7 @@ public:
     // A part is what has moved on with a window or a recurrent state, to be put back beside the cells of earlier tokens.
     // An eviction takes of those, so the part alone would not do.
     void state_write(llama_io_write_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) const override {
+        io.write(&MARK, sizeof MARK);
         inner_->state_write(io, seq_id, flags & ~LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
         for_each_sequence(seq_id, [&](int32_t seq) {
             const std::vector<uint8_t> bytes = guard_->save(seq);
@@ -157,26 +158,37 @@ public:
         });
     }
     void state_read(llama_io_read_i & io, llama_seq_id seq_id, llama_state_seq_flags flags) override {
-        for_each_sequence(seq_id, [&](int32_t seq) { guard_->was_removed(seq, 0, END); });
-        if (seq_id >= 0) {
-            inner_->seq_rm(seq_id, -1, -1);
+        uint64_t mark = 0;
+        io.read(&mark, sizeof mark);
+        if (mark != MARK) {
+            throw DecodeError("the saved sequence comes from a context without a budget");
         }
-        inner_->state_read(io, seq_id, flags & ~LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
-        for_each_sequence(seq_id, [&](int32_t seq) {
-            uint64_t n = 0;
-            io.read(&n, sizeof n);
-            if (n > MAX_BOOKS) {
-                throw DecodeError("the saved sequence is damaged");
-            }
-            std::vector<uint8_t> bytes(n);
-            io.read(bytes.data(), n);
-            guard_->load(seq, bytes);
-        });
+        seq_rm(seq_id, -1, -1);
+        try {
+            inner_->state_read(io, seq_id, flags & ~LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY);
+            for_each_sequence(seq_id, [&](int32_t seq) { load_books(io, seq); });
+        } catch (...) {
+            seq_rm(seq_id, -1, -1);
+            throw;
+        }
     }
 
 private:
     static constexpr int32_t END = std::numeric_limits<int32_t>::max();
     static constexpr uint64_t MAX_BOOKS = uint64_t{1} << 32;
+    // Contexts without a guard refuse what begins with it, where they would take evicted cells for a whole text.
+    static constexpr uint64_t MARK = 0x7472696174746E31;
+
+    void load_books(llama_io_read_i & io, int32_t seq) {
+        uint64_t n = 0;
+        io.read(&n, sizeof n);
+        if (n > MAX_BOOKS) {
+            throw DecodeError("the saved sequence is damaged");
+        }
+        std::vector<uint8_t> bytes(n);
+        io.read(bytes.data(), n);
+        guard_->load(seq, bytes);
+    }
 
     template <typename Work>
     void for_each_sequence(llama_seq_id seq_id, const Work & work) const {
