@@ -2,7 +2,7 @@
 
     python tools/bench/server.py --parts slots turns mixed
 
-slots: eight texts of 4,000 tokens at once, then 64 tokens generated for each; with a budget of 512 and without, in turns.
+slots: eight texts of 4,000 tokens at once, then 64 tokens generated for each; with a budget of 512, and without.
 turns: the time to the first token of each turn of a chat beyond 8,000 tokens, budget 1,024.
 mixed: requests of mixed lengths, with cancellations, disconnects and bad ones among them; memory at the end.
 """
