@@ -14,8 +14,9 @@ from pytriattn._native.log import forward_llama_log
 from pytriattn._native.rpc_servers import check_rpc_servers
 from pytriattn.errors import StatsWarning
 from pytriattn.gguf.identity import ModelIdentity, check_model_file, model_identity
+from pytriattn.model_info.kv_bytes import check_cache_types
 from pytriattn.model_info.reader import gguf_info
-from pytriattn.options.cache import CacheOptions
+from pytriattn.options.cache import QUANTISED_TYPES, CacheOptions
 from pytriattn.options.eviction import DEFAULT_MODE
 from pytriattn.preflight.findings import raise_failures
 from pytriattn.preflight.run import run_preflight
@@ -115,12 +116,15 @@ def open_model(
     options.check()
     path = check_model_file(model_path)
     # read before the identity: its messages are the most exact about a damaged file
-    info = gguf_info(path) if options.eviction is not None else None
+    quantised = not {options.type_k, options.type_v}.isdisjoint(QUANTISED_TYPES)
+    info = gguf_info(path) if quantised or options.eviction is not None else None
     identity = model_identity(path)
     if stats is not None:
         source = "these statistics" if stats is triattn_stats else f"the statistics '{triattn_stats}'"
         stats.check_model(identity, source)
-    if info is not None:
+    if info is not None and options.eviction is None:
+        check_cache_types(info, options)
+    elif info is not None:
         raise_failures(run_preflight(info, PreflightSettings(options, allow_untested), stats, identity))
         options = effective_options(info, options)
     try:

@@ -21,6 +21,7 @@ from models.registry import make_tiny_model
 from pytriattn import BudgetError, UnsupportedModelError
 from pytriattn._native import core
 from pytriattn.eviction.steps import DEFAULT_OFFSETS
+from support import kv3
 
 MODES = ("per_layer_head", "per_head", "per_layer", "global", "recent", "random")
 TYPES = ("f16", "q8_0", "q4_0")
@@ -135,7 +136,10 @@ def load(case: Case, folder: pathlib.Path) -> Loaded:
 
 def row_bytes(cache_type: str, n: int) -> int:
     """Return the bytes of `n` values."""
-    elements, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[cache_type.upper()]]
+    if cache_type == "kv3":
+        elements, size = kv3.BLOCK, kv3.BLOCK_BYTES
+    else:
+        elements, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[cache_type.upper()]]
     assert n % elements == 0
     return n // elements * size
 
@@ -173,12 +177,15 @@ def stored_keys(context: Any, layer: Any, cache_type: str, hadamard: bool) -> Fl
     They are in the order of `cells()`, and llama.cpp's own rotation of quantised caches is undone where it was applied
     (`hadamard`).
     """
-    kind = gguf.GGMLQuantizationType[cache_type.upper()]
     width = layer.n_head_kv * layer.head_dim
     rows = np.frombuffer(core.testing.cache_rows(context, 0, layer.layer, False), dtype=np.uint8).reshape(
         -1, row_bytes(cache_type, width)
     )
-    keys = gguf.quants.dequantize(rows[[cell.slot for cell in core.testing.cells(context)]], kind).astype(np.float32)
+    rows = rows[[cell.slot for cell in core.testing.cells(context)]]
+    if cache_type == "kv3":
+        keys = kv3.decode(rows).astype(np.float32)
+    else:
+        keys = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType[cache_type.upper()]).astype(np.float32)
     if hadamard:
         rotation = core.testing.k_rotation(context)  # symmetric and orthonormal
         assert rotation is not None
