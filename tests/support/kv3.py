@@ -37,12 +37,14 @@ def nearest(rows: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         level = _level(size, scale)
         scale = (size * level).sum(1) / (level**2).sum(1)
     known = scales()[: 31 << 3]
-    above = np.minimum(np.searchsorted(known, scale, side="right"), len(known) - 1)
-    best, least = np.zeros_like(blocks), np.full(len(blocks), np.inf)
-    for candidate in (known[np.maximum(above - 1, 0)], known[above]):
+    above = np.searchsorted(known, scale, side="right")
+    best, least = np.zeros_like(blocks), (blocks**2).sum(1)
+    for byte in range(-3, 3):  # around it: the error has many minima
+        index = above + byte
+        candidate = known[np.clip(index, 0, len(known) - 1)]
         level = _level(size, candidate) * candidate[:, None]
         error = ((size - level) ** 2).sum(1)
-        better = error < least
+        better = (error < least) & (index >= 1) & (index < len(known))
         best[better], least[better] = level[better], error[better]
     return (np.where(blocks < 0, -best, best)).reshape(rows.shape)
 

@@ -13,6 +13,7 @@ namespace kv3 {
 constexpr std::array<int8_t, 4> LEVELS = KV3_LEVELS;
 constexpr int FINITE_SCALES = 31 << 3;
 constexpr uint8_t SCALE_NAN = 0xff;
+constexpr int TRIED_BELOW = 3, TRIED_ABOVE = 3;  // bytes of scale
 
 // What one step of LEVELS is worth, for each byte of scale.
 constexpr std::array<float, 256> make_units() {
@@ -60,7 +61,8 @@ inline Match match(const float * x, float unit) {
     return sum;
 }
 
-// The scale by least squares, then the better of the two bytes beside it, each with the levels that are nearest then.
+// The scale with the least squared error, each with the levels that are nearest then. Least squares for the levels of the
+// root mean square, and once more, lead close to it; the bytes around it are tried, since the error has many minima.
 inline uint8_t choose_scale(const float * x) {
     float squares[16] = {};
     for (int i = 0; i < KV3_BLOCK; i += 16) {
@@ -82,12 +84,17 @@ inline uint8_t choose_scale(const float * x) {
     }
     const auto end = UNITS.begin() + FINITE_SCALES;
     const int above = static_cast<int>(std::upper_bound(UNITS.begin(), end, unit) - UNITS.begin());
-    const auto error = [&](int scale) {  // but for the sum of squares, which is the same for all
+    int best = 0;
+    float least = 0;  // of errors without the sum of squares, which is the same for all; all zeros have this one
+    for (int scale = std::max(above - TRIED_BELOW, 1); scale < std::min(above + TRIED_ABOVE, FINITE_SCALES); ++scale) {
         const Match found = match(x, UNITS[scale]);
-        return UNITS[scale] * (UNITS[scale] * found.ll - 2 * found.xl);
-    };
-    const int below = above - 1;
-    return static_cast<uint8_t>(above == FINITE_SCALES || error(below) <= error(above) ? below : above);
+        const float error = UNITS[scale] * (UNITS[scale] * found.ll - 2 * found.xl);
+        if (error < least) {
+            least = error;
+            best = scale;
+        }
+    }
+    return static_cast<uint8_t>(best);
 }
 
 inline void quantise(const float * x, block_kv3 & block) {

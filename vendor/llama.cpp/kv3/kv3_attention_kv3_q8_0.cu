@@ -1,0 +1,3 @@
+#include "kv3_attention.cuh"
+
+KV3_ATTENTION(, GGML_TYPE_KV3, GGML_TYPE_Q8_0)
