@@ -61,8 +61,8 @@ TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
     42: ("q2_0", 64, 18),
     63: ("kv3", 64, 25),
 }
-"""By number: ggml's name, the values of a block, and its bytes. Tensors of newer types are not measured. `kv3` is our own:
-no file has it."""
+"""By number: ggml's name, the values of a block, and its bytes. Tensors of newer types are not measured. `kv3` is our
+own: no file has it."""
 
 _BLOCKS = {name: (n_values, n_bytes) for name, n_values, n_bytes in TENSOR_TYPES.values()}
 

@@ -16,14 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from support.paths import ROOT
+from support.kv3 import BLOCK, BLOCK_BYTES, decode
+from support.paths import ROOT, TESTS
 
 SOURCES = ROOT / "vendor/llama.cpp/kv3"
 GGML = ROOT / "vendor/llama.cpp/upstream/ggml"
-BLOCK, BLOCK_BYTES = 64, 25
+INCLUDES = (GGML / "include", GGML / "src", SOURCES)
+CALLS = TESTS / "support/kv3_calls.cpp"
 CENTROIDS = np.array([0.245094, 0.756005, 1.343909, 2.151946])
 
-# name: compiler flags, and the flags of /proc/cpuinfo that it takes to run it
+ARM_COMPILER, ARM_EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
+# name: compiler flags, and the flags of /proc/cpuinfo that it takes to run it; 64-bit ARM is emulated
 VARIANTS = {
     "generic": (["-DKV3_GENERIC"], set()),
     "avx2": (["-mavx2", "-mfma", "-mf16c"], {"avx2", "fma", "f16c"}),
@@ -35,6 +38,8 @@ VARIANTS = {
         ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512vnni", "-mavx2", "-mfma", "-mf16c"],
         {"avx512f", "avx512bw", "avx512vl", "avx512_vnni", "f16c"},
     ),
+    "neon": (["-march=armv8-a"], set()),
+    "neon-dotprod": (["-march=armv8.2-a+dotprod"], set()),
 }
 
 pytestmark = [
@@ -87,6 +92,36 @@ class Kernels:
         return total
 
 
+@dataclass(frozen=True)
+class EmulatedKernels:
+    """The same functions of a variant for another processor, in an emulator."""
+
+    command: tuple[str, ...]
+
+    def _call(self, name: str, n: int, *arrays: np.ndarray, weight: float = 0) -> bytes:
+        data = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
+        arguments = [*self.command, name, str(n), repr(float(np.float32(weight)))]
+        return subprocess.run(arguments, input=data, stdout=subprocess.PIPE, check=True).stdout
+
+    def quantise(self, values: np.ndarray, reference: bool = False) -> np.ndarray:
+        name = "reference" if reference else "quantise"
+        return np.frombuffer(self._call(name, values.size, values.astype(np.float32)), np.uint8)
+
+    def dequantise(self, rows: np.ndarray) -> np.ndarray:
+        return np.frombuffer(self._call("dequantise", rows.size // BLOCK_BYTES * BLOCK, rows), np.float32)
+
+    def dot(self, rows: np.ndarray, query: np.ndarray) -> float:
+        return float(np.frombuffer(self._call("dot", rows.size // BLOCK_BYTES * BLOCK, rows, query), np.float32)[0])
+
+    def add_weighted(self, total: np.ndarray, rows: np.ndarray, weight: float) -> np.ndarray:
+        found = self._call("add_weighted", total.size, rows, total.astype(np.float32), weight=weight)
+        return np.frombuffer(found, np.float32)
+
+
+AnyKernels = Kernels | EmulatedKernels
+Compile = Callable[[str], AnyKernels]
+
+
 def _pointer(array: np.ndarray) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
 
@@ -101,39 +136,47 @@ def q8_0(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Kernels]:
-    folder, made = tmp_path_factory.mktemp("kv3"), {}
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
+    folder = tmp_path_factory.mktemp("kv3")
+    made: dict[str, Kernels | EmulatedKernels] = {}
     has = set(pathlib.Path("/proc/cpuinfo").read_text().split("flags", 1)[1].split("\n", 1)[0].split())
 
-    def build(name: str) -> Kernels:
+    def build(name: str) -> AnyKernels:
         flags, needed = VARIANTS[name]
         if not needed <= has:
             pytest.skip(f"this machine cannot run {name}")
+        is_arm = name.startswith("neon")
+        if is_arm and not (shutil.which(ARM_COMPILER) and shutil.which(ARM_EMULATOR)):
+            pytest.skip(f"needs {ARM_COMPILER} and {ARM_EMULATOR}")
         if name not in made:
-            library = folder / f"{name}.so"
-            command = ["c++", "-std=c++17", "-O3", "-w", "-shared", "-fPIC", *flags]
-            command += [f"-I{GGML / path}" for path in ("include", "src")]
-            subprocess.run([*command, SOURCES / "kv3.cpp", SOURCES / "kv3_cpu.cpp", "-o", library], check=True)
-            made[name] = Kernels(ctypes.CDLL(str(library)))
+            target = folder / f"{name}.so"
+            command = [ARM_COMPILER, "-static", CALLS] if is_arm else ["c++", "-shared", "-fPIC"]
+            command += ["-std=c++17", "-O3", "-w", *flags, *(f"-I{path}" for path in INCLUDES)]
+            subprocess.run([*command, SOURCES / "kv3.cpp", SOURCES / "kv3_cpu.cpp", "-o", target], check=True)
+            made[name] = EmulatedKernels((ARM_EMULATOR, str(target))) if is_arm else Kernels(ctypes.CDLL(str(target)))
         return made[name]
 
     return build
 
 
 @pytest.fixture(scope="module", params=list(VARIANTS))
-def kernels(request: pytest.FixtureRequest, compiled: Callable[[str], Kernels]) -> Kernels:
+def kernels(request: pytest.FixtureRequest, compiled: Compile) -> AnyKernels:
     return compiled(request.param)
 
 
-def test_error_on_normal_rows(kernels: Kernels) -> None:
-    values = np.random.default_rng(1).standard_normal(1 << 20).astype(np.float32)
+def test_error_on_normal_rows(kernels: AnyKernels) -> None:
+    values = (
+        np.random.default_rng(1)
+        .standard_normal(1 << (16 if isinstance(kernels, EmulatedKernels) else 20))
+        .astype(np.float32)
+    )
     for scale in (1e-3, 1.0, 300.0):
         found = kernels.dequantise(kernels.quantise(values * scale))
         error = ((found / scale - values) ** 2).mean() / (values**2).mean()
         assert 0.029 < error <= 0.036, scale
 
 
-def test_the_levels_are_the_centroids_of_lloyd_and_max(kernels: Kernels) -> None:
+def test_the_levels_are_the_centroids_of_lloyd_and_max(kernels: AnyKernels) -> None:
     """A scale of exactly 1 shows the levels themselves: within a five-hundredth of the centroids."""
     rows = np.zeros(BLOCK_BYTES, np.uint8)
     rows[:16], rows[24] = 0b11100100, 15 << 3
@@ -143,7 +186,7 @@ def test_the_levels_are_the_centroids_of_lloyd_and_max(kernels: Kernels) -> None
     np.testing.assert_array_equal(kernels.dequantise(rows).reshape(4, 16), -found)
 
 
-def test_three_and_an_eighth_bits(kernels: Kernels) -> None:
+def test_three_and_an_eighth_bits(kernels: AnyKernels) -> None:
     assert kernels.quantise(np.ones(256)).nbytes * 8 / 256 == 3.125
 
 
@@ -153,7 +196,7 @@ def test_three_and_an_eighth_bits(kernels: Kernels) -> None:
         np.float32, st.sampled_from([64, 128, 256]), elements=st.floats(-3e4, 3e4, width=32, allow_subnormal=False)
     )
 )
-def test_properties_of_any_row(compiled: Callable[[str], Kernels], values: np.ndarray) -> None:
+def test_properties_of_any_row(compiled: Compile, values: np.ndarray) -> None:
     kernels = compiled("generic")
     rows = kernels.quantise(values)
     found = kernels.dequantise(rows)
@@ -172,7 +215,7 @@ def test_properties_of_any_row(compiled: Callable[[str], Kernels], values: np.nd
     ).all() else None
 
 
-def test_all_variants_agree(compiled: Callable[[str], Kernels], kernels: Kernels) -> None:
+def test_all_variants_agree(compiled: Compile, kernels: AnyKernels) -> None:
     generic, rng = compiled("generic"), np.random.default_rng(2)
     for n in (64, 128, 192, 256, 576):
         values = (rng.standard_normal(n) * rng.uniform(0.01, 30)).astype(np.float32)
@@ -190,21 +233,21 @@ def test_all_variants_agree(compiled: Callable[[str], Kernels], kernels: Kernels
             np.testing.assert_allclose(kernels.add_weighted(total, rows, weight), expected, rtol=2e-6, atol=1e-5)
 
 
-def test_every_byte_pattern_is_read_alike(compiled: Callable[[str], Kernels], kernels: Kernels) -> None:
+def test_every_byte_pattern_is_read_alike(kernels: AnyKernels) -> None:
     """Blocks of random bytes with every finite scale: also those that no quantiser writes."""
-    generic, rng = compiled("generic"), np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     rows = rng.integers(0, 256, (248, BLOCK_BYTES), dtype=np.uint8)
     rows[:, 24] = np.arange(248)
     query, as_numbers = q8_0(rng.standard_normal(BLOCK).astype(np.float32))
-    for row in rows:
-        values = generic.dequantise(row)
-        np.testing.assert_array_equal(kernels.dequantise(row), values)
+    for row in rows[:: 16 if isinstance(kernels, EmulatedKernels) else 1]:
+        values = kernels.dequantise(row)
+        np.testing.assert_allclose(values, decode(row), rtol=1e-6)
         size = float(np.abs(values) @ np.abs(as_numbers))
         assert abs(kernels.dot(row, query) - float(values.astype(np.float64) @ as_numbers)) <= 1e-6 * size
         np.testing.assert_allclose(kernels.add_weighted(np.zeros(BLOCK), row, 1.0), values, rtol=1e-6)
 
 
-def test_zeros_and_values_that_are_no_numbers(kernels: Kernels) -> None:
+def test_zeros_and_values_that_are_no_numbers(kernels: AnyKernels) -> None:
     assert not kernels.quantise(np.zeros(64)).any()
     assert not kernels.dequantise(kernels.quantise(np.zeros(64))).any()
     for wrong in (np.nan, np.inf, -np.inf):
@@ -216,12 +259,12 @@ def test_zeros_and_values_that_are_no_numbers(kernels: Kernels) -> None:
         assert np.isnan(kernels.add_weighted(np.zeros(128), kernels.quantise(values), 0.5)[:64]).all()
 
 
-def test_the_reference_is_what_the_backend_computes(kernels: Kernels) -> None:
+def test_the_reference_is_what_the_backend_computes(kernels: AnyKernels) -> None:
     values = np.random.default_rng(4).standard_normal(1 << 14).astype(np.float32)
     assert (kernels.quantise(values) == kernels.quantise(values, reference=True)).mean() > 0.99
 
 
-def test_a_great_scale_saturates(kernels: Kernels) -> None:
+def test_a_great_scale_saturates(kernels: AnyKernels) -> None:
     """Half floats end at 65,504, and so do f16 caches; a larger scale becomes the largest."""
     found = kernels.dequantise(kernels.quantise(np.full(64, 1e6)))
     assert np.isfinite(found).all()

@@ -33,6 +33,42 @@ FORCED = 120  # tokens in the cache when an eviction is forced
 
 REAL = {"SmolLM2-135M": "smollm2", "Gemma-3-270M": "gemma3"}
 """Real models, and their names in tools/fetch_models.py."""
+WHOLE_KV3_BLOCKS = frozenset(
+    (
+        "SmolLM2-135M",
+        "Gemma-3-270M",
+        "llama-ropefreqs",
+        "qwen3",
+        "smollm3",
+        "gemma2",
+        "gpt-oss",
+        "deepseek2",
+        "falcon-h1",
+        "qwen35",
+        "glm4moe",
+        "qwen35-mtp",
+        "step35",
+        "nemotron_h",
+        "qwen35moe",
+        "mistral3",
+        "hunyuan-dense",
+        "jais2",
+        "pangu-embed",
+        "minicpm",
+        "ernie4_5",
+        "gemma",
+        "seed_oss",
+        "apertus",
+        "qwen3vl",
+        "falcon",
+        "plamo3",
+        "hunyuan-moe",
+        "minimax-m2",
+        "qwen3vlmoe",
+        "laguna",
+    )
+)
+"""Models whose heads are multiples of 64: they can have kv3 caches."""
 LONG_ROPE = ("phi3", "minicpm3", "phimoe")
 """Tiny models with frequencies for texts within 512 positions and for longer ones."""
 REFUSED = {
@@ -74,7 +110,8 @@ class Case:
     @property
     def types(self) -> tuple[str, ...]:
         """List the cache types to try; V is quantised only with flash attention."""
-        return TYPES if self.has_flash_attention else ("f16",)
+        kv3 = ("kv3",) if self.arch in WHOLE_KV3_BLOCKS else ()
+        return (*TYPES, *kv3) if self.has_flash_attention else ("f16",)
 
 
 @dataclass(frozen=True)

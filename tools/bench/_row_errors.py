@@ -1,4 +1,4 @@
-"""How much of rows of keys and values is lost in a type of caches, and in two variants of three bits that others use."""
+"""What is lost of rows of keys and values in a type of caches, and in two variants of three bits that others use."""
 
 from __future__ import annotations
 

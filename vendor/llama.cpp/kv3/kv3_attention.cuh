@@ -1,7 +1,6 @@
-// Which instances of attention's vector kernel there are with KV3; each is compiled in a file of its own.
+// Which instances of attention's vector kernel there are with KV3; each is compiled in a file of its own. Included behind
+// llama.cpp's fattn-vec.cuh, which can be included only once.
 #pragma once
-
-#include "ggml-cuda/fattn-vec.cuh"
 
 constexpr bool GGML_CUDA_FA_KV3_KV3 = true;
 constexpr bool GGML_CUDA_FA_KV3_Q8_0 = true;
