@@ -120,16 +120,23 @@ def greedy(context: core.Context, row: npt.NDArray[np.float32], n: int) -> list[
 
 
 def measure_quality(
-    model: core.Model, types: list[str], tokens: npt.NDArray[np.int32], n_threads: int, n_greedy: int
+    model: core.Model, types: list[str], tokens: npt.NDArray[np.int32], n_threads: int, n_greedy: int, every: int
 ) -> Figures:
-    """Read a text in lockstep, and compare with f16."""
+    """Read a text in lockstep, and compare each `every`-th piece with f16."""
     others = [name for name in types if name != "f16"]
     contexts = {name: make_context(model, name, len(tokens) + n_greedy + 1, n_threads) for name in ["f16", *others]}
     sums = {name: {"kl": 0.0, "same": 0.0, "loss": 0.0} for name in contexts}
     mismatches: dict[str, list[int]] = {name: [] for name in contexts}
-    places = {len(tokens) * (i + 1) // 4 // CHUNK * CHUNK for i in range(4)}
+    places = {len(tokens) * (i + 1) // 4 // (CHUNK * every) * CHUNK * every for i in range(4)}
+    n = n_following = 0
     for start in range(0, len(tokens) - CHUNK + 1, CHUNK):
         piece, following = tokens[start : start + CHUNK], tokens[start + 1 : start + CHUNK + 1]
+        if (start // CHUNK + 1) % every != 0:
+            for context in contexts.values():
+                context.read(0, piece)
+            continue
+        n += len(piece)
+        n_following += len(following)
         rows = {name: read_rows(context, piece) for name, context in contexts.items()}
         exact = rows["f16"]
         for name, found in rows.items():
@@ -142,12 +149,11 @@ def measure_quality(
                 differs = [a != b for a, b in zip(text, texts["f16"], strict=True)]
                 mismatches[name].append(differs.index(True) if any(differs) else n_greedy)
             print(f"{start + CHUNK} tokens, first mismatches {mismatches}", file=sys.stderr, flush=True)
-    n = len(tokens) // CHUNK * CHUNK
     figures: Figures = {
         name: {
             "kl": total["kl"] / n,
             "same": total["same"] / n,
-            "perplexity": float(np.exp(total["loss"] / (n - 1))),
+            "perplexity": float(np.exp(total["loss"] / n_following)),
             "mismatch": mismatches[name],
         }
         for name, total in sums.items()
@@ -259,6 +265,9 @@ def main() -> int:
     parser.add_argument("--types", nargs="+", default=list(TYPES), help=f"default: {' '.join(TYPES)}")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--tokens", type=int, default=4096, help="of the text for quality (default: %(default)s)")
+    parser.add_argument(
+        "--every", type=int, default=1, help=f"compare in every so many pieces of {CHUNK} tokens (default: all)"
+    )
     parser.add_argument("--greedy", type=int, default=128, help="tokens of each greedy text (default: %(default)s)")
     parser.add_argument("--position", type=int, default=8000, help="where decoding is timed (default: %(default)s)")
     parser.add_argument(
@@ -280,7 +289,7 @@ def main() -> int:
     if "error" in arguments.parts:
         figures["error"] = measure_errors(model, types, tokens[:512], arguments.threads)
     if "quality" in arguments.parts:
-        figures["quality"] = measure_quality(model, types, tokens, arguments.threads, arguments.greedy)
+        figures["quality"] = measure_quality(model, types, tokens, arguments.threads, arguments.greedy, arguments.every)
     if "memory" in arguments.parts:
         figures["memory"] = measure_memory(path, types)
     if "speed" in arguments.parts:
