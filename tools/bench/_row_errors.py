@@ -21,7 +21,8 @@ def hadamard(n: int) -> Rows:
     matrix = np.ones((1, 1), dtype=np.float32)
     while len(matrix) < n:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    return (matrix / np.sqrt(n)).astype(np.float32)
+    orthonormal: Rows = (matrix / np.sqrt(n)).astype(np.float32)
+    return orthonormal
 
 
 def rotate_pieces(rows: Rows, size: int) -> Rows:
@@ -45,14 +46,16 @@ def _by_norm(rows: Rows) -> Rows:
     pieces = rows.reshape(-1, min(rows.shape[1], 128))
     scale = np.sqrt((pieces**2).mean(1, keepdims=True)).astype(np.float16).astype(np.float32)
     level = LEVELS[np.searchsorted(CUTS, (np.abs(pieces) / np.maximum(scale, 1e-20)).reshape(-1))]
-    return (np.sign(pieces) * level.reshape(pieces.shape) * scale).reshape(rows.shape)
+    left: Rows = (np.sign(pieces) * level.reshape(pieces.shape) * scale).reshape(rows.shape)
+    return left
 
 
 def turbo3(rows: Rows) -> Rows:
     """Store rows after random signs and a Hadamard matrix over the whole row, with their length as the scale."""
     signs = np.random.default_rng(1).choice(np.array([-1, 1], dtype=np.float32), rows.shape[1])
     matrix = hadamard(rows.shape[1])
-    return (_by_norm((rows * signs) @ matrix) @ matrix) * signs
+    left: Rows = (_by_norm((rows * signs) @ matrix) @ matrix) * signs
+    return left
 
 
 def planar3(rows: Rows) -> Rows:

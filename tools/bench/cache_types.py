@@ -97,7 +97,7 @@ def measure_errors(model: core.Model, types: list[str], tokens: npt.NDArray[np.i
 
 def log_softmax(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return logarithms of probabilities."""
-    shifted = rows - rows.max(1, keepdims=True)
+    shifted: npt.NDArray[np.float32] = rows - rows.max(1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(1, keepdims=True, dtype=np.float64)).astype(np.float32)
     return shifted
 
@@ -161,10 +161,10 @@ def measure_quality(
     print(
         "\n| Type | KL divergence | of q4_0's | same token | perplexity | first mismatch |\n|---|---|---|---|---|---|"
     )
-    for name, found in figures.items():
-        times = f"{found['kl'] / figures['q4_0']['kl']:.2f}" if "q4_0" in figures else ""
-        texts = ", ".join(str(i) if i < n_greedy else f"none in {n_greedy}" for i in found["mismatch"])
-        cells = [f"{found['kl']:.5f}", times, f"{100 * found['same']:.2f} %", f"{found['perplexity']:.3f}", texts]
+    for name, own in figures.items():
+        times = f"{own['kl'] / figures['q4_0']['kl']:.2f}" if "q4_0" in figures else ""
+        firsts = ", ".join(str(i) if i < n_greedy else f"none in {n_greedy}" for i in own["mismatch"])
+        cells = [f"{own['kl']:.5f}", times, f"{100 * own['same']:.2f} %", f"{own['perplexity']:.3f}", firsts]
         print(f"| {name} | {' | '.join(cells)} |")
     return figures
 
@@ -203,7 +203,8 @@ def layer_bytes(saved: core.SavedSequence, n_layers: int) -> tuple[bytes, list[b
     data, start = saved.cells, -1
     header = struct.pack("<II", 0, n_layers)  # llama.cpp writes: V is not transposed, the number of layers; then these
     while (start := data.find(header, start + 1)) >= 0:
-        at, parts = start + len(header), []
+        at = start + len(header)
+        parts: list[bytes] = []
         while at + ROW_HEADER <= len(data) and len(parts) < 2 * n_layers:
             (row,) = struct.unpack_from("<Q", data, at + 4)  # behind the type
             end = at + ROW_HEADER + row * saved.n_tokens
