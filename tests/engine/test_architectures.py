@@ -37,7 +37,7 @@ def test_models_that_kv3_fits(tiny_folder: pathlib.Path) -> None:
         with contextlib.suppress(ContextError):
             gguf_info(make_tiny_model(arch, tiny_folder)).kv_bytes(512, type_k="kv3", type_v="kv3")
             fitting.add(arch)
-    assert fitting | set(REAL) == checks.WHOLE_KV3_BLOCKS
+    assert (fitting | set(REAL)) - {"deepseek2"} == checks.WHOLE_KV3_BLOCKS
 
 
 def is_quick(run: Case | tuple[Case, str]) -> bool:

@@ -65,7 +65,7 @@ def read_hunks(patch: Path) -> list[Hunk]:
         new = tuple(line[1:] for line in body if line[0] in " +")
         hunks.append(Hunk(path, start, old, new))
 
-    for number, line in enumerate(patch.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(patch.read_text(encoding="utf-8").removesuffix("\n").split("\n"), 1):
         named, begun = FILE_LINE.match(line), HUNK_LINE.match(line)
         if (named or begun or line.startswith(("diff ", "--- a/"))) and start:
             close()
