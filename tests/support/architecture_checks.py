@@ -67,8 +67,8 @@ WHOLE_KV3_BLOCKS = frozenset(
         "laguna",
     )
 )
-"""Models whose heads are multiples of 64: they can have kv3 caches. Not deepseek2: llama.cpp also asks for its length of
-values, 96, though latent attention stores none."""
+"""Models whose heads are multiples of 64: they can have kv3 caches. Not deepseek2: llama.cpp also asks for its length
+of values, 96, though latent attention stores none."""
 LONG_ROPE = ("phi3", "minicpm3", "phimoe")
 """Tiny models with frequencies for texts within 512 positions and for longer ones."""
 REFUSED = {
