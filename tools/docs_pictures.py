@@ -158,12 +158,14 @@ def draw_cache_types() -> Figure:
         cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
         if len(cells) >= 8 and cells[1].startswith("0."):
             rows.append(cells)
-    for column, model, colour in ((2, "SmolLM2 135M", KEPT), (5, "Gemma 3 270M", MOVED)):
+    for column, model, colour, side in ((2, "SmolLM2 135M", KEPT, "right"), (5, "Gemma 3 270M", MOVED, "left")):
         points = [(float(row[1]), float(row[column].split()[0]), row[0]) for row in rows if row[column][:1].isdigit()]
         axes.scatter(*zip(*[(x, y) for x, y, _ in points], strict=True), color=colour, label=model, zorder=3)
         for x, y, name in points:
-            axes.annotate(name, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=8, color=colour)
+            place = (-6 if side == "right" else 6, -8 if name == "iq4_nl" else 1)  # it lies on q4_0
+            axes.annotate(name, (x, y), place, textcoords="offset points", ha=side, fontsize=8, color=colour)
     axes.set_yscale("log")
+    axes.set_xlim(0.13, 0.6)
     axes.set_xlabel("bytes of keys and values, f16 = 1")
     axes.set_ylabel("KL divergence from f16 in nats")
     axes.grid(alpha=0.3, which="both")

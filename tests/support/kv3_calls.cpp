@@ -10,7 +10,8 @@
 
 template <typename T>
 static void write(const std::vector<T> & values) {
-    std::cout.write(reinterpret_cast<const char *>(values.data()), static_cast<std::streamsize>(values.size() * sizeof(T)));
+    const auto n_bytes = static_cast<std::streamsize>(values.size() * sizeof(T));
+    std::cout.write(reinterpret_cast<const char *>(values.data()), n_bytes);
 }
 
 int main(int, char ** arguments) {

@@ -92,7 +92,17 @@ def measure_errors(model: core.Model, types: list[str], tokens: npt.NDArray[np.i
     print("\n| Type | bits | normal rows | keys | values |\n|---|---|---|---|---|")
     for name, found in figures.items():
         print(f"| {name} | {found['bits']:.3f} | " + " | ".join(f"{found[kind]:.5f}" for kind in plain) + " |")
+    shares = [mean_share([getattr(layer, part)() for layer in layers]) for part in ("keys", "values")]
+    print(
+        f"\nThe means of the heads have {shares[0]:.0%} of the squares of keys, and {shares[1]:.0%} of those of values."
+    )
     return figures
+
+
+def mean_share(layers: list[npt.NDArray[np.float32]]) -> float:
+    """Return how much of the squares of rows [n_head_kv, n_keys, width] the mean row of each head has, on average."""
+    shares = [(rows.mean(1) ** 2).sum(1) / (rows**2).sum(2).mean(1) for rows in layers]
+    return float(np.concatenate(shares).mean())
 
 
 def log_softmax(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -1,5 +1,5 @@
-// KV3 on GPUs: a block from 64 floats, and floats, dot products and values for attention from blocks. The same numbers as
-// kv3_quantise.h. Blocks are 25 bytes long, so that everything is read byte by byte.
+// KV3 on GPUs: a block from 64 floats, and floats, dot products and values for attention from blocks. The same numbers
+// as kv3_quantise.h. Blocks are 25 bytes long, so that everything is read byte by byte.
 #pragma once
 
 #include "kv3.h"
@@ -9,7 +9,7 @@
 #define KV3_LEVEL_BYTES (10 | 31 << 8 | 55 << 16 | 88 << 24)
 
 static __device__ __forceinline__ float kv3_unit(const uint8_t scale) {
-    return __half2float(__ushort_as_half((unsigned short) (scale << 7))) * (1.0f / KV3_ONE);
+    return __half2float(__ushort_as_half((unsigned short)(scale << 7))) * (1.0f / KV3_ONE);
 }
 
 // The whole numbers of the values i to i + 3 of a block, as the bytes of an int; i is a multiple of 4.
@@ -28,9 +28,9 @@ static __device__ __forceinline__ int kv3_four(const block_kv3 & block, const in
 }
 
 static __device__ __forceinline__ void dequantize_kv3(const void * vx, const int64_t ib, const int i, float2 & v) {
-    const block_kv3 & block = ((const block_kv3 *) vx)[ib];
+    const block_kv3 & block = ((const block_kv3 *)vx)[ib];
     const int four = kv3_four(block, i & ~3);
-    const int8_t * const numbers = (const int8_t *) &four + (i & 3);  // i is even
+    const int8_t * const numbers = (const int8_t *)&four + (i & 3);  // i is even
     const float unit = kv3_unit(block.scale);
     v.x = unit * numbers[0];
     v.y = unit * numbers[1];
@@ -57,7 +57,8 @@ static __device__ __forceinline__ float kv3_error(const float * __restrict__ x, 
     return unit * (unit * sums.y - 2.0f * sums.x);
 }
 
-static __device__ __forceinline__ void quantize_f32_kv3_block(const float * __restrict__ x, block_kv3 * __restrict__ y) {
+static __device__ __forceinline__ void quantize_f32_kv3_block(const float * __restrict__ x,
+                                                              block_kv3 * __restrict__ y) {
     float sum = 0.0f;
     for (int i = 0; i < KV3_BLOCK; ++i) {
         sum += x[i] * x[i];
@@ -99,7 +100,7 @@ static __device__ __forceinline__ float vec_dot_fattn_vec_KQ_kv3(const char * __
                                                                  const void * __restrict__ Q_v,
                                                                  const int * __restrict__ Q_q8,
                                                                  const void * __restrict__ Q_ds_v) {
-    const block_kv3 * const keys = (const block_kv3 *) K_c;
+    const block_kv3 * const keys = (const block_kv3 *)K_c;
     GGML_UNUSED(Q_v);
     float sum = 0.0f;
 #pragma unroll
@@ -107,7 +108,7 @@ static __device__ __forceinline__ float vec_dot_fattn_vec_KQ_kv3(const char * __
         const int k = k0 + (nthreads == WARP_SIZE ? threadIdx.x : threadIdx.x % nthreads);
         const block_kv3 & block = keys[k / (KV3_BLOCK / 4)];
         const int product = ggml_cuda_dp4a(kv3_four(block, 4 * (k % (KV3_BLOCK / 4))), Q_q8[k0 / nthreads], 0);
-        sum += kv3_unit(block.scale) * ((const float2 *) Q_ds_v)[k0 / nthreads].x * product;
+        sum += kv3_unit(block.scale) * ((const float2 *)Q_ds_v)[k0 / nthreads].x * product;
     }
     return sum;
 }
@@ -117,17 +118,17 @@ template <typename T, int ne>
 static __device__ __forceinline__ void dequantize_V_kv3(const void * __restrict__ vx, void * __restrict__ dst,
                                                         const int64_t i0) {
     static_assert(ne == 4, "the kernel takes quantised values by four");
-    const block_kv3 & block = ((const block_kv3 *) vx)[i0 / KV3_BLOCK];
+    const block_kv3 & block = ((const block_kv3 *)vx)[i0 / KV3_BLOCK];
     const int four = kv3_four(block, i0 % KV3_BLOCK);
-    const int8_t * const numbers = (const int8_t *) &four;
+    const int8_t * const numbers = (const int8_t *)&four;
     const float unit = kv3_unit(block.scale);
 #pragma unroll
     for (int l = 0; l < ne; l += 2) {
         if constexpr (std::is_same_v<T, float>) {
-            ((float *) dst)[l + 0] = unit * numbers[l + 0];
-            ((float *) dst)[l + 1] = unit * numbers[l + 1];
+            ((float *)dst)[l + 0] = unit * numbers[l + 0];
+            ((float *)dst)[l + 1] = unit * numbers[l + 1];
         } else {
-            ((half2 *) dst)[l / 2] = __floats2half2_rn(unit * numbers[l], unit * numbers[l + 1]);
+            ((half2 *)dst)[l / 2] = __floats2half2_rn(unit * numbers[l], unit * numbers[l + 1]);
         }
     }
 }

@@ -1,12 +1,12 @@
 // KV3: rows of keys and values in three bits a value, as a type of ggml. C and C++.
 //
-// A row consists of blocks of 64 values, none of which knows of the others: rows can be moved as they are. A value is
-// one of eight numbers: the centroids of the quantiser with the least squared error for a normal distribution (Lloyd and
-// Max), times the scale of its block. llama.cpp rotates quantised rows by a Hadamard matrix before it stores them, which
-// is what makes their values nearly normal.
+// A row consists of blocks of 64 values, none of which knows of the others: rows can be moved as they are. A value
+// is one of eight numbers: the centroids of the quantiser with the least squared error for a normal distribution
+// (Lloyd and Max), times the scale of its block. llama.cpp rotates quantised rows by a Hadamard matrix before it stores
+// them, which is what makes their values nearly normal.
 //
-// A block has a scale of one byte: 3.125 bits a value. With the two bytes that other types have, blocks of 64 would take
-// more than a fifth of f16; with blocks of 128, heads of 64 would have no KV3 cache.
+// A block has a scale of one byte: 3.125 bits a value. With the two bytes that other types have, blocks of 64 would
+// take more than a fifth of f16; with blocks of 128, heads of 64 would have no KV3 cache.
 #pragma once
 
 #include "ggml.h"

@@ -1,5 +1,5 @@
-// KV3 in the CPU backend: the dot product with q8_0 (keys) and the weighted sum (values), for the instructions that this
-// module is compiled for. Each variant defines the same three names; the generic one says what they compute.
+// KV3 in the CPU backend: the dot product with q8_0 (keys) and the weighted sum (values), for the instructions that
+// this module is compiled for. Each variant defines the same three names; the generic one says what they compute.
 #include "kv3_quantise.h"
 
 #define GGML_COMMON_DECL_CPP

@@ -61,8 +61,9 @@ inline Match match(const float * x, float unit) {
     return sum;
 }
 
-// The scale with the least squared error, each with the levels that are nearest then. Least squares for the levels of the
-// root mean square, and once more, lead close to it; the bytes around it are tried, since the error has many minima.
+// The scale with the least squared error, each with the levels that are nearest then. Least squares for the levels of
+// the root mean square, and once more, lead close to it; the bytes around it are tried, since the error has many
+// minima.
 inline uint8_t choose_scale(const float * x) {
     float squares[16] = {};
     for (int i = 0; i < KV3_BLOCK; i += 16) {
