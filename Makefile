@@ -10,9 +10,9 @@ RAY               := .venv-ray
 INTEGRATION_TESTS := tests/integrations
 
 # What the extension is made of: touching any of it builds anew.
-SOURCES := pyproject.toml CMakeLists.txt $(wildcard cmake/* bindings/* bindings/*/* vendor/llama.cpp/*.* vendor/llama.cpp/triattention/*)
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard cmake/* bindings/* bindings/*/* vendor/llama.cpp/*.* $(addprefix vendor/llama.cpp/,triattention/* kv3/* patches/*))
 
-CPP_SOURCES = $(shell git ls-files 'bindings/*.cpp' 'bindings/*.h' 'vendor/llama.cpp/triattention/*.cpp' 'vendor/llama.cpp/triattention/*.h')
+CPP_SOURCES = $(shell git ls-files 'bindings/*.cpp' 'bindings/*.h' 'vendor/llama.cpp/triattention/*.cpp' 'vendor/llama.cpp/triattention/*.h' 'vendor/llama.cpp/kv3/*')
 
 .PHONY: help demo test test-fast test-server test-ray lint format stubs docs install clean
 

@@ -2,6 +2,7 @@
 #include "context.h"
 
 #include "attention_probe.h"
+#include "cache_devices.h"
 
 #include <algorithm>
 #include <optional>
@@ -95,6 +96,33 @@ std::vector<std::string> missing_operations(Context & context, const std::string
     });
 }
 
+// Refuses a type, given by ggml's number, that a device cannot store in a cache.
+void check_cache_device(const std::string & device, int type) {
+    ggml_backend_dev_t found = ggml_backend_dev_by_name(device.c_str());
+    if (found == nullptr || type < 0 || type >= GGML_TYPE_COUNT) {
+        throw triattn::ContextError("there is no such device or type");
+    }
+    triattn::check_cache_devices({found}, static_cast<ggml_type>(type), GGML_TYPE_F16);
+}
+
+// What is left of rows of `width` values, as ggml's reference stores them in a type.
+array<float> round_rows(const array<float> & values, const std::string & type, int64_t width) {
+    const ggml_type kind = triattn::cache_type_from_name(type);
+    const ggml_type_traits * traits = ggml_get_type_traits(kind);
+    const std::vector<float> from = to_vector(values);
+    const auto n = static_cast<int64_t>(from.size());
+    if (width < 1 || width % traits->blck_size != 0 || n % width != 0 || traits->from_float_ref == nullptr) {
+        throw triattn::ContextError("rows of " + std::to_string(width) + " values cannot be stored as " + type);
+    }
+    std::vector<float> to(from.size());
+    std::vector<uint8_t> row(ggml_row_size(kind, width));
+    for (int64_t i = 0; i < n; i += width) {
+        traits->from_float_ref(from.data() + i, row.data(), width);
+        traits->to_float(row.data(), to.data() + i, width);
+    }
+    return to_array(to, {n / width, width});
+}
+
 // The matrix that llama.cpp multiplies pieces of a quantised cache's keys by; None if it does not.
 std::optional<array<float>> k_rotation(Context & context) {
     return context.run_with_gil([](Decoder & d) -> std::optional<array<float>> {
@@ -136,6 +164,10 @@ void add_testing(py::module_ & m) {
         py::arg("context"), py::arg("seq") = 0, "The second reading that comes before an eviction with reread=True.");
     testing.def("missing_operations", &missing_operations, py::arg("context"), py::arg("device") = std::string(),
                 "The operations of eviction that a device lacks, in words; without a name: the cache's devices.");
+    testing.def("check_cache_device", &check_cache_device, py::arg("device"), py::arg("type"),
+                "Check that a device can store keys of a type, given by ggml's number. Raises ContextError.");
+    testing.def("round_rows", &round_rows, py::arg("values"), py::arg("type"), py::arg("width"),
+                "What is left of values that are stored in rows of `width` as a type of caches: float32 [n, width].");
     testing.def(
         "remove",
         [](Context & context, int seq, const std::vector<int32_t> & positions) {

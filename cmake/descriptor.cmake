@@ -4,8 +4,10 @@ file(READ ${PYTRIATTN_ROOT}/pyproject.toml pyproject)
 string(REGEX MATCH "\nversion = \"([^\"]+)\"" _ "${pyproject}")
 set(PYTRIATTN_VERSION ${CMAKE_MATCH_1})
 
-# The headers that ggml-base and a module share. Hashed, since PYTRIATTN_LLAMA_CPP_DIR may name a tree of another state.
-file(GLOB headers ${LLAMA_CPP_DIR}/ggml/include/*.h ${LLAMA_CPP_DIR}/ggml/src/*.h)
+# The headers that ggml-base and a module share, and the patches, which add types. Hashed, since
+# PYTRIATTN_LLAMA_CPP_DIR may name a tree of another state.
+file(GLOB headers ${LLAMA_CPP_DIR}/ggml/include/*.h ${LLAMA_CPP_DIR}/ggml/src/*.h
+    ${PYTRIATTN_ROOT}/vendor/llama.cpp/kv3/kv3.h ${PYTRIATTN_ROOT}/vendor/llama.cpp/patches/*.patch)
 list(SORT headers)
 set(hashes "")
 foreach(header ${headers})

@@ -60,3 +60,23 @@ foreach(backend ${PYTRIATTN_BACKENDS})
     endif()
 endforeach()
 message(STATUS "ggml backends: ${PYTRIATTN_BACKENDS}")
+
+# The type KV3, which the patches of llama.cpp make known to ggml: its code is ours.
+set(PYTRIATTN_KV3 ${PYTRIATTN_ROOT}/vendor/llama.cpp/kv3)
+target_sources(ggml-base PRIVATE ${PYTRIATTN_KV3}/kv3.cpp)
+target_include_directories(ggml-base PRIVATE ${PYTRIATTN_KV3})
+foreach(backend ${PYTRIATTN_BACKENDS})
+    if (backend MATCHES "^ggml-cpu")
+        target_sources(${backend} PRIVATE ${PYTRIATTN_KV3}/kv3_cpu.cpp)
+    elseif (backend MATCHES "^ggml-(cuda|hip|musa)$")
+        # one instance of attention's vector kernel a file; the language is that of the backend's other files
+        file(GLOB instances ${PYTRIATTN_KV3}/*.cu)
+        get_source_file_property(language ${LLAMA_CPP_DIR}/ggml/src/ggml-cuda/set-rows.cu
+            TARGET_DIRECTORY ${backend} LANGUAGE)
+        if (NOT backend STREQUAL "ggml-cuda" AND language)
+            set_source_files_properties(${instances} TARGET_DIRECTORY ${backend} PROPERTIES LANGUAGE ${language})
+        endif()
+        target_sources(${backend} PRIVATE ${instances})
+    endif()
+    target_include_directories(${backend} PRIVATE ${PYTRIATTN_KV3})
+endforeach()

@@ -86,7 +86,8 @@ class Llama(Session):
         use_mlock: keep the model in memory.
         progress: called with the fraction loaded; an exception that it raises ends the loading.
         lora: LoRA adapters to begin with; see `set_loras`.
-        type_k: type of cached keys: f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0, q5_1; or ggml's number of it.
+        type_k: type of cached keys: f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0, q5_1; kv3 (our own, in three bits,
+            for heads that are multiples of 64); q3_K, q2_K (multiples of 256); or ggml's number of it.
         type_v: type of cached values.
         flash_attn: ``auto``, or True / False (also ``on`` / ``off``).
         rope_scaling_type: in place of the model's own: ``none``, ``linear``, ``yarn`` or ``longrope``. This and the

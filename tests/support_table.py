@@ -189,7 +189,8 @@ def page_of(rows: list[Row]) -> str:
         "",
         "Every line is a model that llama.cpp itself loads and decodes: two real ones (SmolLM2 135M, Gemma 3 270M), "
         "the others tiny, with",
-        "random weights, made by `tests/models/`. With f16, q8_0 and q4_0 caches, each is put through these checks:",
+        "random weights, made by `tests/models/`. With f16, q8_0 and q4_0 caches, and kv3 where heads are multiples",
+        "of 64, each is put through these checks:",
         "",
         "- S_trig of every key in the cache equals the mean logit of future queries, which the model's own RoPE "
         "operator makes of the",

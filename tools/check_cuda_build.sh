@@ -10,6 +10,8 @@ cd "$(dirname "$0")/.."
 build=${1:-build/cuda-check}
 # The operators that the engine's own graphs use most, and one template instance of attention.
 files=(cpy set-rows getrows norm template-instances/fattn-vec-instance-f16-f16)
+# and one of ours with kv3, whose object lies below the whole path of its source
+files+=("${PWD#/}/vendor/llama.cpp/kv3/kv3_attention_kv3_kv3")
 
 if [ -z "${CUDACXX:-}" ]; then
     if command -v nvcc >/dev/null && [ -n "$(find -L "$(dirname "$(readlink -f "$(command -v nvcc)")")/.." -maxdepth 4 -name 'cublas_v2.h' -print -quit)" ]; then

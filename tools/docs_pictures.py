@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Draw the pictures of docs/how-it-works.md: from the statistics of SmolLM2 135M and a run of it, but for the last one.
+"""Draw the pictures of docs/how-it-works.md: from the statistics of SmolLM2 135M and a run of it, but for the last one;
+and that of docs/quantised-caches.md, from its table.
 
     python tools/docs_pictures.py [folder]      writes docs/pictures/, in half a minute
 
@@ -27,7 +28,8 @@ from pytriattn.plotting.figures import plot_concentration, plot_kept, save_figur
 from pytriattn.plotting.kept import KeptKeys, kept_keys
 from pytriattn.stats.bundled import bundled_text
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "pictures"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+FOLDER = DOCS / "pictures"
 BUDGET = 192
 N_TOKENS = 800
 LAYERS = range(12, 20)
@@ -147,6 +149,30 @@ def draw_compaction() -> Figure:
     return figure
 
 
+def draw_cache_types() -> Figure:
+    """Bytes of a cache against how far its predictions are from f16's, as the table of the page has them."""
+    figure = Figure(figsize=(7.5, 4), layout="constrained")
+    axes = figure.subplots()
+    rows = []
+    for line in (DOCS / "quantised-caches.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
+        if len(cells) >= 8 and cells[1].startswith("0."):
+            rows.append(cells)
+    for column, model, colour, side in ((2, "SmolLM2 135M", KEPT, "right"), (5, "Gemma 3 270M", MOVED, "left")):
+        points = [(float(row[1]), float(row[column].split()[0]), row[0]) for row in rows if row[column][:1].isdigit()]
+        axes.scatter(*zip(*[(x, y) for x, y, _ in points], strict=True), color=colour, label=model, zorder=3)
+        for x, y, name in points:
+            place = (-6 if side == "right" else 6, -8 if name == "iq4_nl" else 1)  # it lies on q4_0
+            axes.annotate(name, (x, y), place, textcoords="offset points", ha=side, fontsize=8, color=colour)
+    axes.set_yscale("log")
+    axes.set_xlim(0.13, 0.6)
+    axes.set_xlabel("bytes of keys and values, f16 = 1")
+    axes.set_ylabel("KL divergence from f16 in nats")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(frameon=False)
+    return figure
+
+
 def _cell(axes: Any, x: float, y: float, text: str, colour: str) -> None:
     axes.add_patch(Rectangle((x, y), 0.9, 0.8, facecolor=colour, edgecolor="white"))
     axes.text(
@@ -172,6 +198,7 @@ def draw_all(folder: Path, n_tokens: int = N_TOKENS) -> None:
     kept = (read(model, stats, mode, n_tokens) for mode in ("per_layer_head", "global"))
     save_small(draw_kept(*kept), folder / "kept-keys.png")
     save_figure(draw_compaction(), folder / "compaction.svg")
+    save_figure(draw_cache_types(), folder / "cache-types.svg")
 
 
 def main() -> int:

@@ -56,6 +56,11 @@ def cells(
     The cells of a sequence, by ascending position.
     """
 
+def check_cache_device(device: str, type: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    Check that a device can store keys of a type, given by ggml's number. Raises ContextError.
+    """
+
 def k_rotation(context: pytriattn._core.Context) -> npt.NDArray[np.float32] | None:
     """
     The matrix that pieces of a quantised cache's keys are multiplied by, float32; None without one.
@@ -110,6 +115,13 @@ def rotate(
 ) -> npt.NDArray[np.float64]:
     """
     RoPE of one vector [head_dim] by a layer's statistics, float64.
+    """
+
+def round_rows(
+    values: typing.Annotated[npt.ArrayLike, np.float32], type: str, width: typing.SupportsInt | typing.SupportsIndex
+) -> npt.NDArray[np.float32]:
+    """
+    What is left of values that are stored in rows of `width` as a type of caches: float32 [n, width].
     """
 
 def scores(

@@ -54,7 +54,7 @@ class TensorInfo:
     Attributes:
         name: the name in the file.
         shape: the dimensions in ggml's order: that of neighbours in memory first.
-        type_name: such as ``q4_k``; ``type 99`` where the number is not known here.
+        type_name: such as ``q4_K``; ``type 99`` where the number is not known here.
         n_bytes: the bytes of the values; 0 if the type is not known here.
         part: the file of a split model that holds it, from 0.
         offset: the place of the values in that file, in bytes.

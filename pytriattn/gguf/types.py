@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ARRAY", "BOOL", "STRING", "TENSOR_TYPES", "VALUE_TYPES", "row_bytes"]
+__all__ = ["ARRAY", "BOOL", "STRING", "TENSOR_TYPES", "VALUE_TYPES", "block_size", "row_bytes"]
 
 VALUE_TYPES: dict[int, np.dtype[Any]] = {
     0: np.dtype("<u1"),
@@ -32,12 +32,12 @@ TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
     6: ("q5_0", 32, 22),
     7: ("q5_1", 32, 24),
     8: ("q8_0", 32, 34),
-    10: ("q2_k", 256, 84),
-    11: ("q3_k", 256, 110),
-    12: ("q4_k", 256, 144),
-    13: ("q5_k", 256, 176),
-    14: ("q6_k", 256, 210),
-    15: ("q8_k", 256, 292),
+    10: ("q2_K", 256, 84),
+    11: ("q3_K", 256, 110),
+    12: ("q4_K", 256, 144),
+    13: ("q5_K", 256, 176),
+    14: ("q6_K", 256, 210),
+    15: ("q8_K", 256, 292),
     16: ("iq2_xxs", 256, 66),
     17: ("iq2_xs", 256, 74),
     18: ("iq3_xxs", 256, 98),
@@ -59,10 +59,17 @@ TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
     40: ("nvfp4", 64, 36),
     41: ("q1_0", 128, 18),
     42: ("q2_0", 64, 18),
+    63: ("kv3", 64, 25),
 }
-"""By number: the name, the values of a block, and its bytes. Tensors of newer types are not measured."""
+"""By number: ggml's name, the values of a block, and its bytes. Tensors of newer types are not measured. `kv3` is our
+own: no file has it."""
 
 _BLOCKS = {name: (n_values, n_bytes) for name, n_values, n_bytes in TENSOR_TYPES.values()}
+
+
+def block_size(type_name: str) -> int:
+    """Return how many values a block of the type has."""
+    return _BLOCKS[type_name][0]
 
 
 def row_bytes(type_name: str, n_values: int) -> int:

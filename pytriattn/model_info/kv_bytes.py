@@ -8,12 +8,12 @@ from typing import Protocol
 
 from pytriattn._native import core
 from pytriattn.errors import ContextError
-from pytriattn.gguf.types import row_bytes
+from pytriattn.gguf.types import block_size, row_bytes
 from pytriattn.model_info.layers import LayerInfo, LayerKind
-from pytriattn.options.cache import QUANTISED_TYPES, CacheOptions
+from pytriattn.options.cache import CACHE_TYPES, QUANTISED_TYPES, CacheOptions
 from pytriattn.options.eviction import EvictionSettings
 
-__all__ = ["CachedModel", "KVBytes", "kv_bytes"]
+__all__ = ["CachedModel", "KVBytes", "check_cache_types", "kv_bytes"]
 
 STATE_BYTES = 4
 """Recurrent states are float32, whatever the types of K and V."""
@@ -81,8 +81,8 @@ def kv_bytes(model: CachedModel, options: CacheOptions) -> KVBytes:
     n_ctx = options.n_ctx or model.n_ctx_train
     if n_ctx < 1:
         raise ContextError("the file does not tell how many positions the model was trained for; give n_ctx")
-    flash = options.allows_flash_attention and model.flash_attention
-    _check_types(model, options, flash)
+    check_cache_types(model, options)
+    flash = _has_flash_attention(model, options)
     size = core.cache_size(_params(options, n_ctx), model.cell_window)
     cached = [layer for layer in model.layers if layer.has_cells]
     # without flash attention V is transposed, and its rows have to be equally long in all layers, cached or not
@@ -114,9 +114,14 @@ def _params(options: CacheOptions, n_ctx: int) -> core.DecoderParams:
     return replace(options, n_ctx=n_ctx, eviction=eviction).to_native(n_threads=1)
 
 
-def _check_types(model: CachedModel, options: CacheOptions, flash: bool) -> None:
+def check_cache_types(model: CachedModel, options: CacheOptions) -> None:
+    """Check that the cache can have these types: that whole blocks of them fill each head's rows.
+
+    Raises:
+        ContextError: it cannot; the message names the type, the head and the types that fit.
+    """
     type_k, type_v = options.type_k, options.type_v
-    if type_v in QUANTISED_TYPES and not flash:
+    if type_v in QUANTISED_TYPES and not _has_flash_attention(model, options):
         without = "" if model.flash_attention else f", which {model.architecture} models cannot have"
         raise ContextError(f"type_v={type_v!r} needs flash attention{without}; use type_v='f16'")
     for layer in model.layers:
@@ -136,8 +141,18 @@ def _check_types(model: CachedModel, options: CacheOptions, flash: bool) -> None
                 row_bytes(kind, head_dim)
             except ValueError as error:
                 raise ContextError(
-                    f"{name}={kind!r} does not fit heads of {head_dim} in layer {layer.index}: {error}"
+                    f"{name}={kind!r} does not fit heads of {head_dim} in layer {layer.index}: {error}; use "
+                    f"{' or '.join(_types_that_fit(head_dim))}"
                 ) from None
+
+
+def _has_flash_attention(model: CachedModel, options: CacheOptions) -> bool:
+    return options.allows_flash_attention and model.flash_attention
+
+
+def _types_that_fit(head_dim: int) -> list[str]:
+    """Return the types of fewer bits than f16 that have rows of this width; f16 if there are none."""
+    return [kind for kind in CACHE_TYPES if kind in QUANTISED_TYPES and head_dim % block_size(kind) == 0] or ["f16"]
 
 
 def _check_values(options: CacheOptions) -> None:

@@ -12,11 +12,14 @@ from pytriattn._util.text import format_bytes
 from pytriattn.errors import BudgetError, ContextError
 from pytriattn.model_info.info import ModelInfo
 from pytriattn.model_info.memory import evictable_layers, full_cache, scaled_budget_of, what_fits
-from pytriattn.options.cache import QUANTISED_TYPES, CacheOptions
+from pytriattn.options.cache import CacheOptions
 from pytriattn.options.eviction import EvictionSettings
 from pytriattn.preflight.findings import Finding, failure, ok, warning
 
 __all__ = ["check_budget", "check_context", "check_memory", "check_scaling"]
+
+ADVISED_TYPES = (("q8_0", "q8_0"), ("q8_0", "kv3"))
+"""Types of keys and values that lose little (docs/quantised-caches.md), the larger ones first."""
 
 
 def check_context(info: ModelInfo, options: CacheOptions) -> Iterator[Finding]:
@@ -133,10 +136,12 @@ def _advice(info: ModelInfo, options: CacheOptions, memory: int, needed: int) ->
     if eviction is not None and eviction.budget // 2 >= eviction.least_budget:
         half = eviction.budget // 2
         yield warning(name, f"half the budget ({half:,}): {total_with(options.with_budget(half))}")
-    if options.type_k not in QUANTISED_TYPES or options.type_v not in QUANTISED_TYPES:
+    for type_k, type_v in ADVISED_TYPES:
+        quantised = replace(options, type_k=type_k, type_v=type_v)
         with contextlib.suppress(ContextError):  # a head of this model may be no whole number of blocks
-            quantised = replace(options, type_k="q8_0", type_v="q8_0")
-            yield warning(name, f"type_k and type_v q8_0: {total_with(quantised)}")
+            if info.cache_bytes(quantised).total < info.cache_bytes(options).total:
+                types = f"type_k and type_v {type_k}" if type_k == type_v else f"type_k {type_k} and type_v {type_v}"
+                yield warning(name, f"{types}: {total_with(quantised)}")
     ctx = info.positions(options)
     halved = info.cache_bytes(replace(options, n_ctx=max(1, ctx // 2))).total + info.file_bytes
     if halved == needed:

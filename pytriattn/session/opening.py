@@ -15,8 +15,9 @@ from pytriattn._native.rpc_servers import check_rpc_servers
 from pytriattn.errors import StatsWarning
 from pytriattn.gguf.identity import ModelIdentity, check_model_file, model_identity
 from pytriattn.model_info.info import ModelInfo
+from pytriattn.model_info.kv_bytes import check_cache_types
 from pytriattn.model_info.reader import gguf_info
-from pytriattn.options.cache import CacheOptions
+from pytriattn.options.cache import QUANTISED_TYPES, CacheOptions
 from pytriattn.options.eviction import DEFAULT_MODE
 from pytriattn.preflight.findings import raise_failures
 from pytriattn.preflight.run import run_preflight
@@ -134,7 +135,7 @@ class CheckedOpening(NamedTuple):
         identity: which model file it is.
         options: as they will take effect, but that ``n_ctx`` may still be 0.
         stats: those given; None: they are to be measured, or are not needed.
-        info: what the header tells, where a budget is set.
+        info: what the header tells, where it had to be read: where a budget is set or the cache is quantised.
     """
 
     path: Path
@@ -161,12 +162,15 @@ def check_opening(
     options.check()
     path = check_model_file(model_path)
     # read before the identity: its messages are the most exact about a damaged file
-    info = gguf_info(path) if options.eviction is not None else None
+    quantised = not {options.type_k, options.type_v}.isdisjoint(QUANTISED_TYPES)
+    info = gguf_info(path) if quantised or options.eviction is not None else None
     identity = model_identity(path)
     if stats is not None:
         source = "these statistics" if stats is triattn_stats else f"the statistics '{triattn_stats}'"
         stats.check_model(identity, source)
-    if info is not None:
+    if info is not None and options.eviction is None:
+        check_cache_types(info, options)
+    elif info is not None:
         raise_failures(run_preflight(info, PreflightSettings(options, allow_untested), stats, identity))
         options = effective_options(info, options)
     return CheckedOpening(path, identity, options, stats, info)

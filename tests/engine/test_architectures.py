@@ -4,6 +4,7 @@ model.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pathlib
 from typing import Any
@@ -13,8 +14,9 @@ import numpy.typing as npt
 import pytest
 
 from models.registry import ARCHITECTURES, make_tiny_model
-from pytriattn import UnsupportedModelError
+from pytriattn import ContextError, UnsupportedModelError
 from pytriattn._native import core
+from pytriattn.model_info.reader import gguf_info
 from support import architecture_checks as checks
 from support.architecture_checks import BUDGET, INTERVAL, LONG_ROPE, REAL, REFUSED, TYPES, Case, Loaded
 from support.architecture_facts import FACTS, OMEGA, plain, yarn
@@ -26,6 +28,16 @@ CASES = [
     *(Case(name) for name in REAL),
 ]
 RUNS = [(case, cache_type) for case in CASES for cache_type in case.types]
+
+
+@pytest.mark.slow
+def test_models_that_kv3_fits(tiny_folder: pathlib.Path) -> None:
+    fitting = set()
+    for arch in set(ARCHITECTURES) - set(REFUSED):
+        with contextlib.suppress(ContextError):
+            gguf_info(make_tiny_model(arch, tiny_folder)).kv_bytes(512, type_k="kv3", type_v="kv3")
+            fitting.add(arch)
+    assert (fitting | set(REAL)) - {"deepseek2"} == checks.WHOLE_KV3_BLOCKS
 
 
 def is_quick(run: Case | tuple[Case, str]) -> bool:

@@ -12,6 +12,8 @@ import pytest
 
 from pytriattn import Llama, TriAttentionStats
 from pytriattn._native import core
+from support import kv3
+from support.architecture_checks import WHOLE_KV3_BLOCKS
 from support.engine_runs import KINDS, MODES, SHARED, measured, n_layers
 from support.tiny_context import Tiny
 
@@ -72,10 +74,28 @@ def evict_everywhere(path: pathlib.Path, mode: str, cache: str) -> None:
         assert all(b < 3 * a + 1e-2 for a, b in zip(before, after, strict=True)), (before, after)
 
 
-@pytest.mark.parametrize("cache", ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1"])
+@pytest.mark.parametrize("cache", ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "kv3"])
 @pytest.mark.parametrize("arch", [*KINDS, *SHARED])
 def test_the_same_keys_are_kept_and_moved_bit_for_bit(tiny: Tiny, arch: str, cache: str) -> None:
+    if cache == "kv3" and arch not in WHOLE_KV3_BLOCKS:
+        pytest.skip("kv3 does not fit the heads of this model")
     evict_everywhere(tiny(arch), MODES[0], cache)
+
+
+@pytest.mark.parametrize("types", [("kv3", "kv3"), ("q8_0", "kv3"), ("kv3", "q8_0")])
+def test_kv3_rows_and_attention_are_those_of_the_cpu(tiny: Tiny, types: tuple[str, str]) -> None:
+    """A value beside a cut between two levels may fall to the other one where keys are computed in half precision."""
+    tokens = np.random.default_rng(7).integers(0, 250, 120, dtype=np.int32)
+    params = core.DecoderParams(n_ctx=512, n_threads=2, type_k=types[0], type_v=types[1], flash_attn="on")
+    cpu, gpu = (core.Context(core.Model(str(tiny("qwen3")), layers), params, None) for layers in (0, -1))
+    for context in (cpu, gpu):
+        context.read(0, tokens)
+    for value in (False, True):
+        if types[value] == "kv3":
+            found, expected = (kv3.decode(used_rows(context, 0, value)) for context in (gpu, cpu))
+            assert ((found - expected) ** 2).mean() < 0.01 * (expected**2).mean()
+    gpu.load(cpu.save())  # from here on, the same cache
+    assert errors_after_steps(cpu, [gpu], [1, 2, 3])[0] < 0.05
 
 
 @pytest.mark.parametrize("mode", MODES[1:])

@@ -186,6 +186,8 @@ def test_a_server_that_does_not_run_is_named_before_the_model_is_read(smollm2: p
     [
         (b"HTTP/1.0 400 Bad Request\r\n\r\n" + bytes(64), "does not answer like an RPC server"),
         ((28).to_bytes(8, "little") + bytes([6, 0, 0]) + bytes(25), r"speaks version 6\.0\.0"),
+        # llama.cpp's own server, which knows no kv3
+        ((28).to_bytes(8, "little") + bytes([7, 0, 0]) + bytes(25), r"speaks version 7\.0\.0 .* this build 7\.0\.63"),
         (b"", "does not answer"),
     ],
 )

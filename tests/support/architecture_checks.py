@@ -21,6 +21,7 @@ from models.registry import make_tiny_model
 from pytriattn import BudgetError, UnsupportedModelError
 from pytriattn._native import core
 from pytriattn.eviction.steps import DEFAULT_OFFSETS
+from support import kv3
 
 MODES = ("per_layer_head", "per_head", "per_layer", "global", "recent", "random")
 TYPES = ("f16", "q8_0", "q4_0")
@@ -32,6 +33,42 @@ FORCED = 120  # tokens in the cache when an eviction is forced
 
 REAL = {"SmolLM2-135M": "smollm2", "Gemma-3-270M": "gemma3"}
 """Real models, and their names in tools/fetch_models.py."""
+WHOLE_KV3_BLOCKS = frozenset(
+    (
+        "SmolLM2-135M",
+        "Gemma-3-270M",
+        "llama-ropefreqs",
+        "qwen3",
+        "smollm3",
+        "gemma2",
+        "gpt-oss",
+        "falcon-h1",
+        "qwen35",
+        "glm4moe",
+        "qwen35-mtp",
+        "step35",
+        "nemotron_h",
+        "qwen35moe",
+        "mistral3",
+        "hunyuan-dense",
+        "jais2",
+        "pangu-embed",
+        "minicpm",
+        "ernie4_5",
+        "gemma",
+        "seed_oss",
+        "apertus",
+        "qwen3vl",
+        "falcon",
+        "plamo3",
+        "hunyuan-moe",
+        "minimax-m2",
+        "qwen3vlmoe",
+        "laguna",
+    )
+)
+"""Models whose heads are multiples of 64: they can have kv3 caches. Not deepseek2: llama.cpp also asks for its length
+of values, 96, though latent attention stores none."""
 LONG_ROPE = ("phi3", "minicpm3", "phimoe")
 """Tiny models with frequencies for texts within 512 positions and for longer ones."""
 REFUSED = {
@@ -73,7 +110,8 @@ class Case:
     @property
     def types(self) -> tuple[str, ...]:
         """List the cache types to try; V is quantised only with flash attention."""
-        return TYPES if self.has_flash_attention else ("f16",)
+        kv3 = ("kv3",) if self.arch in WHOLE_KV3_BLOCKS else ()
+        return (*TYPES, *kv3) if self.has_flash_attention else ("f16",)
 
 
 @dataclass(frozen=True)
@@ -135,7 +173,10 @@ def load(case: Case, folder: pathlib.Path) -> Loaded:
 
 def row_bytes(cache_type: str, n: int) -> int:
     """Return the bytes of `n` values."""
-    elements, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[cache_type.upper()]]
+    if cache_type == "kv3":
+        elements, size = kv3.BLOCK, kv3.BLOCK_BYTES
+    else:
+        elements, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[cache_type.upper()]]
     assert n % elements == 0
     return n // elements * size
 
@@ -173,12 +214,15 @@ def stored_keys(context: Any, layer: Any, cache_type: str, hadamard: bool) -> Fl
     They are in the order of `cells()`, and llama.cpp's own rotation of quantised caches is undone where it was applied
     (`hadamard`).
     """
-    kind = gguf.GGMLQuantizationType[cache_type.upper()]
     width = layer.n_head_kv * layer.head_dim
     rows = np.frombuffer(core.testing.cache_rows(context, 0, layer.layer, False), dtype=np.uint8).reshape(
         -1, row_bytes(cache_type, width)
     )
-    keys = gguf.quants.dequantize(rows[[cell.slot for cell in core.testing.cells(context)]], kind).astype(np.float32)
+    rows = rows[[cell.slot for cell in core.testing.cells(context)]]
+    if cache_type == "kv3":
+        keys = kv3.decode(rows).astype(np.float32)
+    else:
+        keys = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType[cache_type.upper()]).astype(np.float32)
     if hadamard:
         rotation = core.testing.k_rotation(context)  # symmetric and orthonormal
         assert rotation is not None

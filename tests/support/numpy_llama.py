@@ -13,6 +13,8 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
+from support import kv3
+
 Array = npt.NDArray[np.float64]
 Store = Callable[[Array], Array]  # what remains of rows [..., head_dim] in a cache of some type
 
@@ -35,7 +37,24 @@ def as_bf16(rows: Array) -> Array:
 
 
 def as_rotated_q8_0(rows: Array) -> Array:
-    """Rotate by a Hadamard matrix, as llama.cpp does for quantised caches, quantise in blocks of 32, and rotate back.
+    """Rotate, quantise in blocks of 32, and rotate back."""
+
+    def store(rotated: Array) -> Array:
+        blocks = rotated.reshape(-1, 32)
+        step = np.abs(blocks).max(axis=-1, keepdims=True) / 127
+        integers = np.rint(np.divide(blocks, step, out=np.zeros_like(blocks), where=step > 0))
+        return (integers * step.astype(np.float16)).reshape(rotated.shape)
+
+    return _rotated(rows, store)
+
+
+def as_rotated_kv3(rows: Array) -> Array:
+    """Rotate, quantise in three bits, and rotate back."""
+    return _rotated(rows, kv3.nearest)
+
+
+def _rotated(rows: Array, store: Store) -> Array:
+    """Rotate by a Hadamard matrix, as llama.cpp does for quantised caches, store, and rotate back.
 
     For heads of 64 only: longer ones are rotated as a whole in K, but in pieces of 64 in V.
     """
@@ -45,10 +64,7 @@ def as_rotated_q8_0(rows: Array) -> Array:
     while len(hadamard) < n:
         hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
     hadamard = hadamard / np.sqrt(n)  # symmetric and orthonormal: its own inverse
-    blocks = matmul(rows.reshape(-1, n), hadamard).reshape(-1, 32)
-    step = np.abs(blocks).max(axis=-1, keepdims=True) / 127
-    integers = np.rint(np.divide(blocks, step, out=np.zeros_like(blocks), where=step > 0))
-    return matmul((integers * step.astype(np.float16)).reshape(-1, n), hadamard).reshape(rows.shape)
+    return matmul(store(matmul(rows.reshape(-1, n), hadamard)), hadamard).reshape(rows.shape)
 
 
 def matmul(a: Array, b: Array) -> Array:

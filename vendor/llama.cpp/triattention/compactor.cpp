@@ -90,21 +90,31 @@ Rectangle make_rectangle(const std::vector<std::vector<Move>> & heads, CellSet &
     return result;
 }
 
-// For rows that are not made of whole words (an odd number of 18-byte blocks): through the host, row by row.
+// For rows that are not made of whole words (blocks of 25 bytes, or an odd number of 18): through the host. The cells
+// from the first to the last that a move touches are read and written at once, since a device takes long for each row.
 void move_through_host(ggml_tensor * storage, int head_dim, uint32_t stream,
                        const std::vector<std::vector<Move>> & heads) {
-    const size_t bytes = row_bytes(storage, head_dim);
-    for (size_t h = 0; h < heads.size(); ++h) {
-        const size_t base = stream * storage->nb[2] + h * bytes;
-        std::vector<std::vector<uint8_t>> rows;
-        for (const Move & move : heads[h]) {
-            rows.emplace_back(bytes);
-            ggml_backend_tensor_get(storage, rows.back().data(), base + move.from * storage->nb[1], bytes);
-        }
-        for (size_t i = 0; i < rows.size(); ++i) {
-            ggml_backend_tensor_set(storage, rows[i].data(), base + heads[h][i].to * storage->nb[1], bytes);
+    size_t first = static_cast<size_t>(storage->ne[1]), end = 0;
+    for (const std::vector<Move> & moves : heads) {
+        for (const Move & move : moves) {
+            first = std::min<size_t>({first, move.from, move.to});
+            end = std::max<size_t>({end, move.from + size_t{1}, move.to + size_t{1}});
         }
     }
+    if (first >= end) {
+        return;
+    }
+    const size_t row = storage->nb[1], bytes = row_bytes(storage, head_dim);
+    const size_t offset = stream * storage->nb[2] + first * row;
+    std::vector<uint8_t> cells((end - first) * row);
+    ggml_backend_tensor_get(storage, cells.data(), offset, cells.size());
+    for (size_t h = 0; h < heads.size(); ++h) {
+        uint8_t * const head = cells.data() + h * bytes;
+        for (const Move & move : heads[h]) {  // none goes where another comes from: that cell will be freed
+            std::memcpy(head + (move.to - first) * row, head + (move.from - first) * row, bytes);
+        }
+    }
+    ggml_backend_tensor_set(storage, cells.data(), offset, cells.size());
 }
 
 // Visits the keys that a head evicts, which are few.

@@ -1,5 +1,6 @@
 #include "decoder.h"
 
+#include "cache_devices.h"
 #include "errors.h"
 #include "kv_memory.h"
 #include "kv_state.h"
@@ -68,6 +69,7 @@ Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
         cache_.n_ubatch -= cache_.n_ubatch % params_.n_seq_max;
     }
     check_long_rope(model, params_, cache_);
+    check_cache_devices(cache_devices(model), params_.type_k, params_.type_v);
 
     llama_context_params p = llama_context_default_params();
     p.n_ctx = static_cast<uint32_t>(cache_.n_cells) * static_cast<uint32_t>(params_.n_seq_max);

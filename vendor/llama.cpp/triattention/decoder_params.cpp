@@ -45,9 +45,9 @@ void check(const DecoderParams & params) {
 }
 
 const std::vector<ggml_type> & cache_types() {
-    static const std::vector<ggml_type> types = {GGML_TYPE_F32,    GGML_TYPE_F16,  GGML_TYPE_BF16,
-                                                 GGML_TYPE_Q8_0,   GGML_TYPE_Q4_0, GGML_TYPE_Q4_1,
-                                                 GGML_TYPE_IQ4_NL, GGML_TYPE_Q5_0, GGML_TYPE_Q5_1};
+    static const std::vector<ggml_type> types = {GGML_TYPE_F32,  GGML_TYPE_F16,  GGML_TYPE_BF16,   GGML_TYPE_Q8_0,
+                                                 GGML_TYPE_Q4_0, GGML_TYPE_Q4_1, GGML_TYPE_IQ4_NL, GGML_TYPE_Q5_0,
+                                                 GGML_TYPE_Q5_1, GGML_TYPE_Q3_K, GGML_TYPE_Q2_K,   GGML_TYPE_KV3};
     return types;
 }
 

@@ -113,6 +113,17 @@ std::pair<std::vector<float>, int> read_rotation(const llama_kv_cache & cache, B
 
 }  // namespace
 
+std::vector<ggml_backend_dev_t> cache_devices(const llama_model * model) {
+    std::vector<ggml_backend_dev_t> devices;
+    for (uint32_t layer = 0; layer < model->hparams.n_layer(); ++layer) {
+        ggml_backend_dev_t device = model->dev_layer(static_cast<int>(layer));
+        if (std::find(devices.begin(), devices.end(), device) == devices.end()) {
+            devices.push_back(device);
+        }
+    }
+    return devices;
+}
+
 KvView::KvView(llama_context * ctx) : ctx_(ctx) {
     const KvParts parts = find_parts(ctx);
     kv_ = parts.full;

@@ -40,6 +40,9 @@ struct KvBytes {
     std::map<ggml_backend_device *, size_t> by_device;  // all of the above, by the device that holds it
 };
 
+// The devices that will hold the caches of a model's layers, each once.
+std::vector<ggml_backend_device *> cache_devices(const llama_model * model);
+
 class KvView {
 public:
     // Throws UnsupportedModelError if the context has no KV cache or one of a kind that cannot be evicted from.

@@ -1,0 +1,18 @@
+// Whether the devices that would hold a cache can store rows of its types: llama.cpp asks only when it is too late.
+#pragma once
+
+#include "ggml-backend.h"
+#include "ggml.h"
+
+#include <vector>
+
+namespace triattn {
+
+// Whether `device` can write rows of `type` where a cache of this type lies on it. A server's devices claim that they
+// can (ggml does not ask the server).
+bool can_store(ggml_backend_dev_t device, ggml_type type);
+
+// Throws ContextError, which names the device and the types that it can store, if one of them cannot store a type.
+void check_cache_devices(const std::vector<ggml_backend_dev_t> & devices, ggml_type type_k, ggml_type type_v);
+
+}  // namespace triattn
