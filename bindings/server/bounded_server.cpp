@@ -167,6 +167,7 @@ private:
 
 // One server a process, as upstream's is.
 std::optional<BudgetSettings> settings;
+std::optional<ggml_type> cache_type_k, cache_type_v;
 std::shared_ptr<Slots> slots;
 std::mutex slots_mutex;  // others than the thread that computes ask for them
 std::exception_ptr error;
@@ -258,9 +259,16 @@ common_init_result_ptr make_bounded_context(common_params & params) {
 
 void set_budget(std::optional<BudgetSettings> wanted) { settings = std::move(wanted); }
 
+void set_cache_types(std::optional<ggml_type> type_k, std::optional<ggml_type> type_v) {
+    cache_type_k = type_k;
+    cache_type_v = type_v;
+}
+
 std::exception_ptr take_error() { return std::exchange(error, nullptr); }
 
 common_init_result_ptr make_context(common_params & params) {
+    params.cache_type_k = cache_type_k.value_or(params.cache_type_k);
+    params.cache_type_v = cache_type_v.value_or(params.cache_type_v);
     if (!settings) {
         return common_init_from_params(params);
     }

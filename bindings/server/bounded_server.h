@@ -29,6 +29,9 @@ struct BudgetSettings {
 // Before the server starts; none: it runs as upstream's does.
 void set_budget(std::optional<BudgetSettings> settings);
 
+// Types of cached keys and values that upstream's own flags do not take; none: what the flags say.
+void set_cache_types(std::optional<ggml_type> type_k, std::optional<ggml_type> type_v);
+
 // What making the context failed with, once; null if it did not.
 std::exception_ptr take_error();
 

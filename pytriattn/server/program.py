@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pytriattn._native import backends
+from pytriattn._native import backends, core
 from pytriattn._native.log import forward_llama_log
 from pytriattn.errors import ContextError, TriAttnError
 from pytriattn.gguf.hub import download
@@ -27,17 +27,40 @@ __all__ = ["main"]
 PROGRAM = "pytriattn-server"
 N_CHECKPOINTS = 4
 """Copies of a slot's cache that are kept under a budget where nobody says; each holds all keys of the budget."""
+CACHE_FLAGS = {"-ctk": "type_k", "--cache-type-k": "type_k", "-ctv": "type_v", "--cache-type-v": "type_v"}
+UPSTREAM_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 HUB_FLAGS = ("-hf", "-hfr", "--hf-repo", "-hff", "--hf-file")
 HUB_VARIABLES = ("LLAMA_ARG_HF_REPO", "LLAMA_ARG_HF_FILE")
 
 
-def _options(params: Any, flags: BudgetFlags) -> CacheOptions:
-    """Return the caches that upstream's flags ask for."""
+def _own_cache_types(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the types of keys and values that upstream's flags do not take (``type_k``, ``type_v``), and the arguments
+    without them.
+    """
+    own: dict[str, str] = {}
+    rest: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        flag, equals, value = argument.partition("=")
+        name = CACHE_FLAGS.get(flag)
+        if name is None:
+            rest.append(argument)
+            continue
+        value = value if equals else next(waiting, "")
+        if value in core.CACHE_TYPES and value not in UPSTREAM_TYPES:
+            own[name] = value
+        else:
+            rest += [flag, value]
+    return own, rest
+
+
+def _options(params: Any, flags: BudgetFlags, own: dict[str, str]) -> CacheOptions:
+    """Return the caches that the flags ask for."""
     return CacheOptions(
         n_ctx=params.n_ctx,
         eviction=flags.eviction,
-        type_k=cache_type("--cache-type-k", params.type_k),
-        type_v=cache_type("--cache-type-v", params.type_v),
+        type_k=cache_type("--cache-type-k", own.get("type_k", params.type_k)),
+        type_v=cache_type("--cache-type-v", own.get("type_v", params.type_v)),
         n_seq_max=params.n_slots,
         n_batch=params.n_batch,
         n_ubatch=params.n_ubatch,
@@ -78,7 +101,7 @@ def _with_local_model(arguments: list[str], params: Any) -> tuple[list[str], str
     return [*_without(arguments, HUB_FLAGS), "--model", path], path
 
 
-def _budget(path: str, params: Any, flags: BudgetFlags) -> dict[str, Any]:
+def _budget(path: str, params: Any, flags: BudgetFlags, own: dict[str, str]) -> dict[str, Any]:
     """Return what the server has to know of the budget; everything that can be refused is refused now."""
     if not path:
         raise ContextError(
@@ -87,7 +110,7 @@ def _budget(path: str, params: Any, flags: BudgetFlags) -> dict[str, Any]:
         )
     checked = check_opening(
         path,
-        _options(params, flags),
+        _options(params, flags, own),
         flags.stats,
         allow_untested=flags.allow_untested,
         may_fall_back=flags.may_fall_back,
@@ -126,6 +149,7 @@ def _run(arguments: list[str]) -> int:
     if {"-h", "--help", "--usage"} & set(rest):
         print(f"usage: {PROGRAM} [options]\n\n{usage()}\n", flush=True)
     flags = budget_flags(found)
+    own, rest = _own_cache_types(rest)
     backends.require()
     # only here: upstream's server is large, and most who import pytriattn do not need it
     server: Any = importlib.import_module("pytriattn._server")
@@ -133,7 +157,7 @@ def _run(arguments: list[str]) -> int:
     if params is None:
         return 1
     rest, path = _with_local_model(rest, params)
-    budget = {} if flags.eviction is None else _budget(path, params, flags)
+    budget = {} if flags.eviction is None else _budget(path, params, flags, own)
     if budget and not {"-ctxcp", "--ctx-checkpoints", "--swa-checkpoints"} & {a.partition("=")[0] for a in rest}:
         rest += ["--ctx-checkpoints", str(N_CHECKPOINTS)]
     elsewhere = [host for host in params.hosts if not _is_local(host)]
@@ -144,7 +168,7 @@ def _run(arguments: list[str]) -> int:
             file=sys.stderr,
             flush=True,
         )
-    code: int = server.run([PROGRAM, *rest], **budget)
+    code: int = server.run([PROGRAM, *rest], **budget, **own)
     return code
 
 
