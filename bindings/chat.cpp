@@ -165,15 +165,7 @@ void add_chat(py::module_ & m) {
         .def_property_readonly("grammar", [](const ChatPrompt & p) { return p.params.grammar; })
         .def_property_readonly("grammar_lazy", [](const ChatPrompt & p) { return p.params.grammar_lazy; })
         .def_property_readonly("generation_prompt", [](const ChatPrompt & p) { return p.params.generation_prompt; })
-        .def_property_readonly("triggers",
-                               [](const ChatPrompt & p) {
-                                   std::vector<std::tuple<int, std::string, llama_token>> result;
-                                   for (const common_grammar_trigger & trigger : p.params.grammar_triggers) {
-                                       result.emplace_back(static_cast<int>(trigger.type), trigger.value,
-                                                           trigger.token);
-                                   }
-                                   return result;
-                               })
+        .def_property_readonly("triggers", [](const ChatPrompt & p) { return p.params.grammar_triggers; })
         .def_property_readonly("preserved_tokens", [](const ChatPrompt & p) { return p.params.preserved_tokens; })
         .def_property_readonly("stops", [](const ChatPrompt & p) { return p.params.additional_stops; })
         .def("answer", [](const ChatPrompt & p) { return std::make_unique<Answer>(p); });
