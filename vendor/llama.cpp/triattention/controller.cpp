@@ -1,6 +1,7 @@
 #include "controller.h"
 
 #include "attention_probe.h"
+#include "bytes.h"
 #include "errors.h"
 #include "query_sets.h"
 
@@ -8,7 +9,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <string>
 #include <utility>
 
@@ -249,10 +249,12 @@ void Controller::forget(int32_t seq) {
 std::vector<uint8_t> Controller::save(int32_t seq) {
     OriginMap & origin = origins(seq);
     origin.sync(view_.cells(seq));
-    const auto found = n_evictions_of_.find(seq);
-    const int64_t n = found != n_evictions_of_.end() ? found->second : 0;
-    const auto * first = reinterpret_cast<const uint8_t *>(&n);
-    std::vector<uint8_t> bytes(first, first + sizeof n);
+    std::vector<uint8_t> bytes;
+    for (const std::map<int32_t, int64_t> * counts : {&n_evictions_of_, &evicted_at_}) {
+        const auto found = counts->find(seq);
+        const int64_t n = found != counts->end() ? found->second : 0;
+        put(bytes, &n, sizeof n);
+    }
     origin.save(bytes);
     if (key_scorer_) {
         key_scorer_->save(seq, bytes);
@@ -261,15 +263,14 @@ std::vector<uint8_t> Controller::save(int32_t seq) {
 }
 
 void Controller::load(int32_t seq, const std::vector<uint8_t> & bytes) {
-    int64_t n = 0;
-    if (bytes.size() < sizeof n) {
-        throw DecodeError("the saved state is too short");
-    }
-    std::memcpy(&n, bytes.data(), sizeof n);
+    int64_t n = 0, evicted_at = 0;
+    ByteReader in(bytes.data(), bytes.size());
+    in.get(&n, sizeof n);
+    in.get(&evicted_at, sizeof evicted_at);
     forget(seq);
     OriginMap & origin = origins(seq);
-    const uint8_t * rest = bytes.data() + sizeof n;
-    const size_t n_rest = bytes.size() - sizeof n;
+    const size_t n_rest = in.left();
+    const uint8_t * rest = bytes.data() + (bytes.size() - n_rest);
     const size_t n_origins = key_scorer_ ? std::min(origin.n_bytes(), n_rest) : n_rest;
     origin.load(rest, n_origins);
     if (key_scorer_) {
@@ -277,8 +278,7 @@ void Controller::load(int32_t seq, const std::vector<uint8_t> & bytes) {
     }
     if (n > 0) {
         n_evictions_of_[seq] = n;
-        const std::vector<KvCell> cells = view_.cells(seq);
-        evicted_at_[seq] = cells.empty() ? 0 : cells.back().pos + 1;  // at the latest
+        evicted_at_[seq] = evicted_at;
     }
 }
 
