@@ -76,7 +76,7 @@ class CachedText(LoadedModel):
         self._reporter: EvictionReporter | None = None
 
     def check_prompt(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
-        """Return a prompt's tokens as an int32 array, if it fits the context and the budget.
+        """Return a prompt's tokens, int32 [n_tokens], if it fits the context and the budget.
 
         Raises:
             InvalidTokenError, ContextFullError, BudgetError: it does not.
@@ -176,7 +176,7 @@ class CachedText(LoadedModel):
         Nothing happens in modes that take no questions. `reset` ends it, and so does the next prompt.
 
         Args:
-            tokens: ids of the question, at most 128; empty: no question any more.
+            tokens: ids of the question, [n_tokens], at most 128; empty: no question any more.
             position: where it will stand in the text; None: right behind what has been read.
 
         Raises:
@@ -361,6 +361,12 @@ class CachedText(LoadedModel):
         """Read a prompt into a sequence of its own, and return the first token drawn after it; for `draw_each`.
 
         What the sequence held before is forgotten. The text of `tokens` is that of sequence 0 alone, and is lost.
+
+        Args:
+            seq: the index of the sequence.
+            tokens: ids of the prompt, int32 [n_tokens].
+            sampler: draws the token.
+            question: begin and end of the question in the prompt.
         """
         context = self._open_context()
         self._tokens, self._n_in_steps, self._n_protected = [], 0, 0

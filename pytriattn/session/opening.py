@@ -20,6 +20,7 @@ from pytriattn.options.eviction import DEFAULT_MODE
 from pytriattn.preflight.findings import raise_failures
 from pytriattn.preflight.run import run_preflight
 from pytriattn.preflight.settings import PreflightSettings, effective_options
+from pytriattn.session.memory_errors import telling_cache_memory, telling_model_memory
 from pytriattn.stats.bundled import bundled_stats
 from pytriattn.stats.model_stats import TriAttentionStats
 
@@ -124,7 +125,8 @@ def open_model(
         raise_failures(run_preflight(info, PreflightSettings(options, allow_untested), stats, identity))
         options = effective_options(info, options)
     try:
-        model = devices.load(path, progress)
+        with telling_model_memory(path):
+            model = devices.load(path, progress)
         options = replace(options, n_ctx=options.n_ctx or model.n_ctx_train)
         if 0 < model.long_rope_threshold < options.n_ctx:
             # llama.cpp would choose by the size of the cache, which is smaller under a budget
@@ -132,7 +134,8 @@ def open_model(
         if stats is None and options.eviction is not None and options.eviction.needs_scores:
             stats = bundled_stats(model, identity, n_threads, fit=options.eviction.mode == DEFAULT_MODE)
         native_stats = None if stats is None or options.eviction is None else stats.to_native()
-        context = core.Context(model, options.to_native(n_threads), native_stats)
+        with telling_cache_memory(path, options):
+            context = core.Context(model, options.to_native(n_threads), native_stats)
     finally:
         forward_llama_log()
     return OpenedModel(model, context, identity, str(path), options, stats, n_threads)

@@ -85,7 +85,7 @@ class Session(CachedText):
         return kv_stats_of(self._open_context(), self._prompts, self._question)
 
     def kept_positions(self, layer: int, kv_head: int) -> npt.NDArray[np.int32]:
-        """Return which tokens' keys a head still holds: their positions, int32, ascending.
+        """Return which tokens' keys a head still holds: their positions, int32 [n_keys], ascending.
 
         Raises:
             ContextError: the layer has no full-attention cache, or no such head.
