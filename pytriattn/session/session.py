@@ -35,6 +35,7 @@ class Session(CachedText):
             ContextError: the context decodes several sequences.
             OSError: the file cannot be written.
         """
+        self._settle()
         state = context_state(self._open_context(), self._tokens, self._describe_state())
         if path is None:
             return state.to_bytes()
