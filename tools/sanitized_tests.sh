@@ -53,4 +53,6 @@ export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:abort_on_error=1
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export TSAN_OPTIONS=halt_on_error=1:suppressions=$root/tools/tsan_suppressions.txt:ignore_noninstrumented_modules=1
 export GGML_NO_BACKTRACE=1 PYTHONMALLOC=malloc
-LD_PRELOAD=$preload exec "$build/venv/bin/python" -m pytest -p no:cacheprovider "$@"
+# not `-m pytest`, which would put this folder, with its own `pytriattn`, in front
+LD_PRELOAD=$preload exec "$build/venv/bin/python" -c 'import sys; sys.path.remove(""); import pytest; sys.exit(pytest.main())' \
+    -p no:cacheprovider "$@"

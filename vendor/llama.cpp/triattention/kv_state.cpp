@@ -122,6 +122,9 @@ void load_cache(Reader & in, llama_kv_cache & cache, int32_t seq, int64_t n_posi
     if (std::adjacent_find(slots.begin(), slots.end(), std::greater_equal<>()) != slots.end()) {
         throw std::runtime_error("its cells are not in order");
     }
+    if (!slots.empty() && slots.back() >= cache.get_size()) {
+        throw std::runtime_error("it names a cell that this context does not have");
+    }
     const uint32_t start = in.get<uint32_t>();
     if (start > cache.get_size()) {
         throw std::runtime_error("it names a cell that this context does not have");
