@@ -49,10 +49,18 @@ for library in "${runtime[@]}" libstdc++.so.6; do
     preload+=" $(${CXX:-c++} -print-file-name=$library)"
 done
 # Python keeps what it has allocated until the end, so leaks are looked for by tools/soak.py instead.
-export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:abort_on_error=1
-export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-export TSAN_OPTIONS=halt_on_error=1:suppressions=$root/tools/tsan_suppressions.txt:ignore_noninstrumented_modules=1
+reports=$build/report
+rm -f "$reports".*
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:abort_on_error=1:log_path=$reports
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$reports
+export TSAN_OPTIONS=halt_on_error=0:log_path=$reports:suppressions=$root/tools/tsan_suppressions.txt:ignore_noninstrumented_modules=1
 export GGML_NO_BACKTRACE=1 PYTHONMALLOC=malloc
 # not `-m pytest`, which would put this folder, with its own `pytriattn`, in front
-LD_PRELOAD=$preload exec "$build/venv/bin/python" -c 'import sys; sys.path.remove(""); import pytest; sys.exit(pytest.main())' \
-    -p no:cacheprovider "$@"
+status=0
+LD_PRELOAD=$preload "$build/venv/bin/python" -c \
+    'import sys; sys.path.remove(""); import pytest; sys.exit(pytest.main())' -p no:cacheprovider "$@" || status=$?
+if compgen -G "$reports.*" >/dev/null; then  # pytest keeps what is printed by a process that ends
+    head -c 20000 "$reports".*
+    status=1
+fi
+exit $status

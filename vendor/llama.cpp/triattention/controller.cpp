@@ -204,6 +204,7 @@ void Controller::evict(int32_t seq, int32_t n_protected) {
     }
     {
         const Stopwatch watch(counters_.compaction_s);
+        is_half_moved_ = true;
         move_rows(view_, view_.stream_of(seq), plan, graph_);
         origin.apply(plan);
         if (key_scorer_) {
@@ -216,6 +217,7 @@ void Controller::evict(int32_t seq, int32_t n_protected) {
             }
         }
         view_.remove(seq, freed);
+        is_half_moved_ = false;
     }
     ++n_evictions_of_[seq];
     evicted_at_[seq] = view.position();
@@ -238,6 +240,7 @@ HeadScores Controller::scores(int32_t seq) {
 }
 
 void Controller::forget(int32_t seq) {
+    is_half_moved_ = false;
     origins_.erase(seq);
     if (key_scorer_) {
         key_scorer_->forget(seq);

@@ -183,7 +183,14 @@ void Decoder::evict(int32_t seq, int32_t n_protected) {
     check_room(seq, 0);
     if (controller_) {
         ++cache_version_;
-        controller_->evict(seq, n_protected);
+        try {
+            controller_->evict(seq, n_protected);
+        } catch (...) {
+            if (controller_->is_half_moved()) {
+                clear_all();
+            }
+            throw;
+        }
     }
 }
 
