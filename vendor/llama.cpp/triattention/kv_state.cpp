@@ -55,7 +55,12 @@ public:
 class Reader : public llama_io_read_i {
 public:
     explicit Reader(const std::vector<uint8_t> & bytes) : bytes_(bytes) {}
-    void read(void * dst, size_t size) override { std::memcpy(dst, next(size), size); }
+    void read(void * dst, size_t size) override {
+        const uint8_t * data = next(size);
+        if (size > 0) {  // an empty vector has no address
+            std::memcpy(dst, data, size);
+        }
+    }
     void read_tensor(ggml_tensor * tensor, size_t offset, size_t size) override {
         ggml_backend_tensor_set(tensor, next(size), offset, size);
     }
