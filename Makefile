@@ -18,7 +18,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(wildcard cmake/* bindings/* bindings/
 
 CPP_SOURCES = $(shell git ls-files 'bindings/*.cpp' 'bindings/*.h' 'vendor/llama.cpp/triattention/*.cpp' 'vendor/llama.cpp/triattention/*.h')
 
-.PHONY: help demo test test-fast lint tidy fuzz format stubs docs install clean
+.PHONY: help demo test test-fast test-asan lint tidy fuzz format stubs docs install clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-18s %s\n' "$$name" "$$what"; done
@@ -47,13 +47,19 @@ fuzz: $(VENV)/developing  ## look for inputs that do harm, for MINUTES (10): see
 	-@$(PIP) atheris
 	cd tools && ../$(BIN)/python -m fuzz --minutes $(MINUTES)
 
-# clang configures, since clang-tidy does not know all of GCC's options; nothing is compiled.
-tidy: $(VENV)/developing  ## look for mistakes in our C++ with clang-tidy (from the system), some ten minutes
-	$(BIN)/cmake -S . -B build/tidy -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_C_COMPILER=clang \
-	    -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_BUILD_TYPE=Release -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DPYTRIATTN_UNITY=OFF \
+# One file at a time, and with all processors' code, so that the options are those of any machine; nothing is compiled.
+tidy: $(VENV)/developing  ## look for mistakes in our C++ with clang-tidy, some ten minutes
+	@$(PIP) --group tidy
+	$(BIN)/cmake -S . -B build/tidy -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_BUILD_TYPE=Release \
+	    -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DPYTRIATTN_UNITY=OFF \
 	    -DPYTRIATTN_CPU=all -DPython_EXECUTABLE=$(abspath $(BIN))/python \
 	    -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) >build/tidy.log
-	run-clang-tidy -quiet -p build/tidy -j $(WORKERS) '^$(CURDIR)/(bindings|vendor/llama.cpp/triattention)/.*\.cpp$$' 2>>build/tidy.log
+	$(BIN)/run-clang-tidy.py -clang-tidy-binary $(abspath $(BIN))/clang-tidy -quiet -p build/tidy -j $(WORKERS) \
+	    '^$(CURDIR)/(bindings|vendor/llama.cpp/triattention)/.*\.cpp$$' 2>>build/tidy.log
+
+test-asan: $(VENV)/developing  ## tests of engine and bindings with AddressSanitizer and UndefinedBehaviorSanitizer
+	OMP_THREAD_LIMIT=1 OPENBLAS_NUM_THREADS=1 tools/sanitized_tests.sh asan -m "not alone" tests/engine \
+	    tests/unit/session tests/unit/conversion tests/unit/stats tests/unit/gguf
 
 format: $(VENV)/developing  ## format Python and C++ in place
 	$(BIN)/ruff check --fix-only .

@@ -1,29 +1,27 @@
 #!/usr/bin/env bash
 # Builds engine and bindings with sanitizers and runs tests with them.
 #
-#     tools/sanitized_tests.sh asan|tsan [arguments of pytest...]
+#     tools/sanitized_tests.sh asan [arguments of pytest...]
 #
 # llama.cpp is compiled as always: what it allocates is watched, what it reads and writes itself is not. The build is in
-# build/asan or build/tsan; an environment there has the package with that build, and all else from the Python that
-# PYTHON names. tsan: without OpenMP, whose waiting ThreadSanitizer does not understand.
+# build/asan; an environment there has the package with that build, and all else from the Python that PYTHON names.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 python=${PYTHON:-$root/.venv/bin/python}
-kind=${1:?asan or tsan}
+kind=${1:?asan}
 shift
 
 case $kind in
-    asan) sanitizers=address,undefined openmp=ON runtime=(libasan.so libubsan.so) ;;
-    tsan) sanitizers=thread openmp=OFF runtime=(libtsan.so) ;;
-    *) echo "sanitized_tests.sh: '$kind' is neither asan nor tsan" >&2; exit 2 ;;
+    asan) sanitizers=address,undefined runtime=(libasan.so libubsan.so) ;;
+    *) echo "sanitized_tests.sh: there is no '$kind'; it must be asan" >&2; exit 2 ;;
 esac
 build=$root/build/$kind
 mkdir -p "$build"
 # The programs that `pip install` builds with, if they are there: the compiler's cache then knows most of it.
 PATH=$("$python" -c 'import cmake; print(cmake.CMAKE_BIN_DIR)' 2>/dev/null || dirname "$python"):$(dirname "$python"):$PATH
 
-cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DPYTRIATTN_SANITIZE=$sanitizers -DGGML_OPENMP=$openmp \
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DPYTRIATTN_SANITIZE=$sanitizers \
     -DCMAKE_C_COMPILER="${CC:-gcc}" -DCMAKE_CXX_COMPILER="${CXX:-g++}" \
     -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" >"$build/configure.log"
 cmake --build "$build" >"$build/build.log" || { tail -40 "$build/build.log"; exit 1; }
@@ -53,7 +51,6 @@ reports=$build/report
 rm -f "$reports".*
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:abort_on_error=1:log_path=$reports
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$reports
-export TSAN_OPTIONS=halt_on_error=0:log_path=$reports:suppressions=$root/tools/tsan_suppressions.txt:ignore_noninstrumented_modules=1
 export GGML_NO_BACKTRACE=1 PYTHONMALLOC=malloc
 # not `-m pytest`, which would put this folder, with its own `pytriattn`, in front
 status=0

@@ -19,7 +19,9 @@ def test_the_user_comes_first(said: dict[str, str]) -> None:
 
 
 def test_it_is_said_before_the_library_is_loaded() -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    }
     code = "import os, pytriattn; print(os.environ['GOMP_SPINCOUNT'])"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == f"{SPINS}\n"

@@ -163,7 +163,9 @@ def test_half_a_file_is_never_whole(tiny: Tiny, sidecar: pathlib.Path, tmp_path:
 
 
 def test_two_processes_calibrate_to_one_path(smollm2: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    code = "import sys; from pytriattn import Llama; print(Llama(sys.argv[1], n_ctx=512, budget=128, n_threads=1).budget)"
+    code = (
+        "import sys; from pytriattn import Llama; print(Llama(sys.argv[1], n_ctx=512, budget=128, n_threads=1).budget)"
+    )
     command = [sys.executable, "-c", code, str(smollm2)]
     environment = {**os.environ, "PYTRIATTN_CACHE_DIR": str(tmp_path / "cache")}
     processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
