@@ -345,6 +345,7 @@ class CachedText(LoadedModel):
 
         Raises:
             BusyError: another thread is computing with this object; nothing has changed.
+            ContextError: an exception came between two tokens; what had been read is forgotten.
             GrammarError: the grammar, `logit_bias` and the processors leave no token to draw (ValueError without a
                 grammar); what had been read is forgotten.
             DecodeError, RequestCancelledError, ServerLostError: it failed; what had been read is forgotten.
@@ -352,7 +353,10 @@ class CachedText(LoadedModel):
         context = self._open_context()
         if context.n_tokens() != len(self._tokens):
             self._settle()
-            raise BusyError("an exception came between two tokens; what had been read is forgotten: begin anew")
+            raise ContextError(
+                "there are no logits to draw from: an exception came between two tokens, and what had been read is "
+                "forgotten; begin anew"
+            )
         if after is not None:
             self.warn_beyond_training(len(self._tokens) + 1)
         try:
