@@ -9,12 +9,17 @@ INTEGRATIONS      := .venv-integrations
 RAY               := .venv-ray
 INTEGRATION_TESTS := tests/integrations
 
+# Tests in several processes at a time. Each computes with one thread: threads of several processes wait for each other's
+# CPUs, which takes longer by a factor. What needs threads or a quiet machine is marked `alone`.
+WORKERS    ?= 2
+IN_WORKERS := OMP_THREAD_LIMIT=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
 # What the extension is made of: touching any of it builds anew.
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard cmake/* bindings/* bindings/*/* vendor/llama.cpp/*.* $(addprefix vendor/llama.cpp/,triattention/* kv3/* patches/*))
 
 CPP_SOURCES = $(shell git ls-files 'bindings/*.cpp' 'bindings/*.h' 'vendor/llama.cpp/triattention/*.cpp' 'vendor/llama.cpp/triattention/*.h' 'vendor/llama.cpp/kv3/*')
 
-.PHONY: help demo test test-fast test-server test-ray lint format stubs docs install clean
+.PHONY: help demo test test-fast test-server test-ray test-asan lint tidy fuzz format stubs docs install clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-18s %s\n' "$$name" "$$what"; done
@@ -23,11 +28,12 @@ demo: $(VENV)/installed  ## build, fetch a small real model, calibrate it, gener
 	$(BIN)/python tools/demo.py
 
 test: lint $(VENV)/developing $(INTEGRATIONS)/installed  ## format, lint, types and all tests
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(INTEGRATION_TESTS))
+	$(IN_WORKERS) -m "not alone" $(addprefix --ignore=,$(INTEGRATION_TESTS))
+	$(BIN)/python -m pytest -m alone $(addprefix --ignore=,$(INTEGRATION_TESTS))
 	$(INTEGRATIONS)/bin/python -m pytest $(INTEGRATION_TESTS)
 
-test-fast: $(VENV)/developing  ## the tests that are quick: some two minutes
-	$(BIN)/python -m pytest -m "not slow" $(addprefix --ignore=,$(INTEGRATION_TESTS))
+test-fast: $(VENV)/developing  ## the tests that are quick: a minute and a half on two CPUs
+	$(IN_WORKERS) -m "not slow and not alone" $(addprefix --ignore=,$(INTEGRATION_TESTS))
 
 test-server: $(VENV)/developing  ## llama.cpp's own server tests against pytriattn-server, without and with a budget
 	@$(PIP) --group server-suite
@@ -46,6 +52,25 @@ lint: $(VENV)/developing $(INTEGRATIONS)/installed  ## format, lint and types, n
 	$(BIN)/clang-format --dry-run -Werror $(CPP_SOURCES)
 	$(INTEGRATIONS)/bin/python -m mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+MINUTES ?= 10
+fuzz: $(VENV)/developing  ## look for inputs that do harm, for MINUTES (10): see tools/fuzz
+	-@$(PIP) atheris
+	cd tools && ../$(BIN)/python -m fuzz --minutes $(MINUTES)
+
+# One file at a time, and with all processors' code, so that the options are those of any machine; nothing is compiled.
+tidy: $(VENV)/developing  ## look for mistakes in our C++ with clang-tidy, some ten minutes
+	@$(PIP) --group tidy
+	$(BIN)/cmake -S . -B build/tidy -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_BUILD_TYPE=Release \
+	    -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_EXPORT_COMPILE_COMMANDS=ON -DPYTRIATTN_UNITY=OFF \
+	    -DPYTRIATTN_CPU=all -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+	    -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) >build/tidy.log
+	$(BIN)/run-clang-tidy.py -clang-tidy-binary $(abspath $(BIN))/clang-tidy -quiet -p build/tidy -j $(WORKERS) \
+	    '^$(CURDIR)/(bindings|vendor/llama.cpp/triattention)/.*\.cpp$$' 2>>build/tidy.log
+
+test-asan: $(VENV)/developing  ## tests of engine and bindings with AddressSanitizer and UndefinedBehaviorSanitizer
+	OMP_THREAD_LIMIT=1 OPENBLAS_NUM_THREADS=1 tools/sanitized_tests.sh asan -m "not alone" tests/engine \
+	    tests/unit/session tests/unit/conversion tests/unit/stats tests/unit/gguf
 
 format: $(VENV)/developing  ## format Python and C++ in place
 	$(BIN)/ruff check --fix-only .

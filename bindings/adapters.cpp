@@ -27,14 +27,19 @@ private:
     llama_adapter_lora_ptr adapter_;
 };
 
-using ScaledLoras = std::vector<std::pair<Lora *, float>>;
+// An adapter with the factor by which it counts.
+struct ScaledLora {
+    std::shared_ptr<Lora> lora;
+    float scale;
+};
+using ScaledLoras = std::vector<ScaledLora>;
 
 void apply(const ScaledLoras & loras, llama_context * context) {
     std::vector<llama_adapter_lora *> adapters;
     std::vector<float> scales;
-    for (const auto & [lora, scale] : loras) {
-        adapters.push_back(lora->get());
-        scales.push_back(scale);
+    for (const ScaledLora & scaled : loras) {
+        adapters.push_back(scaled.lora->get());
+        scales.push_back(scaled.scale);
     }
     if (llama_set_adapters_lora(context, adapters.data(), adapters.size(), scales.data()) != 0) {
         throw triattn::ContextError("llama.cpp could not apply the LoRA adapters");
@@ -122,8 +127,13 @@ std::vector<array<float>> embed(const Model & model, const std::vector<std::vect
 }  // namespace
 
 void add_adapters(py::module_ & m) {
-    py::class_<Lora>(m, "Lora").def(py::init<std::shared_ptr<Model>, const std::filesystem::path &>(), py::arg("model"),
-                                    py::arg("path"));
+    py::class_<Lora, std::shared_ptr<Lora>>(m, "Lora", "A LoRA adapter, loaded for one model.")
+        .def(py::init<std::shared_ptr<Model>, const std::filesystem::path &>(), py::arg("model"), py::arg("path"));
+    py::class_<ScaledLora>(m, "ScaledLora", "An adapter with the factor by which it counts.")
+        .def(py::init([](std::shared_ptr<Lora> lora, float scale) { return ScaledLora{std::move(lora), scale}; }),
+             py::arg("lora").none(false), py::arg("scale"))
+        .def_readonly("lora", &ScaledLora::lora, "The adapter.")
+        .def_readonly("scale", &ScaledLora::scale, "The factor; 1 applies the adapter as it was trained.");
     m.def("set_loras", &set_loras, py::arg("context"), py::arg("loras"));
     m.def(
         "embed",

@@ -25,12 +25,15 @@ class ChatTemplates {
 public:
     ChatTemplates(std::shared_ptr<Model> model, const std::string & source) : model_(std::move(model)) {
         guarded("the chat template cannot be used", [&] {
-            check_template_limits(source);
-            for (const char * name : {static_cast<const char *>(nullptr), "tool_use"}) {  // those that llama.cpp takes
-                const char * own = llama_model_chat_template(model_->model.get(), name);
-                check_template_limits(own != nullptr ? own : "");
+            if (!source.empty()) {
+                templates_ = common_chat_templates_init(model_->model.get(), limit_template(source));
+                return;
             }
-            templates_ = common_chat_templates_init(model_->model.get(), source);
+            const std::string own = own_template(nullptr), with_tools = own_template("tool_use");
+            templates_ = common_chat_templates_init(model_->model.get(), own.empty() ? with_tools : own);
+            if (!own.empty() && !with_tools.empty()) {
+                templates_with_tools_ = common_chat_templates_init(model_->model.get(), with_tools);
+            }
         });
     }
 
@@ -54,7 +57,9 @@ public:
             inputs.reasoning_format = common_reasoning_format_from_name(reasoning_format);
             inputs.add_generation_prompt = add_generation_prompt;
             inputs.chat_template_kwargs = template_values;
-            result.params = common_chat_templates_apply(templates_.get(), inputs);
+            const bool has_tools = templates_with_tools_ && !inputs.tools.empty();
+            result.params =
+                common_chat_templates_apply(has_tools ? templates_with_tools_.get() : templates_.get(), inputs);
             result.parser = common_chat_parser_params(result.params);
             result.parser.reasoning_format = inputs.reasoning_format;
             result.parser.parse_tool_calls =
@@ -77,6 +82,12 @@ private:
         }
     }
 
+    // The model's template of a name, with limits; empty without one.
+    std::string own_template(const char * name) const {
+        const char * own = llama_model_chat_template(model_->model.get(), name);
+        return own == nullptr ? std::string() : limit_template(own);
+    }
+
     // Checks JSON that llama.cpp reads later.
     static void check_texts(const std::vector<common_chat_msg> & messages, const std::string & json_schema,
                             const std::map<std::string, std::string> & template_values) {
@@ -92,7 +103,7 @@ private:
     }
 
     std::shared_ptr<Model> model_;
-    common_chat_templates_ptr templates_;
+    common_chat_templates_ptr templates_, templates_with_tools_;
 };
 
 // Reads an answer while it grows.
@@ -165,15 +176,7 @@ void add_chat(py::module_ & m) {
         .def_property_readonly("grammar", [](const ChatPrompt & p) { return p.params.grammar; })
         .def_property_readonly("grammar_lazy", [](const ChatPrompt & p) { return p.params.grammar_lazy; })
         .def_property_readonly("generation_prompt", [](const ChatPrompt & p) { return p.params.generation_prompt; })
-        .def_property_readonly("triggers",
-                               [](const ChatPrompt & p) {
-                                   std::vector<std::tuple<int, std::string, llama_token>> result;
-                                   for (const common_grammar_trigger & trigger : p.params.grammar_triggers) {
-                                       result.emplace_back(static_cast<int>(trigger.type), trigger.value,
-                                                           trigger.token);
-                                   }
-                                   return result;
-                               })
+        .def_property_readonly("triggers", [](const ChatPrompt & p) { return p.params.grammar_triggers; })
         .def_property_readonly("preserved_tokens", [](const ChatPrompt & p) { return p.params.preserved_tokens; })
         .def_property_readonly("stops", [](const ChatPrompt & p) { return p.params.additional_stops; })
         .def("answer", [](const ChatPrompt & p) { return std::make_unique<Answer>(p); });

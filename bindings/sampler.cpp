@@ -174,6 +174,12 @@ void Sampler::set_logits_processor(LogitsProcessor processor, std::vector<llama_
 
 void add_sampler(py::module_ & m) {
     m.attr("RANDOM_SEED") = LLAMA_DEFAULT_SEED;
+    using Trigger = common_grammar_trigger;
+    py::class_<Trigger>(m, "GrammarTrigger", "What in an answer makes a lazy grammar begin.")
+        .def_property_readonly(
+            "kind", [](const Trigger & t) { return static_cast<int>(t.type); }, "llama.cpp's number for the kind.")
+        .def_readonly("value", &Trigger::value, "The word or pattern.")
+        .def_readonly("token", &Trigger::token, "The token, where the kind is one; -1 elsewhere.");
     using Settings = common_params_sampling;
     py::class_<Settings>(m, "SamplingSettings")
         .def(py::init<>())
@@ -210,11 +216,8 @@ void add_sampler(py::module_ & m) {
             [](Settings & s, llama_token token, float bias) { s.logit_bias.push_back({token, bias}); },
             py::arg("token"), py::arg("bias"))
         .def(
-            "add_trigger",
-            [](Settings & s, int kind, const std::string & value, llama_token token) {
-                s.grammar_triggers.push_back({static_cast<common_grammar_trigger_type>(kind), value, token});
-            },
-            py::arg("kind"), py::arg("value"), py::arg("token"))
+            "add_trigger", [](Settings & s, const Trigger & trigger) { s.grammar_triggers.push_back(trigger); },
+            py::arg("trigger"))
         .def(
             "preserve_token", [](Settings & s, llama_token token) { s.preserved_tokens.insert(token); },
             py::arg("token"));

@@ -9,7 +9,6 @@ namespace pytriattn {
 namespace {
 
 using triattn::LayerStats;
-using triattn::RopeLayout;
 using triattn::Stats;
 
 LayerStats make_layer(int layer, int n_head, int n_head_kv, int head_dim, int rot_begin, int n_rot, bool interleaved,

@@ -12,9 +12,17 @@ constexpr size_t template_max_depth = 300;
 constexpr size_t template_max_tag =
     3'000;  // characters that are neither space nor in quotation marks: each may be an operator
 
+constexpr size_t macro_max_depth = 100, macro_min_depth = 2;
+constexpr size_t macro_max_levels =
+    1'500;  // of nesting, over all macros that call each other: each takes a kilobyte of stack
+
 class TemplateScan {
 public:
     explicit TemplateScan(const std::string & source) : source_(source) {}
+
+    // The place behind the opening tag of each macro.
+    const std::vector<size_t> & macros() const { return macros_; }
+    size_t deepest() const { return deepest_; }
 
     void run() {
         while ((at_ = source_.find('{', at_)) != std::string::npos) {
@@ -23,10 +31,11 @@ public:
                 at_ = std::min(source_.find("#}", at_ + 2), source_.size() - 1) + 1;
             } else if (kind == '{' || kind == '%') {
                 at_ += 2;
-                if (kind == '%') {
-                    note_block();
-                }
+                const bool is_macro = kind == '%' && note_block() == "macro";
                 pass_tag();
+                if (is_macro && at_ + 2 <= source_.size()) {
+                    macros_.push_back(at_ + 2);
+                }
             } else {
                 ++at_;
             }
@@ -34,8 +43,8 @@ public:
     }
 
 private:
-    // Counts blocks that are open; a branch after `elif` is one more.
-    void note_block() {
+    // Counts blocks that are open; a branch after `elif` is one more. Returns the tag's first word.
+    std::string note_block() {
         size_t first = at_;
         while (first < source_.size() && !std::isalpha(static_cast<unsigned char>(source_[first]))) {
             ++first;
@@ -57,10 +66,11 @@ private:
             n_open_ -= blocks_.back();
             blocks_.pop_back();
         }
-        check(n_open_);
+        check(n_open_, 0);
+        return word;
     }
 
-    // Passes the rest of a tag.
+    // Passes the rest of a tag; `at_` is then at its two last characters.
     void pass_tag() {
         size_t depth = 0, n_characters = 0;
         for (; at_ < source_.size(); ++at_) {
@@ -73,7 +83,7 @@ private:
             if (c == '"' || c == '\'') {
                 pass_text(c);
             } else if (c == '(' || c == '[' || c == '{') {
-                check(++depth);
+                check(n_open_, ++depth);
             } else if ((c == ')' || c == ']' || c == '}') && depth > 0) {
                 --depth;
             }
@@ -90,19 +100,40 @@ private:
         }
     }
 
-    static void check(size_t depth) {
+    // `blocks` and `brackets`: how many are open.
+    void check(size_t blocks, size_t brackets) {
+        deepest_ = std::max(deepest_, blocks + brackets);
+        const size_t depth = std::max(blocks, brackets);
         if (depth > template_max_depth) {
             throw std::runtime_error("it is nested more than " + std::to_string(template_max_depth) + " levels deep");
         }
     }
 
     const std::string & source_;
-    size_t at_ = 0, n_open_ = 0;
-    std::vector<size_t> blocks_;
+    size_t at_ = 0, n_open_ = 0, deepest_ = 0;
+    std::vector<size_t> blocks_, macros_;
 };
 
 }  // namespace
 
-void check_template_limits(const std::string & source) { TemplateScan(source).run(); }
+std::string limit_template(const std::string & source) {
+    TemplateScan scan(source);
+    scan.run();
+    // Each call of a macro takes stack for all the levels that its call and its body are nested in.
+    const size_t limit = std::max(macro_min_depth, std::min(macro_max_depth, macro_max_levels / (scan.deepest() + 1)));
+    // A macro gets a copy of the variables of whoever calls it, so that this one counts along the stack of calls.
+    const std::string guard = "{% set pytriattn_depth = (pytriattn_depth | default(0)) + 1 %}{% if pytriattn_depth > " +
+                              std::to_string(limit) + " %}{{ raise_exception('macros call each other more than " +
+                              std::to_string(limit) + " levels deep') }}{% endif ";
+    std::string result;
+    size_t done = 0;
+    for (const size_t place : scan.macros()) {
+        result.append(source, done, place - done);
+        // the last tag keeps or drops the space behind it as the macro's own does
+        result += guard + (source[place - 3] == '-' ? "-%}" : "%}");
+        done = place;
+    }
+    return result.append(source, done, std::string::npos);
+}
 
 }  // namespace pytriattn

@@ -4,8 +4,10 @@
 
 namespace pytriattn {
 
-// Throws std::runtime_error if a Jinja template is nested so deeply that llama.cpp's parser of templates, which calls
-// itself for each level, would run out of stack.
-void check_template_limits(const std::string & source);
+// Returns a Jinja template that cannot run out of stack: macros that call each other too deeply raise an error, by a few
+// tags that are added to them and print nothing. A template without macros comes back as it is. Throws
+// std::runtime_error if it is nested so deeply that llama.cpp's parser of templates, which calls itself for each level,
+// would run out of stack.
+std::string limit_template(const std::string & source);
 
 }  // namespace pytriattn

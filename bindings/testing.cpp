@@ -68,9 +68,14 @@ std::vector<array<float>> scores(Context & context, int seq) {
     });
 }
 
-// Positions [n] and queries [n, n_head, head_dim] that will score a layer's keys, of the text or of its question. Empty
-// in a mode that looks at none.
-std::pair<array<int32_t>, array<float>> queries(Context & context, int seq, size_t layer, bool of_question) {
+// Queries that will score a layer's keys.
+struct Queries {
+    array<int32_t> positions;  // [n]
+    array<float> rows;         // [n, n_head, head_dim]
+};
+
+// Those of the text or of its question. Empty in a mode that looks at none.
+Queries queries(Context & context, int seq, size_t layer, bool of_question) {
     return context.run_with_gil([&](Decoder & d) {
         triattn::QuerySet set;
         triattn::KeyScorer * scorer = d.controller() != nullptr ? d.controller()->key_scorer() : nullptr;
@@ -81,7 +86,7 @@ std::pair<array<int32_t>, array<float>> queries(Context & context, int seq, size
         }
         const auto n = static_cast<py::ssize_t>(set.positions.size());
         const py::ssize_t n_head = n > 0 ? static_cast<py::ssize_t>(set.rows.size()) / n / width : 0;
-        return std::pair(to_array(set.positions, {n}), to_array(set.rows, {n, n_head, width}));
+        return Queries{to_array(set.positions, {n}), to_array(set.rows, {n, n_head, width})};
     });
 }
 
@@ -156,9 +161,13 @@ void add_testing(py::module_ & m) {
     testing.def("scores", &scores, py::arg("context"), py::arg("seq") = 0,
                 "Scores of the keys in the order of cells(): float32 [n_head, n_keys] for each layer that is evicted "
                 "from, of KV heads in mode 'fitted'; empty if the mode needs none.");
+    py::class_<Queries>(testing, "Queries", "Queries that will score a layer's keys.")
+        .def_readonly("positions", &Queries::positions, "Where they were asked: int32 [n].")
+        .def_readonly("rows", &Queries::rows, "The queries after RoPE: float32 [n, n_head, head_dim].");
     testing.def("queries", &queries, py::arg("context"), py::arg("seq") = 0, py::arg("layer") = 0,
                 py::arg("of_question") = false,
-                "Positions [n] and queries after RoPE [n, n_head, head_dim] that will score a layer's keys.");
+                "The queries that will score a layer's keys, of the text or of its question; none in a mode that "
+                "looks at none.");
     testing.def(
         "read_again", [](Context & context, int seq) { context.run_with_gil([&](Decoder & d) { d.read_again(seq); }); },
         py::arg("context"), py::arg("seq") = 0, "The second reading that comes before an eviction with reread=True.");

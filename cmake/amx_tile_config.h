@@ -1,15 +1,11 @@
-// Included before ggml's AMX code. GCC's _tile_loadconfig tells the compiler that it reads 8 bytes, but it reads 64: GCC
-// then leaves out what ggml wrote to the others, and the first use of a tile ends the process with SIGILL.
+// Put in front of ggml's AMX code. GCC's own _tile_loadconfig tells the compiler that eight bytes of the 64 are read
+// (GCC 12 and others): the rest is then left out as never used, and the first tile instruction ends the process with
+// SIGILL. As a macro, this one comes before the compiler's function.
 #pragma once
 
 #if defined(__GNUC__) && !defined(__clang__) && defined(__AMX_TILE__)
-#include <immintrin.h>
-
-static inline void load_tile_config(const void * config) {
-    struct Bytes {
-        char bytes[64];
-    };
-    __asm__ volatile("ldtilecfg\t%X0" ::"m"(*static_cast<const Bytes *>(config)));
-}
-#define _tile_loadconfig load_tile_config
+#    include <immintrin.h>
+#    undef _tile_loadconfig
+#    define _tile_loadconfig(config) \
+        __asm__ volatile("ldtilecfg\t%X0" : : "m"(*reinterpret_cast<const char(*)[64]>(config)))
 #endif

@@ -51,12 +51,9 @@ foreach(backend ${PYTRIATTN_BACKENDS})
     set_target_properties(${backend} PROPERTIES OUTPUT_NAME pytriattn-${backend} INSTALL_RPATH "${PYTRIATTN_ORIGIN}")
     set_property(TARGET ${backend} PROPERTY VERSION)
     set_property(TARGET ${backend} PROPERTY SOVERSION)
-endforeach()
-# See the header.
-foreach(backend ${PYTRIATTN_BACKENDS})
-    if (backend MATCHES "^ggml-cpu" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-        set_property(SOURCE ${LLAMA_CPP_DIR}/ggml/src/ggml-cpu/amx/mmq.cpp TARGET_DIRECTORY ${backend}
-            APPEND PROPERTY COMPILE_OPTIONS -include ${CMAKE_CURRENT_LIST_DIR}/amx_tile_config.h)
+    if (backend MATCHES "^ggml-cpu" AND NOT MSVC)
+        set_source_files_properties(${LLAMA_CPP_DIR}/ggml/src/ggml-cpu/amx/mmq.cpp TARGET_DIRECTORY ${backend}
+            PROPERTIES COMPILE_OPTIONS "-include;${CMAKE_CURRENT_LIST_DIR}/amx_tile_config.h")
     endif()
 endforeach()
 message(STATUS "ggml backends: ${PYTRIATTN_BACKENDS}")

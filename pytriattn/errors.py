@@ -6,6 +6,7 @@ __all__ = [
     "BackendError",
     "BudgetError",
     "BusyError",
+    "CacheMemoryError",
     "ChatError",
     "ClosedError",
     "ContextError",
@@ -16,6 +17,7 @@ __all__ = [
     "GrammarWarning",
     "InvalidTokenError",
     "ModelLoadError",
+    "ModelMemoryError",
     "RequestCancelledError",
     "ServerLostError",
     "StateError",
@@ -59,6 +61,14 @@ class ContextError(TriAttnError, ValueError):
 
 class ContextFullError(TriAttnError, ValueError):
     """A text is longer than ``n_ctx``."""
+
+
+class CacheMemoryError(ContextError, MemoryError):
+    """There is not enough memory for a context's cache; the message says its size and the settings to change."""
+
+
+class ModelMemoryError(ModelLoadError, MemoryError):
+    """There is not enough memory for a model's weights."""
 
 
 class BudgetWarning(UserWarning):

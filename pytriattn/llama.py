@@ -112,6 +112,8 @@ class Llama(Session):
         StatsError: the statistics are damaged or of another model.
         BudgetError: budget, window, sinks, mode and the others do not fit together.
         ContextError: a cache of this size or these types cannot be made.
+        ModelMemoryError, CacheMemoryError: there is not enough memory for the weights, or for the cache. Both are a
+            MemoryError too.
         BackendError: a backend's plug-in that is installed cannot be used; `pytriattn-doctor` tells more.
     """
 
@@ -460,7 +462,7 @@ class Llama(Session):
         ``n_ctx``.
 
         Args:
-            tokens: ids of the prompt; None: go on from what has been read (see `eval`).
+            tokens: ids of the prompt, [n_tokens]; None: go on from what has been read (see `eval`).
             max_tokens: at most this many; None or a negative number: no limit but ``n_ctx``.
             question: as in `__call__`.
             **sampling: fields of `SamplingParams`.

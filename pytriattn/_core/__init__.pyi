@@ -954,6 +954,26 @@ class CompactionPlan:
         Copies, for each layer and KV head a list.
         """
 
+class GrammarTrigger:
+    """
+    What in an answer makes a lazy grammar begin.
+    """
+    @property
+    def kind(self) -> int:
+        """
+        llama.cpp's number for the kind.
+        """
+    @property
+    def token(self) -> int:
+        """
+        The token, where the kind is one; -1 elsewhere.
+        """
+    @property
+    def value(self) -> str:
+        """
+        The word or pattern.
+        """
+
 class SamplingSettings:
     generation_prompt: str
     grammar_lazy: bool
@@ -962,12 +982,7 @@ class SamplingSettings:
     def add_logit_bias(
         self, token: typing.SupportsInt | typing.SupportsIndex, bias: typing.SupportsFloat | typing.SupportsIndex
     ) -> None: ...
-    def add_trigger(
-        self,
-        kind: typing.SupportsInt | typing.SupportsIndex,
-        value: str,
-        token: typing.SupportsInt | typing.SupportsIndex,
-    ) -> None: ...
+    def add_trigger(self, trigger: GrammarTrigger) -> None: ...
     def preserve_token(self, token: typing.SupportsInt | typing.SupportsIndex) -> None: ...
     def set_grammar(self, kind: str, text: str) -> None: ...
     def set_order(self, names: collections.abc.Sequence[str]) -> None: ...
@@ -1095,7 +1110,7 @@ class ChatPrompt:
     @property
     def stops(self) -> list[str]: ...
     @property
-    def triggers(self) -> list[tuple[int, str, int]]: ...
+    def triggers(self) -> list[GrammarTrigger]: ...
 
 class ChatTemplates:
     def __init__(self, model: Model, source: str = "") -> None: ...
@@ -1331,7 +1346,26 @@ class Context:
         """
 
 class Lora:
+    """
+    A LoRA adapter, loaded for one model.
+    """
     def __init__(self, model: Model, path: os.PathLike[str] | str | bytes) -> None: ...
+
+class ScaledLora:
+    """
+    An adapter with the factor by which it counts.
+    """
+    def __init__(self, lora: Lora, scale: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    @property
+    def lora(self) -> Lora:
+        """
+        The adapter.
+        """
+    @property
+    def scale(self) -> float:
+        """
+        The factor; 1 applies the adapter as it was trained.
+        """
 
 def backend_features(name: str) -> dict[str, str]:
     """
@@ -1396,7 +1430,7 @@ def embed(
     pooling: str,
     n_threads: typing.SupportsInt | typing.SupportsIndex,
     rope: RopeOverrides = ...,
-    loras: collections.abc.Sequence[tuple[Lora, typing.SupportsFloat | typing.SupportsIndex]] = [],
+    loras: collections.abc.Sequence[ScaledLora] = [],
 ) -> list[npt.NDArray[np.float32]]: ...
 def grammar_of_schema(schema: str) -> str: ...
 def group_scores(
@@ -1449,9 +1483,7 @@ def select(
     n_keep: typing.SupportsInt | typing.SupportsIndex,
     seed: typing.SupportsInt | typing.SupportsIndex,
 ) -> npt.NDArray[np.bool_]: ...
-def set_loras(
-    context: Context, loras: collections.abc.Sequence[tuple[Lora, typing.SupportsFloat | typing.SupportsIndex]]
-) -> None: ...
+def set_loras(context: Context, loras: collections.abc.Sequence[ScaledLora]) -> None: ...
 def synthetic_query(
     layer: LayerStats,
     position: typing.SupportsInt | typing.SupportsIndex,

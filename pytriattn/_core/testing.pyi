@@ -13,6 +13,21 @@ import numpy.typing as npt
 
 import pytriattn._core
 
+class Queries:
+    """
+    Queries that will score a layer's keys.
+    """
+    @property
+    def positions(self) -> npt.NDArray[np.int32]:
+        """
+        Where they were asked: int32 [n].
+        """
+    @property
+    def rows(self) -> npt.NDArray[np.float32]:
+        """
+        The queries after RoPE: float32 [n, n_head, head_dim].
+        """
+
 class ReferenceRun:
     """
     A run of reference_loop().
@@ -76,9 +91,9 @@ def queries(
     seq: typing.SupportsInt | typing.SupportsIndex = 0,
     layer: typing.SupportsInt | typing.SupportsIndex = 0,
     of_question: bool = False,
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+) -> Queries:
     """
-    Positions [n] and queries after RoPE [n, n_head, head_dim] that will score a layer's keys.
+    The queries that will score a layer's keys, of the text or of its question; none in a mode that looks at none.
     """
 
 def read_again(context: pytriattn._core.Context, seq: typing.SupportsInt | typing.SupportsIndex = 0) -> None:

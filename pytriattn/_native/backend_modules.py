@@ -83,7 +83,11 @@ def wanted_backends() -> frozenset[str] | None:
 
 
 def module_backend(file_name: str) -> str:
-    """Return ``cpu`` for ``libpytriattn-ggml-cpu-haswell.so``, and so on."""
+    """Return ``cpu`` for ``libpytriattn-ggml-cpu-haswell.so``, and so on.
+
+    Raises:
+        BackendError: it is no name of a backend's module.
+    """
     match = _MODULE.match(file_name)
     if match is None:
         raise BackendError(f"'{file_name}' is not named as one of pytriattn's backend modules")

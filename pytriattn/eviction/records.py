@@ -22,7 +22,8 @@ class Eviction:
         position: the position of the next token.
         n_before: keys that each head held.
         n_after: keys that each head holds now.
-        evicted: layer -> for each KV head the positions of the tokens that were evicted, int32, ascending.
+        evicted: layer -> for each KV head the positions of the tokens that were evicted, int32
+            [n_before - n_after], ascending.
     """
 
     sequence: int

@@ -146,7 +146,7 @@ def _sampler(
             if len(found) == 1:
                 settings.preserve_token(found[0])
         for trigger in prompt.triggers:
-            settings.add_trigger(*trigger)
+            settings.add_trigger(trigger)
     return request.params.prepare(llm, settings, tokens)
 
 
@@ -162,6 +162,9 @@ def chat(
     """Answer a chat with this template; see `Llama.create_chat_completion`.
 
     The prompt has been read when this returns.
+
+    Raises:
+        ValueError: ``n`` is below 1, or answers are to be streamed of which there is more than one.
     """
     prompt = _apply_template(templates, request)
     stops = [*check_stops(request.stop), *prompt.stops]

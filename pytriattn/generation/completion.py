@@ -84,7 +84,12 @@ def complete(
     logprobs: int | None,
     question: int | str | None,
 ) -> Completion | Iterator[CompletionChunk]:
-    """Complete a prompt; see `Llama.__call__`. The prompt has been read when this returns."""
+    """Complete a prompt; see `Llama.__call__`. The prompt has been read when this returns.
+
+    Raises:
+        InvalidTokenError: the prompt is empty.
+        ValueError: a setting has no meaning.
+    """
     stops = check_stops(stop)
     if logprobs is not None and operator.index(logprobs) < 0:
         raise ValueError(f"logprobs is {logprobs}, it must not be negative")

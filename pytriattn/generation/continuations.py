@@ -14,7 +14,12 @@ __all__ = ["ContinuationScore", "ContinuationScorer"]
 
 
 class ContinuationScore(NamedTuple):
-    """Log-probabilities of a continuation's tokens, float32 [n], and whether each was the likeliest, bool [n]."""
+    """How well a continuation was predicted.
+
+    Attributes:
+        logprobs: natural-log probabilities of its tokens, float32 [n_tokens].
+        is_best: whether no other token was likelier, bool [n_tokens].
+    """
 
     logprobs: npt.NDArray[np.float32]
     is_best: npt.NDArray[np.bool_]

@@ -32,7 +32,7 @@ def find_question(
 
     Args:
         llm: the model.
-        tokens: the prompt.
+        tokens: ids of the prompt, int32 [n_tokens].
         question: ``auto``: the last tokens; a number of last tokens; a text that stands in the prompt (its last
             occurrence counts); None or 0: none.
         is_text: `question` is a text even if it reads ``auto``, and where it cannot be found the last tokens count.

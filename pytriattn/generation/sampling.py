@@ -225,7 +225,7 @@ class SamplingParams:
         return settings
 
     def make_sampler(self, llm: Session, prompt: npt.NDArray[np.int32]) -> core.Sampler:
-        """Return a sampler that knows the prompt's last tokens for its penalties.
+        """Return a sampler that knows the last tokens of `prompt`, int32 [n_tokens], for its penalties.
 
         Raises:
             GrammarError: the grammar or the JSON schema cannot be used.
@@ -234,7 +234,7 @@ class SamplingParams:
         return self.prepare(llm, self.to_native(llm.n_ctx()), prompt)
 
     def prepare(self, llm: Session, settings: core.SamplingSettings, prompt: npt.NDArray[np.int32]) -> core.Sampler:
-        """Return a sampler with these native settings that knows the prompt's last tokens."""
+        """Return a sampler with these native settings that knows the last tokens of `prompt`, int32 [n_tokens]."""
         sampler = llm.make_sampler(settings)
         has_dry = self.dry_multiplier > 0
         looks_back = max(settings.penalty_last_n, settings.dry_penalty_last_n if has_dry else 0)

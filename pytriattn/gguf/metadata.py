@@ -52,7 +52,7 @@ class GGUFMetadata:
         """Read a small tensor of numbers that are not quantised, such as RoPE's factors.
 
         Returns:
-            float32, flat.
+            float32 [n_elements].
 
         Raises:
             KeyError: there is no such tensor.

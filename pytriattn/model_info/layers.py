@@ -51,20 +51,20 @@ class RopeInfo:
         mode: ``norm`` (neighbouring dimensions are a pair), ``neox`` (halves), ``mrope`` or ``imrope`` (halves; several
             positions).
         head_dim: dimensions of a head.
-        rot_begin: the first rotated one.
-        n_rot: rotated ones.
+        rot_begin: the index of the first dimension that is rotated.
+        n_rot: how many dimensions are rotated.
         freq_base: base of the frequencies.
         freq_scale: factor on positions (1/4 for a context stretched by 4).
         scaling: ``none``, ``linear``, ``yarn`` or ``longrope``.
-        ext_factor: YaRN's mix of extrapolation, 0 without YaRN.
+        ext_factor: YaRN's mix of extrapolation, from 0 to 1; 0 without YaRN.
         attn_factor: factor on rotated dimensions before YaRN's own is applied.
         beta_fast: YaRN's bound for fast bands.
         beta_slow: YaRN's bound for slow bands.
-        n_ctx_orig: positions before stretching.
+        n_ctx_orig: how many positions the model had before it was stretched, in tokens.
         sections: the sections of M-RoPE; empty for other kinds.
         factors: divisors of the frequencies, float32 [n_rot / 2], or None. LongRoPE: those for contexts up to
             ``n_ctx_orig``.
-        long_factors: LongRoPE's divisors for longer contexts, or None.
+        long_factors: LongRoPE's divisors for longer contexts, float32 [n_rot / 2], or None.
     """
 
     mode: str

@@ -41,13 +41,13 @@ class Adapters:
             if path not in self._loaded:
                 self._loaded[path] = core.Lora(self._model, path)
                 self._digests[path] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        core.set_loras(context, [(self._loaded[path], scale) for path, scale in wanted.items()])
+        core.set_loras(context, [core.ScaledLora(self._loaded[path], scale) for path, scale in wanted.items()])
         self.scales = wanted
 
     @property
-    def in_use(self) -> list[tuple[core.Lora, float]]:
+    def in_use(self) -> list[core.ScaledLora]:
         """The adapters in use, each with its scale."""
-        return [(self._loaded[path], scale) for path, scale in self.scales.items()]
+        return [core.ScaledLora(self._loaded[path], scale) for path, scale in self.scales.items()]
 
     def describe_state(self) -> dict[str, float]:
         """Return what a saved state is tied to: the hash of each adapter's file -> its scale."""

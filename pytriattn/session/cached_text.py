@@ -19,7 +19,6 @@ from pytriattn.errors import (
     ContextFullError,
     ContextWarning,
     ServerLostError,
-    TriAttnError,
 )
 from pytriattn.eviction.counters import PromptCounters
 from pytriattn.eviction.records import Eviction, EvictionReporter
@@ -76,7 +75,7 @@ class CachedText(LoadedModel):
         self._reporter: EvictionReporter | None = None
 
     def check_prompt(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
-        """Return a prompt's tokens as an int32 array, if it fits the context and the budget.
+        """Return a prompt's tokens, int32 [n_tokens], if it fits the context and the budget.
 
         Raises:
             InvalidTokenError, ContextFullError, BudgetError: it does not.
@@ -135,15 +134,22 @@ class CachedText(LoadedModel):
         except BusyError:
             raise  # another thread's computation goes on
         except BaseException:
-            n_read = 0
-            with contextlib.suppress(TriAttnError):  # a server that is lost has lost the cache too
-                n_read = self._open_context().n_tokens()
-            if n_read != len(self._tokens):
-                self._tokens, self._n_in_steps, self._n_protected = [], 0, 0
-                self._call += 1
+            self._settle()
             raise
         finally:
             forward_llama_log()
+
+    def _settle(self) -> None:
+        """Forget what has been read if books and cache differ: a signal may raise its exception at any moment, also
+        between a step of the context and the line that notes it.
+
+        Every call begins with it that goes on from what has been read; a prompt cuts the cache back itself.
+        """
+        n_read = 0
+        with contextlib.suppress(ServerLostError):  # which has lost the cache too
+            n_read = self._open_context().n_tokens()
+        if n_read != len(self._tokens):
+            self.abandon()
 
     def _keep_prefix(self, tokens: npt.NDArray[np.int32], *, wanted: bool) -> int:
         """Cut the cache back to what it has in common with `tokens`; return how many that are."""
@@ -176,12 +182,13 @@ class CachedText(LoadedModel):
         Nothing happens in modes that take no questions. `reset` ends it, and so does the next prompt.
 
         Args:
-            tokens: ids of the question, at most 128; empty: no question any more.
+            tokens: ids of the question, [n_tokens], at most 128; empty: no question any more.
             position: where it will stand in the text; None: right behind what has been read.
 
         Raises:
             InvalidTokenError: there are too many of them, or ids that are not in the vocabulary.
         """
+        self._settle()
         array = self.check_tokens(tokens) if len(tokens) else np.zeros(0, dtype=np.int32)
         at = len(self._tokens) if position is None else position
         self._open_context().set_question(0, array, at)
@@ -218,6 +225,7 @@ class CachedText(LoadedModel):
         """
         array = self.check_tokens(tokens)
         context = self._open_context()
+        self._settle()
         self.warn_beyond_training(len(self._tokens) + len(array))
         self.forget_cancellation()
         with self._forgetting_on_failure():
@@ -276,6 +284,7 @@ class CachedText(LoadedModel):
         """
         array = self.check_tokens(tokens)
         context = self._open_context()
+        self._settle()
         self._check_fits(len(self._tokens) + len(array), protected=False)
         self.forget_cancellation()
         with self._forgetting_on_failure():
@@ -292,6 +301,7 @@ class CachedText(LoadedModel):
         None are left where that is impossible: an eviction has taken place later, a sliding window or a recurrent state
         has moved on, or the prompt is protected. A saved state is the way back then.
         """
+        self._settle()
         n = min(n, len(self._tokens))
         if n == len(self._tokens):
             return n
@@ -313,6 +323,7 @@ class CachedText(LoadedModel):
             ContextError: nothing has been read, or not since a state was loaded.
         """
         context = self._open_context()
+        self._settle()
         if not self._tokens or context.n_rows == 0:
             raise ContextError("there are no logits, since nothing has been read; eval a token first")
         return context.logits(-1)
@@ -320,6 +331,9 @@ class CachedText(LoadedModel):
     @property
     def tokens(self) -> list[int]:
         """What has been read, token by token."""
+        if self._context is not None:
+            with contextlib.suppress(BusyError):  # another thread is reading more
+                self._settle()
         return list(self._tokens)
 
     def draw(self, sampler: core.Sampler, *, after: int | None = None) -> int:
@@ -331,13 +345,20 @@ class CachedText(LoadedModel):
 
         Raises:
             BusyError: another thread is computing with this object; nothing has changed.
+            ContextError: an exception came between two tokens; what had been read is forgotten.
             GrammarError: the grammar, `logit_bias` and the processors leave no token to draw (ValueError without a
                 grammar); what had been read is forgotten.
             DecodeError, RequestCancelledError, ServerLostError: it failed; what had been read is forgotten.
         """
         context = self._open_context()
+        if context.n_tokens() != len(self._tokens):
+            self._settle()
+            raise ContextError(
+                "there are no logits to draw from: an exception came between two tokens, and what had been read is "
+                "forgotten; begin anew"
+            )
         if after is not None:
-            self.warn_beyond_training(context.n_tokens() + 1)
+            self.warn_beyond_training(len(self._tokens) + 1)
         try:
             token = context.sample(sampler) if after is None else context.step_and_sample(after, sampler)
         except BusyError:
@@ -361,6 +382,12 @@ class CachedText(LoadedModel):
         """Read a prompt into a sequence of its own, and return the first token drawn after it; for `draw_each`.
 
         What the sequence held before is forgotten. The text of `tokens` is that of sequence 0 alone, and is lost.
+
+        Args:
+            seq: the index of the sequence.
+            tokens: ids of the prompt, int32 [n_tokens].
+            sampler: draws the token.
+            question: begin and end of the question in the prompt.
         """
         context = self._open_context()
         self._tokens, self._n_in_steps, self._n_protected = [], 0, 0
@@ -421,6 +448,7 @@ class CachedText(LoadedModel):
             ContextFullError: the text is longer than ``n_ctx``.
         """
         context = self._open_context()
+        self._settle()
         self._check_fits(len(tokens), protected=False)
         read = np.asarray(self._tokens[: self._n_in_steps], dtype=np.int32)
         common = _n_common(read[: first - 1], tokens)
@@ -500,6 +528,7 @@ class CachedText(LoadedModel):
     @property
     def n_tokens(self) -> int:
         """Tokens read so far."""
+        self._settle()
         return self._open_context().n_tokens()
 
     @property

@@ -46,7 +46,7 @@ def embeddings(
     normalize: bool,
     n_threads: int,
     rope: core.RopeOverrides,
-    loras: Sequence[tuple[core.Lora, float]],
+    loras: Sequence[core.ScaledLora],
 ) -> list[npt.NDArray[np.float32]]:
     """Return the embeddings of tokenized texts by a model; see `Llama.embed`.
 

@@ -77,7 +77,7 @@ class LoadedModel:
         return self._open_model().piece(int(token), special)
 
     def check_tokens(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
-        """Return token ids as an int32 array.
+        """Return token ids as int32 [n_tokens].
 
         Raises:
             InvalidTokenError: they are no whole numbers, not in the vocabulary, or there are none.

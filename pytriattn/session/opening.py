@@ -22,6 +22,7 @@ from pytriattn.options.eviction import DEFAULT_MODE
 from pytriattn.preflight.findings import raise_failures
 from pytriattn.preflight.run import run_preflight
 from pytriattn.preflight.settings import PreflightSettings, effective_options
+from pytriattn.session.memory_errors import telling_cache_memory, telling_model_memory
 from pytriattn.stats.bundled import bundled_stats
 from pytriattn.stats.model_stats import TriAttentionStats
 
@@ -113,7 +114,8 @@ def open_model(
         model_path, options, triattn_stats, allow_untested=allow_untested, may_fall_back=may_fall_back
     )
     try:
-        model = devices.load(path, progress)
+        with telling_model_memory(path):
+            model = devices.load(path, progress)
         options = replace(options, n_ctx=options.n_ctx or model.n_ctx_train)
         if 0 < model.long_rope_threshold < options.n_ctx:
             # llama.cpp would choose by the size of the cache, which is smaller under a budget
@@ -121,7 +123,8 @@ def open_model(
         if stats is None and options.eviction is not None and options.eviction.needs_scores:
             stats = bundled_stats(model, identity, n_threads, fit=options.eviction.mode == DEFAULT_MODE)
         native_stats = None if stats is None or options.eviction is None else stats.to_native()
-        context = core.Context(model, options.to_native(n_threads), native_stats)
+        with telling_cache_memory(path, options):
+            context = core.Context(model, options.to_native(n_threads), native_stats)
     finally:
         forward_llama_log()
     return OpenedModel(model, context, identity, str(path), options, stats, n_threads)

@@ -35,6 +35,7 @@ class Session(CachedText):
             ContextError: the context decodes several sequences.
             OSError: the file cannot be written.
         """
+        self._settle()
         state = context_state(self._open_context(), self._tokens, self._describe_state())
         if path is None:
             return state.to_bytes()
@@ -85,7 +86,7 @@ class Session(CachedText):
         return kv_stats_of(self._open_context(), self._prompts, self._question)
 
     def kept_positions(self, layer: int, kv_head: int) -> npt.NDArray[np.int32]:
-        """Return which tokens' keys a head still holds: their positions, int32, ascending.
+        """Return which tokens' keys a head still holds: their positions, int32 [n_keys], ascending.
 
         Raises:
             ContextError: the layer has no full-attention cache, or no such head.

@@ -14,13 +14,15 @@ import numpy.typing as npt
 
 from pytriattn._native import core
 from pytriattn._util.atomic_file import write_atomically
+from pytriattn._util.numbers import whole_number
 from pytriattn.errors import StateError
 
 __all__ = ["SavedState", "read_state", "write_state"]
 
 MAGIC = b"PTASTATE"
-VERSION = 1
+VERSION = 2
 _DIGEST_BYTES = 32
+_N_PARTS = 3
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,11 @@ class SavedState:
             raise StateError(f"{source} has the version {version}, this pytriattn reads {VERSION}; read the text again")
         if hashlib.sha256(data[:-_DIGEST_BYTES]).digest() != data[-_DIGEST_BYTES:]:
             raise StateError(f"{source} is damaged: its contents do not match its checksum; read the text again")
-        at = start + int.from_bytes(data[start - 4 : start], "little")
-        header = json.loads(data[start:at])
-        parts = []
-        for size in header["sizes"]:
-            parts.append(data[at : at + size])
-            at += size
-        tokens = np.frombuffer(parts[0], dtype="<i4").astype(np.int32)
-        return SavedState(header["made_with"], tokens, parts[1], parts[2], header["n_past"], header["n_protected"])
+        try:
+            return _parse_body(data, start)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            # the checksum is right, so whoever wrote it meant it
+            raise StateError(f"{source} is no state that pytriattn writes: {error!r}; read the text again") from error
 
     def check(self, made_with: dict[str, Any], source: str = "this state") -> None:
         """Check that the state fits a context.
@@ -97,6 +96,26 @@ class SavedState:
         if different:
             what = "; ".join(f"{n} was {self.made_with.get(n)!r} and is {made_with.get(n)!r}" for n in different)
             raise StateError(f"{source} does not fit: {what}; load it as it was made, or read the text again")
+
+
+def _parse_body(data: bytes, start: int) -> SavedState:
+    """Return the state whose header begins at `start`; raises the errors of Python for whatever is not as written."""
+    end = len(data) - _DIGEST_BYTES
+    at = start + int.from_bytes(data[start - 4 : start], "little")
+    header = json.loads(data[start : min(at, end)])
+    sizes = [whole_number("a size", size, ValueError) for size in header["sizes"]]
+    if len(sizes) != _N_PARTS or min(sizes) < 0 or at + sum(sizes) != end:
+        raise ValueError(f"parts of {sizes} bytes do not make up its length")
+    parts = []
+    for size in sizes:
+        parts.append(data[at : at + size])
+        at += size
+    tokens = np.frombuffer(parts[0], dtype="<i4").astype(np.int32)
+    n_past = whole_number("n_past", header["n_past"], ValueError)
+    if n_past != len(tokens):
+        raise ValueError(f"{len(tokens)} tokens do not take {n_past} positions")
+    n_protected = whole_number("n_protected", header["n_protected"], ValueError)
+    return SavedState(dict(header["made_with"]), tokens, parts[1], parts[2], n_past, n_protected)
 
 
 def write_state(state: SavedState, path: str | os.PathLike[str]) -> None:

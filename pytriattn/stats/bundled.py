@@ -28,9 +28,21 @@ def bundled_text() -> str:
 
 
 def cache_folder() -> Path:
-    """Return where statistics of the bundled text are kept: ``PYTRIATTN_CACHE_DIR`` or the user's cache folder."""
+    """Return where statistics of the bundled text are kept: ``PYTRIATTN_CACHE_DIR`` or the user's cache folder.
+
+    Raises:
+        FileNotFoundError: the user has no home folder: HOME is not set, and the system does not know the user.
+    """
     override = os.environ.get("PYTRIATTN_CACHE_DIR")
-    return Path(override) if override else Path(platformdirs.user_cache_dir("pytriattn"))
+    if override:
+        return Path(override)
+    try:
+        folder = Path(platformdirs.user_cache_dir("pytriattn"))
+    except RuntimeError:
+        folder = Path("~")
+    if folder.parts[:1] == ("~",):  # older platformdirs; it would be made in the working directory
+        raise FileNotFoundError("there is no home folder; set HOME or PYTRIATTN_CACHE_DIR")
+    return folder
 
 
 def bundled_stats(model: core.Model, identity: ModelIdentity, n_threads: int | None, *, fit: bool) -> TriAttentionStats:
@@ -38,8 +50,9 @@ def bundled_stats(model: core.Model, identity: ModelIdentity, n_threads: int | N
     text = bundled_text()
     n_tokens = BUNDLED_TOKENS_FIT if fit else BUNDLED_TOKENS
     text_id = hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
-    path = cache_folder() / f"{identity.sha256[:32]}-{text_id}-{n_tokens}{'-fit' if fit else ''}.triattention"
+    name = f"{identity.sha256[:32]}-{text_id}-{n_tokens}{'-fit' if fit else ''}.triattention"
     try:
+        path = cache_folder() / name
         if path.is_file():
             stats = TriAttentionStats.load(path)
             stats.check_model(identity, f"the statistics '{path}'")
@@ -50,10 +63,9 @@ def bundled_stats(model: core.Model, identity: ModelIdentity, n_threads: int | N
         model, identity, text, n_tokens=n_tokens, n_ctx=n_tokens, n_threads=n_threads, progress=None, fit=fit
     )
     try:
+        path = cache_folder() / name
         path.parent.mkdir(parents=True, exist_ok=True)
         stats.save(path)
     except OSError as error:
-        logger.warning(
-            "the statistics could not be kept in '%s' (%s); they will be measured again at the next load", path, error
-        )
+        logger.warning("the statistics could not be kept (%s); they will be measured again at the next load", error)
     return stats

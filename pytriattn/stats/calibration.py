@@ -66,7 +66,11 @@ def calibrate_native(
     progress: Progress | None,
     fit: bool = True,
 ) -> TriAttentionStats:
-    """Measure the statistics of a loaded model; see `calibrate`."""
+    """Measure the statistics of a loaded model; see `calibrate`.
+
+    Raises:
+        StatsError: the text is too short, or `n_tokens` or `n_ctx` has no meaning.
+    """
     if n_tokens < MIN_TOKENS:
         raise StatsError(f"{n_tokens} tokens are too few to calibrate on; use at least {MIN_TOKENS}")
     if n_ctx < MIN_TOKENS:

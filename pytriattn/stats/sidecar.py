@@ -167,7 +167,11 @@ def _read(path: Path) -> SidecarContents:
 
 
 def read_sidecar(path: str | os.PathLike[str]) -> SidecarContents:
-    """Read the statistics at `path`; see `TriAttentionStats.load`."""
+    """Read the statistics at `path`; see `TriAttentionStats.load`.
+
+    Raises:
+        StatsError: the file is missing, damaged, or of another version.
+    """
     file = Path(path).expanduser()
     try:
         with file.open("rb") as stream:

@@ -15,6 +15,8 @@ from pytriattn._native import core
 from support.architecture_checks import misplaced_rows, snapshot
 from support.tiny_context import Tiny, TinyContext, Tokens
 
+pytestmark = pytest.mark.alone  # in two threads
+
 
 @pytest.mark.parametrize(
     "types",

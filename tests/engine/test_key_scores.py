@@ -57,8 +57,10 @@ def expected_scores(
     positions = np.array(view.positions)
     result = []
     for index, (layer, of) in enumerate(zip(view.layers, stats.layers, strict=True)):
-        at, queries = core.testing.queries(context, 0, index)
-        asked_at, asking = core.testing.queries(context, 0, index, of_question=True)
+        of_text = core.testing.queries(context, 0, index)
+        of_question = core.testing.queries(context, 0, index, of_question=True)
+        at, queries = of_text.positions, of_text.rows
+        asked_at, asking = of_question.positions, of_question.rows
         rotation = core.testing.k_rotation(context)
         if rotation is not None:
             queries, asking = (rows.reshape(-1, len(rotation)) @ rotation for rows in (queries, asking))
@@ -124,8 +126,9 @@ def test_a_question_is_read_alone_and_turned(tiny: Tiny, random_tokens: Tokens, 
     made.context.set_question(0, question, position)
     rotation = core.testing.k_rotation(made.context)
     for index, layer in enumerate(made.stats.layers):
-        _, rows = core.testing.queries(alone, 0, index)
-        at, found = core.testing.queries(made.context, 0, index, of_question=True)
+        rows = core.testing.queries(alone, 0, index).rows
+        of_question = core.testing.queries(made.context, 0, index, of_question=True)
+        at, found = of_question.positions, of_question.rows
         assert at.tolist() == list(range(position, position + len(question)))
         for head in range(rows.shape[1]):
             expected = turned(layer, rows[:, head].astype(np.float64), position) / layer.scale
@@ -139,10 +142,9 @@ def test_a_question_with_the_token_that_begins_a_text(tiny: Tiny, random_tokens:
     """Its own positions are those of the question, not one further on."""
     context = TinyContext(tiny("llama"), mode="fitted").context
     context.set_question(0, random_tokens[:4], 50)
-    at, _ = core.testing.queries(context, of_question=True)
-    assert at.tolist() == [50, 51, 52, 53]
+    assert core.testing.queries(context, of_question=True).positions.tolist() == [50, 51, 52, 53]
     context.set_question(0, [], 0)
-    assert len(core.testing.queries(context, of_question=True)[0]) == 0
+    assert len(core.testing.queries(context, of_question=True).positions) == 0
 
 
 @pytest.mark.parametrize("arch", ["llama", "gemma3", "lfm2", "qwen3next", "falcon-h1"])
@@ -187,7 +189,8 @@ def test_a_second_reading_takes_the_place_of_the_fit(tiny: Tiny, random_tokens: 
     twice.context.read(0, random_tokens[:n], 0)
     view = twice.context.eviction_view(0)
     for index, (layer, of) in enumerate(zip(view.layers, made.stats.layers, strict=True)):
-        at, queries = core.testing.queries(twice.context, 0, index)
+        both = core.testing.queries(twice.context, 0, index)
+        at, queries = both.positions, both.rows
         keys = layer.keys().astype(np.float64)
         for head in range(of.n_head_kv):
             group = of.n_head // of.n_head_kv
@@ -232,9 +235,9 @@ def test_steps_and_chunks_look_at_the_same_queries(tiny: Tiny, random_tokens: To
     contexts[0].read(0, random_tokens[:100], 0)
     for token in random_tokens[:100]:
         contexts[1].step([0], [int(token)])
-    (at, rows), (other_at, other_rows) = (core.testing.queries(context) for context in contexts)
-    assert at.tolist() == other_at.tolist() == list(range(3, 100, 4))
-    np.testing.assert_allclose(rows, other_rows, atol=5e-3 * np.abs(rows).max())
+    found, other = (core.testing.queries(context) for context in contexts)
+    assert found.positions.tolist() == other.positions.tolist() == list(range(3, 100, 4))
+    np.testing.assert_allclose(found.rows, other.rows, atol=5e-3 * np.abs(found.rows).max())
 
 
 def test_bad_input(tiny: Tiny, random_tokens: Tokens) -> None:

@@ -10,13 +10,16 @@ import threading
 import time
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from pytriattn import Llama, ModelLoadError, ServerLostError, calibrate
+from pytriattn._native import core
 from support.rpc_server import RpcServer
 
 TEXT = "The history of the lighthouse is long. " * 40
-PHASES = ("loading", "calibrating", "prompt", "decoding", "evicting", "idle", "saving", "one_of_two", "hung")
+PHASES = ("loading", "calibrating", "prompt", "decoding", "evicting", "moving", "idle", "saving", "one_of_two", "hung")
 
 
 class Phases:
@@ -56,6 +59,22 @@ class Phases:
         llm = self.load(budget=128, interval=32)
         llm.on_evict(lambda eviction: self.server.kill())
         llm(TEXT, max_tokens=200, temperature=0)
+
+    def moving(self) -> None:
+        """After the keys have been chosen, before their rows move."""
+
+        def choose(view: core.EvictionView) -> list[npt.NDArray[np.bool_]]:
+            self.server.kill()
+            kept = view.is_protected.copy()
+            kept[np.flatnonzero(~kept)[: view.n_keep - int(kept.sum())]] = True
+            marks = [np.tile(kept, (layer.n_head_kv, 1)) for layer in view.layers]
+            for layer in marks:  # each head keeps others, so that rows have to move
+                for head, row in enumerate(layer):
+                    free = np.flatnonzero(~view.is_protected)
+                    row[free] = np.roll(row[free], head)
+            return marks
+
+        self.load(budget=128, interval=32, mode="custom", chooser=choose)(TEXT, max_tokens=200, temperature=0)
 
     def idle(self) -> None:
         llm = self.load()

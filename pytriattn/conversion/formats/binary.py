@@ -33,7 +33,11 @@ class ByteReader:
         return len(self._data) - self.position
 
     def skip(self, n_bytes: int) -> int:
-        """Pass over `n_bytes` and return where they begin."""
+        """Pass over `n_bytes` and return where they begin, in bytes from the start.
+
+        Raises:
+            StatsError: the data end before.
+        """
         if n_bytes > self.left:
             raise StatsError(f"it ends at byte {len(self._data)}, but {n_bytes - self.left} more are needed")
         begin, self.position = self.position, self.position + n_bytes

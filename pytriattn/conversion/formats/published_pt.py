@@ -51,7 +51,11 @@ class _Archive:
         return self._zip.read(path)
 
     def floats(self, tensor: TensorView) -> Floats:
-        """Return a tensor's numbers, float32 [count]."""
+        """Return a tensor's numbers, float32 [count].
+
+        Raises:
+            StatsError: its storage is missing, of another type, or too short.
+        """
         storage = tensor.storage
         if storage.key not in self._storages:
             self._storages[storage.key] = self.read(f"data/{storage.key}")

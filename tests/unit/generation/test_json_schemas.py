@@ -208,11 +208,11 @@ def test_schemas_that_are_none_or_admit_nothing(schema: Any, message: str) -> No
     ids=lambda text: text[:20],
 )
 def test_texts_that_are_no_schema(llm: Llama, text: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     for call in (lambda: LlamaGrammar.from_json_schema(text), lambda: llm("x", json_schema=text)):
         with pytest.raises(GrammarError):
             call()
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_schemas_that_would_grow_without_end() -> None:
@@ -224,10 +224,10 @@ def test_schemas_that_would_grow_without_end() -> None:
     for _ in range(3000):
         nested = {"items": nested}
     for schema in ({"$ref": "#/$defs/A0", "$defs": twice}, {"$ref": "#/$defs/N", "$defs": {"N": inside}}, both, nested):
-        start = time.monotonic()
+        start = time.process_time()
         with pytest.raises(GrammarError):
             held_schema(schema)
-        assert time.monotonic() - start < 5
+        assert time.process_time() - start < 5
 
 
 # -- numbers

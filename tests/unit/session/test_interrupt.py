@@ -17,7 +17,7 @@ from pytriattn import BusyError, Llama, TriAttentionStats, calibrate
 from pytriattn.stats.bundled import bundled_text
 from support.paths import ROOT
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytriattn.ContextWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::pytriattn.ContextWarning"), pytest.mark.alone]
 
 
 def interrupted_after(delay: float, work: Callable[[], object]) -> float:

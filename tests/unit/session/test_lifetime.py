@@ -17,7 +17,7 @@ import pytest
 from pytriattn import AsyncLlama, Llama
 from pytriattn._native import core
 
-pytestmark = pytest.mark.slow  # processes, or models that are calibrated
+pytestmark = [pytest.mark.slow, pytest.mark.alone]  # processes that fork with threads
 
 
 class App:

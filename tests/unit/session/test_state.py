@@ -10,9 +10,21 @@ import numpy as np
 import pytest
 
 from pytriattn import ContextError, ContextFullError, Llama, StateError, TriAttentionStats
-from support.tiny_context import Tiny, Tokens
+from pytriattn._native import core
+from pytriattn.gguf.identity import model_identity
+from pytriattn.stats.layer_stats import LayerStats
+from support.tiny_context import Tiny, Tokens, calibrated
 
 BUDGET: dict[str, Any] = {"budget": 128, "mode": "random", "n_ctx": 4096, "seed": 3}
+
+
+def calibrate_tiny(path: pathlib.Path) -> TriAttentionStats:
+    """Return fitted statistics of a tiny model, which has no tokeniser to read a text with."""
+    native = calibrated(core.Model(str(path)), fit=True)
+    layers = tuple(LayerStats.from_native(layer) for layer in native.layers)
+    return TriAttentionStats(
+        layers=layers, model=model_identity(path), n_tokens=native.n_tokens, corpus_sha256="0" * 64, fit_r2=0.5
+    )
 
 
 def run_on(llm: Llama, tokens: list[int]) -> list[np.ndarray]:
@@ -154,3 +166,31 @@ def test_eval_appends(tiny: Tiny, random_tokens: Tokens) -> None:
         # a prompt that begins with all of it reads the rest only
         llm.generate(random_tokens[:160])
         assert llm.kv_stats()["prompt_tokens_reused"] == 150
+
+
+def test_a_second_reading_goes_on_bit_for_bit(tiny: Tiny, random_tokens: Tokens) -> None:
+    """It reads what is new since the last eviction, so a state has to know where that was."""
+    path = tiny("llama")
+    fitted = calibrate_tiny(path)
+    options: dict[str, Any] = {"budget": 96, "interval": 32, "window": 16, "mode": "fitted", "reread": True}
+    with Llama(path, triattn_stats=fitted, n_ctx=1024, n_threads=1, **options) as llm:
+        run_on(llm, random_tokens[:140].tolist())  # evicted from at 128, 12 tokens ago
+        state = llm.save_state()
+        assert isinstance(state, bytes)
+        expected = run_on(llm, random_tokens[140:200].tolist())
+        kept = [llm.kept_positions(layer, 0).tolist() for layer in llm.attention_layers]
+        assert llm.kv_stats()["evictions"] >= 2
+        llm.load_state(state)
+        np.testing.assert_array_equal(run_on(llm, random_tokens[140:200].tolist()), expected)
+        assert [llm.kept_positions(layer, 0).tolist() for layer in llm.attention_layers] == kept
+
+
+def test_a_loaded_state_can_be_cut_back_to_its_last_eviction(tiny: Tiny, random_tokens: Tokens) -> None:
+    with Llama(tiny("llama"), n_threads=1, **{**BUDGET, "interval": 32, "window": 16}) as llm:
+        for token in random_tokens[:172].tolist():
+            llm.eval([token])  # evicted from at 160
+        state = llm.save_state()
+        assert isinstance(state, bytes)
+        for n, left in ((161, 161), (160, 160), (159, 0)):
+            llm.load_state(state)
+            assert llm.truncate(n) == left

@@ -178,7 +178,7 @@ std::vector<std::string> missing_attention(DeviceGraph & graph, const KvView & v
         reader.function.emplace();
         QuerySet queries;
         queries.positions = {0};
-        queries.rows.resize(static_cast<size_t>(layer.n_head_kv * layer.head_dim_k));
+        queries.rows.resize(static_cast<size_t>(layer.n_head_kv) * static_cast<size_t>(layer.head_dim_k));
         ggml_tensor * attention = build_attention(ctx, graph, view, layer, 0, mask, reader, queries);
         graph.expand(build_maximum(ctx, attention, layer.n_head_kv, device == nullptr && is_on_host(layer.k)), true,
                      layer.k);

@@ -64,10 +64,11 @@ class GraphReader {
 public:
     explicit GraphReader(const KvView & view) : graph_(view.build_graph()) {
         for (const KvLayer & layer : view.layers()) {
-            caches_[layer.k] = {&layer, false};
+            caches_[layer.k].layer = &layer;
         }
         for (const KvLayer & layer : view.sliding_layers()) {
-            caches_[layer.k] = {&layer, true};
+            caches_[layer.k].layer = &layer;
+            caches_[layer.k].sliding = true;
         }
     }
 

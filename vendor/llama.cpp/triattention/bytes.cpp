@@ -10,7 +10,9 @@ void ByteReader::get(void * to, size_t size) {
     if (size > left_) {
         throw DecodeError("the saved state does not fit this context: what is known of its keys ends too early");
     }
-    std::memcpy(to, bytes_, size);
+    if (size > 0) {  // an empty vector has no address
+        std::memcpy(to, bytes_, size);
+    }
     bytes_ += size;
     left_ -= size;
 }

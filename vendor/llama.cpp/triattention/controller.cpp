@@ -1,6 +1,7 @@
 #include "controller.h"
 
 #include "attention_probe.h"
+#include "bytes.h"
 #include "errors.h"
 #include "query_sets.h"
 
@@ -204,6 +205,7 @@ void Controller::evict(int32_t seq, int32_t n_protected) {
     }
     {
         const Stopwatch watch(counters_.compaction_s);
+        is_half_moved_ = true;
         move_rows(view_, view_.stream_of(seq), plan, graph_);
         origin.apply(plan);
         if (key_scorer_) {
@@ -216,6 +218,7 @@ void Controller::evict(int32_t seq, int32_t n_protected) {
             }
         }
         view_.remove(seq, freed);
+        is_half_moved_ = false;
     }
     evicted_at_[seq] = view.position();
     ++counters_.n_evictions;

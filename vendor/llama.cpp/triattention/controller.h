@@ -110,6 +110,8 @@ public:
     std::vector<uint8_t> save(int32_t seq) override;
     void load(int32_t seq, const std::vector<uint8_t> & bytes) override;
 
+    // Whether an eviction has failed while rows moved: then the caches are of no use any more, until forget().
+    bool is_half_moved() const { return is_half_moved_; }
     bool has_evicted(int32_t seq) const { return evicted_at_.count(seq) > 0; }
     // How many tokens of the sequence had been read at its last eviction.
     int64_t evicted_at(int32_t seq) const { return evicted_at_.at(seq); }
@@ -158,6 +160,7 @@ private:
     std::map<int32_t, int32_t> budgets_;  // where they are not the one of config_
     EvictionCounters counters_;
     bool is_recording_ = false;
+    bool is_half_moved_ = false;
     std::vector<EvictionRecord> records_;
 };
 

@@ -157,6 +157,7 @@ void Controller::context_ends() {
 
 void Controller::forget(int32_t seq) {
     is_second_reading_ = false;
+    is_half_moved_ = false;
     std::replace(observed_seqs_.begin(), observed_seqs_.end(), seq, -1);
     origins_.erase(seq);
     if (key_scorer_) {

@@ -91,7 +91,8 @@ public:
     void clear(int32_t seq);
     void clear_all();
 
-    // Prunes a sequence's cache to the budget now, if there is a budget and it holds more. See Controller::evict.
+    // Prunes a sequence's cache to the budget now, if there is a budget and it holds more. See Controller::evict. An
+    // error leaves the cache as it was; if rows have moved already, all sequences have been cleared.
     void evict(int32_t seq, int32_t n_protected);
 
     // The second reading that comes before an eviction where EvictionConfig::reread is set: reads what is new since the

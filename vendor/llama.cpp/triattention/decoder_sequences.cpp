@@ -95,11 +95,21 @@ void Decoder::load(const SavedSequence & saved) {
     if (params_.n_seq_max != 1) {
         throw ContextError("a state can be loaded only into a context of one sequence (n_seq_max=1)");
     }
+    if (saved.n_tokens < 0 || saved.n_tokens > params_.n_ctx || saved.n_protected < 0 ||
+        saved.n_protected > saved.n_tokens) {
+        throw DecodeError("the saved state does not fit this context: it has " + std::to_string(saved.n_tokens) +
+                          " tokens, " + std::to_string(saved.n_protected) + " of them protected");
+    }
     clear_all();
     guarded([&] {
-        load_sequence(ctx_.get(), 0, saved.cells);
+        load_sequence(ctx_.get(), 0, saved.cells, saved.n_tokens);
         if (controller_) {
             load_origins(saved.origins);
+            const int64_t evicted_at = controller_->has_evicted(0) ? controller_->evicted_at(0) : 0;
+            if (evicted_at < 0 || evicted_at > saved.n_tokens) {
+                throw DecodeError("the saved state does not fit this context: it has been evicted from at position " +
+                                  std::to_string(evicted_at));
+            }
             controller_->protect(0, saved.n_protected);
         }
         n_past_[0] = saved.n_tokens;
@@ -123,6 +133,9 @@ void Decoder::load_origins(const std::vector<uint8_t> & bytes) {
     ByteReader in(bytes.data() + n_rest, n_recent);
     get_all(in, recent_[0]);
     in.check_at_end();
+    if (!recent_[0].empty()) {
+        check_tokens(recent_[0]);
+    }
     controller_->load(0, {bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(n_rest)});
 }
 
@@ -161,7 +174,14 @@ void Decoder::evict(int32_t seq, int32_t n_protected) {
     check_room(seq, 0);
     if (controller_) {
         ++cache_version_;
-        controller_->evict(seq, n_protected);
+        try {
+            controller_->evict(seq, n_protected);
+        } catch (...) {
+            if (controller_->is_half_moved()) {
+                clear_all();
+            }
+            throw;
+        }
     }
 }
 

@@ -6,7 +6,9 @@
 #include "ggml-backend.h"
 #include "llama-io.h"
 
+#include <algorithm>
 #include <cstring>
+#include <functional>
 #include <stdexcept>
 #include <string>
 
@@ -53,7 +55,12 @@ public:
 class Reader : public llama_io_read_i {
 public:
     explicit Reader(const std::vector<uint8_t> & bytes) : bytes_(bytes) {}
-    void read(void * dst, size_t size) override { std::memcpy(dst, next(size), size); }
+    void read(void * dst, size_t size) override {
+        const uint8_t * data = next(size);
+        if (size > 0) {  // an empty vector has no address
+            std::memcpy(dst, data, size);
+        }
+    }
     void read_tensor(ggml_tensor * tensor, size_t offset, size_t size) override {
         ggml_backend_tensor_set(tensor, next(size), offset, size);
     }
@@ -108,12 +115,21 @@ llama_kv_cache::slot_info slot_info_at(uint32_t stream, std::vector<uint32_t> sl
     return info;
 }
 
-void load_cache(Reader & in, llama_kv_cache & cache, int32_t seq) {
-    std::vector<uint32_t> slots(in.get<uint32_t>());
-    if (slots.size() > cache.get_size()) {
+// The cells get positions below `n_positions`. What the bytes say is checked where llama.cpp does not, or would end the
+// process: they may come from a file.
+void load_cache(Reader & in, llama_kv_cache & cache, int32_t seq, int64_t n_positions) {
+    const auto n_slots = in.get<uint32_t>();
+    if (n_slots > cache.get_size()) {
         throw std::runtime_error("it has more cells than this context");
     }
+    std::vector<uint32_t> slots(n_slots);
     in.read(slots.data(), slots.size() * sizeof(uint32_t));
+    if (std::adjacent_find(slots.begin(), slots.end(), std::greater_equal<>()) != slots.end()) {
+        throw std::runtime_error("its cells are not in order");
+    }
+    if (!slots.empty() && slots.back() >= cache.get_size()) {
+        throw std::runtime_error("it names a cell that this context does not have");
+    }
     const uint32_t start = in.get<uint32_t>();
     if (start > cache.get_size()) {
         throw std::runtime_error("it names a cell that this context does not have");
@@ -121,9 +137,18 @@ void load_cache(Reader & in, llama_kv_cache & cache, int32_t seq) {
     llama_kv_cache::slot_info_vec_t layout(cache.get_n_stream());
     const uint32_t stream = cache.get_stream(seq);
     if (!slots.empty()) {
-        layout[stream] = slot_info_at(stream, std::move(slots));
+        layout[stream] = slot_info_at(stream, slots);
     }
     cache.state_read_sinfo(in, seq, 0, nullptr, &layout);
+    const llama_kv_cells & cells = cache.get_cells(seq);
+    std::vector<bool> taken(static_cast<size_t>(n_positions));
+    for (const uint32_t slot : slots) {
+        const llama_pos position = cells.is_empty(slot) ? -1 : cells.pos_get(slot);
+        if (position < 0 || position >= n_positions || taken[static_cast<size_t>(position)]) {
+            throw std::runtime_error("its cells have wrong positions");
+        }
+        taken[static_cast<size_t>(position)] = true;
+    }
     search_start(cache, seq) = start;
 }
 
@@ -175,7 +200,7 @@ void go_back(llama_context * ctx, int32_t seq, int32_t n, const std::vector<uint
     }
     if (parts.sliding != nullptr) {
         parts.sliding->seq_rm(seq, -1, -1);
-        load_cache(in, *parts.sliding, seq);
+        load_cache(in, *parts.sliding, seq, n);
     }
     if (parts.recurrent != nullptr) {
         parts.recurrent->seq_rm(seq, -1, -1);
@@ -183,15 +208,15 @@ void go_back(llama_context * ctx, int32_t seq, int32_t n, const std::vector<uint
     }
 }
 
-void load_sequence(llama_context * ctx, int32_t seq, const std::vector<uint8_t> & bytes) {
+void load_sequence(llama_context * ctx, int32_t seq, const std::vector<uint8_t> & bytes, int64_t n_positions) {
     llama_synchronize(ctx);
     const KvParts parts = find_parts(ctx);
     llama_memory_seq_rm(llama_get_memory(ctx), seq, -1, -1);
     try {
         Reader in(bytes);
-        load_cache(in, *parts.full, seq);
+        load_cache(in, *parts.full, seq, n_positions);
         if (parts.sliding != nullptr) {
-            load_cache(in, *parts.sliding, seq);
+            load_cache(in, *parts.sliding, seq, n_positions);
         }
         if (parts.recurrent != nullptr) {
             parts.recurrent->state_read(in, seq);

@@ -12,9 +12,9 @@ namespace triattn {
 std::vector<uint8_t> save_sequence(llama_context * ctx, int32_t seq);
 
 // Puts a saved sequence back into the same cells, in a context of the same model and settings that holds no other
-// sequence. New tokens then take the same cells as they would have. Throws DecodeError if the bytes do not fit; the
-// sequence is empty then.
-void load_sequence(llama_context * ctx, int32_t seq, const std::vector<uint8_t> & bytes);
+// sequence, and has read `n_positions` tokens. New tokens then take the same cells as they would have. Throws
+// DecodeError if the bytes do not fit; then all sequences have to be cleared.
+void load_sequence(llama_context * ctx, int32_t seq, const std::vector<uint8_t> & bytes, int64_t n_positions);
 
 // What a few more tokens would change for good: sliding windows, recurrent states, and where the next token goes. In a
 // context of several sequences only where there are no such parts: throws UnsupportedModelError.
