@@ -284,7 +284,8 @@ def test_results_of_tools_go_into_the_prompt(tool_llm: Llama) -> None:
 
 @pytest.mark.slow
 def test_a_long_chat_in_a_small_cache(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats) -> None:
-    with Llama(smollm2, triattn_stats=smollm2_stats, budget=256, n_ctx=8192, seed=1) as llm:
+    settings: dict[str, Any] = {"budget": 256, "n_ctx": 8192, "seed": 1, "reuse_evicted": False}
+    with Llama(smollm2, triattn_stats=smollm2_stats, **settings) as llm:
         messages: list[dict[str, str]] = [{"role": "system", "content": "You are a storyteller."}]
         for turn in range(8):
             messages.append({"role": "user", "content": f"Chapter {turn}: go on with the story, at length."})
