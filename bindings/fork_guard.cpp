@@ -14,8 +14,8 @@ namespace {
 
 std::atomic<bool> has_computed{false}, is_forked{false};
 
-// Whether the CPU's backend computes with OpenMP, whose threads GNU's library does not start again after a fork.
-bool cpu_has_openmp() {
+// Whether the CPU's backend names this feature as one that it uses.
+bool cpu_uses(const char * name) {
     ggml_backend_reg_t cpu = ggml_backend_reg_by_name("CPU");
     const auto features = cpu == nullptr ? nullptr
                                          : reinterpret_cast<ggml_backend_get_features_t>(
@@ -24,12 +24,15 @@ bool cpu_has_openmp() {
         return false;
     }
     for (const ggml_backend_feature * feature = features(cpu); feature->name != nullptr; ++feature) {
-        if (std::strcmp(feature->name, "OPENMP") == 0) {
+        if (std::strcmp(feature->name, name) == 0) {
             return std::strcmp(feature->value, "0") != 0;
         }
     }
     return false;
 }
+
+// GNU's library does not start OpenMP's threads again after a fork.
+bool cpu_has_openmp() { return cpu_uses("OPENMP"); }
 
 bool has_gpu() {
     return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU) != nullptr ||
@@ -55,6 +58,12 @@ void check_not_forked(int n_threads, bool has_worker) {
             "start it with 'spawn' (multiprocessing.get_context('spawn')), or compute after forking only");
     }
     has_computed = has_computed || cannot_fork;
+}
+
+void check_loading_not_forked() {
+    if (cpu_uses("AMX_INT8") && cpu_has_openmp()) {
+        check_not_forked(/*n_threads*/ 2);
+    }
 }
 
 }  // namespace pytriattn

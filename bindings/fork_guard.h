@@ -10,4 +10,7 @@ void watch_forks();
 // done. Throws BackendError in a child that would wait for ever for threads or devices which its parent has used.
 void check_not_forked(int n_threads, bool has_worker = false);
 
+// Call before loading a model, which needs threads too where the CPU has AMX: weights are then repacked by all of them.
+void check_loading_not_forked();
+
 }  // namespace pytriattn
