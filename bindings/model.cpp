@@ -1,4 +1,5 @@
 // Loading a model, its facts and its tokenizer.
+#include "fork_guard.h"
 #include "repr.h"
 
 #include "kv_view.h"
@@ -119,6 +120,7 @@ ModelPtr load(const std::filesystem::path & file, int n_gpu_layers, int split_mo
     LoadWatch watch(progress);
     auto result = std::make_shared<Model>();
     result->path = path;
+    check_loading_not_forked();
     {
         const py::gil_scoped_release release;
         std::vector<ggml_backend_dev_t> devices;
