@@ -31,10 +31,11 @@ target_compile_definitions(pytriattn-llama-server PUBLIC LLAMA_SUBPROCESS)
 target_link_libraries(pytriattn-llama-server PUBLIC llama-common pytriattn-mtmd cpp-httplib triattention
     PRIVATE Threads::Threads)
 
-# As in build_time.cmake: the graphs of encoders many at a time.
+# As in build_time.cmake: many files at a time.
 file(GLOB whole ${tools}/mtmd/*.cpp)
 set_source_files_properties(${whole} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
 set_target_properties(pytriattn-mtmd PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 30 UNITY_BUILD_RELOCATABLE ON)
+set_target_properties(pytriattn-llama-server PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12 UNITY_BUILD_RELOCATABLE ON)
 target_compile_options(cpp-httplib PRIVATE ${PYTRIATTN_COLD_OPTIONS})
 
 # bindings/server/hooks.h: how a budget comes in without a patch
