@@ -15,6 +15,8 @@ from pytriattn import BackendError, Llama, TriAttentionStats
 from pytriattn.server import Server
 from support.server_client import ask, metric
 
+pytestmark = pytest.mark.slow
+
 BUDGET = 256
 N_CTX = 6144
 

@@ -12,6 +12,8 @@ from pytriattn import BackendError
 from pytriattn.server import Server
 from support.server_client import ask
 
+pytestmark = pytest.mark.slow
+
 
 def messages(*texts: str, seed: int = 0) -> list[dict]:
     """Return a conversation whose first message has an image in the middle."""

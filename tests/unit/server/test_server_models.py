@@ -10,6 +10,8 @@ from models.registry import make_tiny_model
 from pytriattn.server import Server
 from support.server_client import ask
 
+pytestmark = pytest.mark.slow
+
 N_READ = 900
 
 
