@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from pytriattn._native import core
 from pytriattn.errors import BudgetError
 from pytriattn.options.eviction import DEFAULT_MODE, EvictionSettings
 
-__all__ = ["FLAGS", "BudgetFlags", "Flag", "budget_flags", "split_flags", "usage"]
+__all__ = ["FLAGS", "BudgetFlags", "Flag", "budget_flags", "split_flags", "take_flags", "usage"]
 
 PREFIX = "--triattention-"
 
@@ -71,6 +71,22 @@ def usage() -> str:
         lines.append(f"{PREFIX}{flag.name} {flag.value}".ljust(40) + flag.text)
         lines.append(" " * 40 + f"(env: {flag.variable})")
     return "\n".join(lines)
+
+
+def take_flags(arguments: Sequence[str], names: Container[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return the flags of these names with their values (``--flag value`` or ``--flag=value``; empty where none
+    follows), and all other arguments in order.
+    """
+    found: list[tuple[str, str]] = []
+    rest: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        flag, equals, value = argument.partition("=")
+        if flag in names:
+            found.append((flag, value if equals else next(waiting, "")))
+        else:
+            rest.append(argument)
+    return found, rest
 
 
 def split_flags(

@@ -17,9 +17,9 @@ from pytriattn.gguf.hub import download
 from pytriattn.options.cache import CacheOptions, cache_type
 from pytriattn.options.eviction import DEFAULT_MODE
 from pytriattn.options.rope import RopeSettings
-from pytriattn.server.flags import BudgetFlags, budget_flags, split_flags, usage
-from pytriattn.session.opening import DeviceOptions, check_opening
-from pytriattn.stats.bundled import bundled_stats
+from pytriattn.server.flags import BudgetFlags, budget_flags, split_flags, take_flags, usage
+from pytriattn.session.opening import CheckedOpening, DeviceOptions, check_opening
+from pytriattn.stats.bundled import bundled_stats, stored_stats
 from pytriattn.stats.model_stats import TriAttentionStats
 
 __all__ = ["main"]
@@ -38,17 +38,10 @@ def _own_cache_types(arguments: Sequence[str]) -> tuple[dict[str, str], list[str
     without them.
     """
     own: dict[str, str] = {}
-    rest: list[str] = []
-    waiting = iter(arguments)
-    for argument in waiting:
-        flag, equals, value = argument.partition("=")
-        name = CACHE_FLAGS.get(flag)
-        if name is None:
-            rest.append(argument)
-            continue
-        value = value if equals else next(waiting, "")
+    found, rest = take_flags(arguments, CACHE_FLAGS)
+    for flag, value in found:
         if value in core.CACHE_TYPES and value not in UPSTREAM_TYPES:
-            own[name] = value
+            own[CACHE_FLAGS[flag]] = value
         else:
             rest += [flag, value]
     return own, rest
@@ -78,18 +71,6 @@ def _options(params: Any, flags: BudgetFlags, own: dict[str, str]) -> CacheOptio
     )
 
 
-def _without(arguments: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """Return the arguments without these flags and their values."""
-    rest: list[str] = []
-    waiting = iter(arguments)
-    for argument in waiting:
-        if argument in flags:
-            next(waiting, None)
-        elif argument.partition("=")[0] not in flags:
-            rest.append(argument)
-    return rest
-
-
 def _with_local_model(arguments: list[str], params: Any) -> tuple[list[str], str]:
     """Return arguments that name the model by its path, and the path; it is fetched from the hub if need be."""
     if params.model or not params.hf_repo:
@@ -98,7 +79,7 @@ def _with_local_model(arguments: list[str], params: Any) -> tuple[list[str], str
     path = str(download(repo, params.hf_file or f"*{tag or 'Q4_K_M'}*.gguf"))
     for variable in HUB_VARIABLES:
         os.environ.pop(variable, None)
-    return [*_without(arguments, HUB_FLAGS), "--model", path], path
+    return [*take_flags(arguments, HUB_FLAGS)[1], "--model", path], path
 
 
 def _budget(path: str, params: Any, flags: BudgetFlags, own: dict[str, str]) -> dict[str, Any]:
@@ -119,13 +100,7 @@ def _budget(path: str, params: Any, flags: BudgetFlags, own: dict[str, str]) -> 
     assert eviction is not None and info is not None
     stats: TriAttentionStats | None = checked.stats
     if stats is None and eviction.needs_scores:
-        try:
-            print(f"{PROGRAM}: calibrating, or reading what was found at an earlier start", file=sys.stderr, flush=True)
-            model = DeviceOptions(n_gpu_layers=params.n_gpu_layers).load(checked.path, None)
-            n_threads = params.n_threads
-            stats = bundled_stats(model, checked.identity, n_threads, fit=eviction.mode == DEFAULT_MODE)
-        finally:
-            forward_llama_log()
+        stats = _measured_stats(checked, params, fit=eviction.mode == DEFAULT_MODE)
     return {
         "eviction": replace(eviction, scale_budget_by_attention=False).to_native(),
         "stats": None if stats is None else stats.to_native(),
@@ -133,6 +108,19 @@ def _budget(path: str, params: Any, flags: BudgetFlags, own: dict[str, str]) -> 
         "n_swa": info.cell_window,
         "stats_path": flags.stats or "",
     }
+
+
+def _measured_stats(checked: CheckedOpening, params: Any, *, fit: bool) -> TriAttentionStats:
+    """Return statistics of the bundled text; the model is loaded for it only where none have been kept."""
+    stored = stored_stats(checked.identity, fit=fit)
+    if stored is not None:
+        return stored
+    print(f"{PROGRAM}: calibrating, once for this model", file=sys.stderr, flush=True)
+    try:
+        model = DeviceOptions(n_gpu_layers=params.n_gpu_layers).load(checked.path, None)
+        return bundled_stats(model, checked.identity, params.n_threads, fit=fit)
+    finally:
+        forward_llama_log()
 
 
 def _is_local(host: str) -> bool:

@@ -16,7 +16,7 @@ from pytriattn.gguf.identity import ModelIdentity
 from pytriattn.stats.calibration import calibrate_native
 from pytriattn.stats.model_stats import TriAttentionStats
 
-__all__ = ["BUNDLED_TOKENS", "bundled_stats", "bundled_text", "cache_folder"]
+__all__ = ["BUNDLED_TOKENS", "bundled_stats", "bundled_text", "cache_folder", "stored_stats"]
 
 BUNDLED_TOKENS = 128
 BUNDLED_TOKENS_FIT = 512
@@ -45,25 +45,47 @@ def cache_folder() -> Path:
     return folder
 
 
-def bundled_stats(model: core.Model, identity: ModelIdentity, n_threads: int | None, *, fit: bool) -> TriAttentionStats:
-    """Return statistics of a loaded model on the bundled text, from the user's cache folder if they are there."""
-    text = bundled_text()
-    n_tokens = BUNDLED_TOKENS_FIT if fit else BUNDLED_TOKENS
-    text_id = hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
-    name = f"{identity.sha256[:32]}-{text_id}-{n_tokens}{'-fit' if fit else ''}.triattention"
+def _n_tokens(fit: bool) -> int:
+    return BUNDLED_TOKENS_FIT if fit else BUNDLED_TOKENS
+
+
+def _stored_path(identity: ModelIdentity, fit: bool) -> Path:
+    text_id = hashlib.sha256(bundled_text().encode("utf-8")).hexdigest()[:8]
+    name = f"{identity.sha256[:32]}-{text_id}-{_n_tokens(fit)}{'-fit' if fit else ''}.triattention"
+    return cache_folder() / name
+
+
+def stored_stats(identity: ModelIdentity, *, fit: bool) -> TriAttentionStats | None:
+    """Return what `bundled_stats` has kept for a model in the user's cache folder; None: nothing that can be used."""
     try:
-        path = cache_folder() / name
+        path = _stored_path(identity, fit)
         if path.is_file():
             stats = TriAttentionStats.load(path)
             stats.check_model(identity, f"the statistics '{path}'")
             return stats
     except (StatsError, OSError) as error:  # a folder that may not be entered raises an OSError
         logger.warning("%s; measuring them again", error)
+    return None
+
+
+def bundled_stats(model: core.Model, identity: ModelIdentity, n_threads: int | None, *, fit: bool) -> TriAttentionStats:
+    """Return statistics of a loaded model on the bundled text, from the user's cache folder if they are there."""
+    stored = stored_stats(identity, fit=fit)
+    if stored is not None:
+        return stored
+    n_tokens = _n_tokens(fit)
     stats = calibrate_native(
-        model, identity, text, n_tokens=n_tokens, n_ctx=n_tokens, n_threads=n_threads, progress=None, fit=fit
+        model,
+        identity,
+        bundled_text(),
+        n_tokens=n_tokens,
+        n_ctx=n_tokens,
+        n_threads=n_threads,
+        progress=None,
+        fit=fit,
     )
     try:
-        path = cache_folder() / name
+        path = _stored_path(identity, fit)
         path.parent.mkdir(parents=True, exist_ok=True)
         stats.save(path)
     except OSError as error:

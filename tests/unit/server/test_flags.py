@@ -3,7 +3,7 @@
 import pytest
 
 from pytriattn import BudgetError
-from pytriattn.server.flags import FLAGS, budget_flags, split_flags, usage
+from pytriattn.server.flags import FLAGS, budget_flags, split_flags, take_flags, usage
 
 
 def test_other_arguments_stay_as_they_are() -> None:
@@ -18,6 +18,13 @@ def test_a_flag_is_worth_more_than_its_variable() -> None:
     variables = {"LLAMA_ARG_TRIATTENTION_BUDGET": "256", "LLAMA_ARG_TRIATTENTION_WINDOW": "32"}
     found, _ = split_flags(["--triattention-budget", "512"], variables)
     assert found == {"budget": "512", "window": "32"}
+
+
+def test_taking_flags_out() -> None:
+    arguments = ["-hf", "a/b", "-c", "8", "--hf-repo=c/d", "-x", "-hf"]
+    found, rest = take_flags(arguments, ("-hf", "--hf-repo"))
+    assert found == [("-hf", "a/b"), ("--hf-repo", "c/d"), ("-hf", "")]
+    assert rest == ["-c", "8", "-x"]
 
 
 def test_settings() -> None:

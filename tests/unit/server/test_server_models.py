@@ -40,6 +40,16 @@ def test_what_has_been_read_is_not_read_again(arch: str, tiny_folder: pathlib.Pa
         assert edited["tokens"] == complete([*b"XX", *prompt], slot=1)["tokens"]
 
 
+def test_a_model_is_calibrated_at_its_first_start_alone(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTRIATTN_CACHE_DIR", str(tmp_path / "cache"))
+    model = make_tiny_model("llama", tmp_path, of_bytes=True)
+    for is_first in (True, False):
+        with Server(model, budget=128, window=32, n_ctx=1024, n_threads=1) as server:
+            assert ("calibrating" in server.log) == is_first
+
+
 def test_drafting_changes_nothing(smollm2: pathlib.Path, sidecar: pathlib.Path, long_text: str) -> None:
     """Greedy text with a draft model, and with drafts from the text itself, is that without; also past evictions."""
     body = {"prompt": long_text[:5000], "n_predict": 150, "temperature": 0, "ignore_eos": True}

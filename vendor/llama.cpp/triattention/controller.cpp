@@ -1,7 +1,6 @@
 #include "controller.h"
 
 #include "attention_probe.h"
-#include "bytes.h"
 #include "errors.h"
 #include "query_sets.h"
 
