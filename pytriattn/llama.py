@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from pytriattn._native import core
 from pytriattn._native.log import enable_verbose
-from pytriattn._util.cpus import usable_cpus
 from pytriattn.errors import ContextError
 from pytriattn.generation.batch import complete_batch
 from pytriattn.generation.chat import ChatRequest, chat
@@ -26,7 +25,7 @@ from pytriattn.options.cache import CacheOptions, cache_type, flash_attention
 from pytriattn.options.eviction import DEFAULT_MODE, Chooser, EvictionSettings, KeyScoreOptions
 from pytriattn.options.rope import RopeSettings
 from pytriattn.session.adapters import LoraScales
-from pytriattn.session.opening import DeviceOptions, open_model
+from pytriattn.session.opening import DeviceOptions, count_threads, open_model
 from pytriattn.session.session import Session
 from pytriattn.stats.model_stats import TriAttentionStats
 
@@ -73,7 +72,9 @@ class Llama(Session):
         n_batch: tokens given to llama.cpp at once.
         n_ubatch: tokens computed at once.
         n_seq_max: texts that `generate_batch` decodes at once; each has cells of its own.
-        n_threads: CPU threads; None: all that this process may use.
+        n_threads: CPU threads; None: all that this process may use; ``"idle"``: as many as there are CPUs that nothing
+            else keeps busy now, for a machine that other programs use too. Another number of threads changes the last
+            bits of logits.
         n_gpu_layers: layers on the GPU; -1: all.
         split_mode: over several GPUs: 0 none, 1 by layers, 2 by rows.
         main_gpu: the GPU that is used without splitting.
@@ -138,7 +139,7 @@ class Llama(Session):
         n_batch: int = 2048,
         n_ubatch: int = 512,
         n_seq_max: int = 1,
-        n_threads: int | None = None,
+        n_threads: int | Literal["idle"] | None = None,
         n_gpu_layers: int = -1,
         split_mode: int = 1,
         main_gpu: int = 0,
@@ -210,7 +211,7 @@ class Llama(Session):
             options,
             devices,
             triattn_stats,
-            n_threads=n_threads or usable_cpus(),
+            n_threads=count_threads(n_threads),
             allow_untested=allow_untested,
             may_fall_back=mode is None,
             progress=progress,

@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
 # Builds engine and bindings with sanitizers and runs tests with them.
 #
-#     tools/sanitized_tests.sh asan [arguments of pytest...]
+#     tools/sanitized_tests.sh asan|tsan [arguments of pytest...]
 #
 # llama.cpp is compiled as always: what it allocates is watched, what it reads and writes itself is not. The build is in
-# build/asan; an environment there has the package with that build, and all else from the Python that PYTHON names.
+# build/asan or build/tsan; an environment there has the package with that build, and all else from the Python that
+# PYTHON names. With tsan, threads of our own are watched, and those of Python that call us; ggml computes with one
+# thread (OMP_THREAD_LIMIT=1), since OpenMP's barriers are not seen.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 python=${PYTHON:-$root/.venv/bin/python}
-kind=${1:?asan}
+kind=${1:?asan or tsan}
 shift
 
 case $kind in
     asan) sanitizers=address,undefined runtime=(libasan.so libubsan.so) ;;
-    *) echo "sanitized_tests.sh: there is no '$kind'; it must be asan" >&2; exit 2 ;;
+    tsan) sanitizers=thread runtime=(libtsan.so) ;;
+    *) echo "sanitized_tests.sh: there is no '$kind'; it must be asan or tsan" >&2; exit 2 ;;
 esac
 build=$root/build/$kind
 mkdir -p "$build"
@@ -51,6 +54,8 @@ reports=$build/report
 rm -f "$reports".*
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:abort_on_error=1:log_path=$reports
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$reports
+export TSAN_OPTIONS=halt_on_error=0:exitcode=0:suppressions=$root/tools/tsan.supp:log_path=$reports
+[ $kind != tsan ] || export OMP_THREAD_LIMIT=1
 export GGML_NO_BACKTRACE=1 PYTHONMALLOC=malloc
 # not `-m pytest`, which would put this folder, with its own `pytriattn`, in front
 status=0

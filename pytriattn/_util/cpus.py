@@ -1,12 +1,13 @@
-"""How many threads this process may use."""
+"""How many threads this process may use, and how many have a CPU to themselves."""
 
 from __future__ import annotations
 
 import math
 import os
+import time
 from pathlib import Path
 
-__all__ = ["usable_cpus"]
+__all__ = ["idle_cpus", "usable_cpus"]
 
 
 def _cgroup_limit(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:
@@ -28,3 +29,46 @@ def usable_cpus() -> int:
     else:  # macOS, Windows
         cpus = os.cpu_count() or 1
     return max(1, math.floor(min(cpus, _cgroup_limit())))
+
+
+def idle_cpus(seconds: float = 0.2, stat: Path = Path("/proc/stat")) -> int:
+    """Return how many of the CPUs that this process may use have nothing else to do now, at least 1.
+
+    Args:
+        seconds: how long to look.
+        stat: where Linux counts what each CPU has done. Elsewhere the load average of the last minute is taken.
+    """
+    before = _cpu_times(stat)
+    if before:
+        time.sleep(seconds)
+        busy = _busy_share(before, _cpu_times(stat))
+    else:
+        busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return max(1, usable_cpus() - round(busy))
+
+
+def _cpu_times(stat: Path) -> dict[int, tuple[int, int]]:
+    """Return for each CPU that may be used the ticks in which it worked and in which it waited; empty: unknown."""
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    times = {}
+    try:
+        for line in stat.read_text(encoding="ascii").splitlines():
+            name, *ticks = line.split()
+            if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in usable:
+                # user, nice, system, idle, iowait, irq, softirq, steal; what follows is a part of these
+                counts = [int(tick) for tick in ticks[:8]]
+                waiting = sum(counts[3:5])
+                times[int(name[3:])] = (sum(counts) - waiting, waiting)
+    except (OSError, ValueError):
+        return {}
+    return times
+
+
+def _busy_share(before: dict[int, tuple[int, int]], after: dict[int, tuple[int, int]]) -> float:
+    """Return how many CPUs' worth of work was done between two counts."""
+    share = 0.0
+    for cpu, (worked, waited) in after.items():
+        if cpu in before:
+            new_work, new_wait = worked - before[cpu][0], waited - before[cpu][1]
+            share += new_work / max(1, new_work + new_wait)
+    return share

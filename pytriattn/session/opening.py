@@ -7,12 +7,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pytriattn._native import backends, core
 from pytriattn._native.log import forward_llama_log
 from pytriattn._native.rpc_servers import check_rpc_servers
-from pytriattn.errors import StatsWarning
+from pytriattn._util.cpus import idle_cpus, usable_cpus
+from pytriattn._util.numbers import whole_number
+from pytriattn.errors import ContextError, StatsWarning
 from pytriattn.gguf.identity import ModelIdentity, check_model_file, model_identity
 from pytriattn.model_info.info import ModelInfo
 from pytriattn.model_info.kv_bytes import check_cache_types
@@ -26,7 +28,7 @@ from pytriattn.session.memory_errors import telling_cache_memory, telling_model_
 from pytriattn.stats.bundled import bundled_stats
 from pytriattn.stats.model_stats import TriAttentionStats
 
-__all__ = ["CheckedOpening", "DeviceOptions", "OpenedModel", "check_opening", "open_model"]
+__all__ = ["CheckedOpening", "DeviceOptions", "OpenedModel", "check_opening", "count_threads", "open_model"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,19 @@ class DeviceOptions:
             rpc_servers=check_rpc_servers(self.rpc_servers),
             progress=progress,
         )
+
+
+def count_threads(n_threads: int | Literal["idle"] | None) -> int:
+    """Return the number of threads that `Llama`'s setting asks for.
+
+    Raises:
+        ContextError: it is no whole number from 0 on (0 is None), nor ``"idle"``.
+    """
+    if n_threads == "idle":
+        return idle_cpus()
+    if isinstance(n_threads, str):
+        raise ContextError(f"n_threads is {n_threads!r}: give a number, 'idle', or None for all CPUs")
+    return whole_number("n_threads", n_threads or 0, ContextError) or usable_cpus()
 
 
 class OpenedModel(NamedTuple):
