@@ -58,7 +58,7 @@ class ChatRequest:
 
         Raises:
             ValueError: `response_format` makes no sense, or there is a grammar too.
-            GrammarError: the schema has a part that a grammar cannot express.
+            GrammarError: a part of the schema has no equivalent in a grammar.
         """
         text = self._schema()
         return text if text != "{}" else '{"title": "any"}'  # llama.cpp takes {} for no schema
@@ -102,14 +102,17 @@ class ChatRequest:
 
 def _apply_template(templates: core.ChatTemplates, request: ChatRequest) -> core.ChatPrompt:
     if isinstance(request.messages, (str, bytes, Mapping)) or not request.messages:
-        raise ChatError("messages must be a list of dictionaries with 'role' and 'content', and not empty")
+        raise ChatError(
+            f"messages is {request.messages!r:.80}, messages must be a list of dictionaries with 'role' and 'content', "
+            "and not empty"
+        )
     choice, given = request.choice_of_tools()
     tools = held_tools(given) if choice != "none" else []
     grammar = request.params.grammar
     try:
         messages = json.dumps(list(request.messages))
     except RecursionError as error:
-        raise ChatError("these messages are nested too deeply") from error
+        raise ChatError("these messages are nested too deeply; give 'content' as text or a list of parts") from error
     prompt = templates.apply(
         messages=messages,
         tools=json.dumps(tools) if tools else "",
