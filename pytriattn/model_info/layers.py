@@ -34,7 +34,7 @@ class Fact:
     """One fact about a model.
 
     Attributes:
-        value: the thing.
+        value: the fact.
         source: ``key NAME`` or ``tensor NAME`` of the file; ``rule of ARCHITECTURE (file in llama.cpp)`` where metadata
             cannot tell; ``default of llama.cpp (file)`` where they may, but do not.
     """

@@ -91,7 +91,7 @@ def plot_expected_logits(
         stats: the statistics.
         heads: (layer, query head); None: `typical_heads`.
         axes: the axes to draw in; None: a figure of its own.
-        max_distance: tokens.
+        max_distance: the largest distance, in tokens.
 
     Returns:
         The figure.
@@ -189,7 +189,7 @@ def plot_stats(
         ImportError: matplotlib is missing.
     """
     if kept is not None and kept.model.sha256 != stats.model.sha256:
-        raise PlotError(f"the kept keys are of {kept.model}, the statistics of {stats.model}")
+        raise PlotError(f"the kept keys are of {kept.model}, the statistics of {stats.model}; take files of one model")
     figure = empty_figure(13, 8 if kept is None else 9)
     if kept is None:
         axes = figure.subplot_mosaic([["bands", "logits"]], width_ratios=[1, 1.2])
