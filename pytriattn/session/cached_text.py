@@ -316,8 +316,8 @@ class CachedText(LoadedModel):
     def logits(self) -> npt.NDArray[np.float32]:
         """Logits of the token that follows what has been read: float32 [n_vocab], read-only.
 
-        The array keeps its values whatever comes later, `close` included. While `generate` goes on, the logits are those
-        that the last token was drawn from.
+        The array keeps its values whatever comes later, `close` included. While `generate` goes on, the last token was
+        drawn from these logits.
 
         Raises:
             ContextError: nothing has been read, or nothing since a state was loaded.
