@@ -42,7 +42,8 @@ std::vector<uint8_t> to_marks(const array<bool> & values) {
 triattn::LayerShape layer_shape(py::ssize_t n_head, int n_head_kv) {
     if (n_head_kv < 1 || n_head < 1 || n_head % n_head_kv != 0) {
         throw triattn::StatsError("scores has " + std::to_string(n_head) +
-                                  " query heads, it must have a multiple of n_head_kv, " + std::to_string(n_head_kv));
+                                  " query heads, it must have a positive multiple of n_head_kv, " +
+                                  std::to_string(n_head_kv));
     }
     return {static_cast<int>(n_head), n_head_kv};
 }
