@@ -1,4 +1,4 @@
-"""The numbers that pictures of statistics draw."""
+"""The numbers that plots of statistics draw."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Pictures of a model's query statistics and of the keys that its heads kept.
+"""Plots of a model's query statistics and of the keys that its heads kept.
 
 They need matplotlib: ``pip install 'pytriattn[plot]'``.
 
-A picture is a ``matplotlib.figure.Figure`` of its own; pyplot and its windows are not touched.
+A plot is a ``matplotlib.figure.Figure`` of its own; pyplot and its windows are not touched.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def check_extension(path: str | os.PathLike[str]) -> Path:
     """
     file = Path(path).expanduser()
     if file.suffix.lower() not in _EXTENSIONS:
-        raise PlotError(f"'{file}' must end in .png or .svg, so that the kind of picture is known")
+        raise PlotError(f"'{file}' must end in .png or .svg, which tells the format to write")
     return file
 
 

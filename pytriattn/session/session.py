@@ -90,6 +90,7 @@ class Session(CachedText):
 
         Raises:
             ContextError: the layer has no full-attention cache, or no such head.
+            UnsupportedModelError: the model has no KV cache that can be looked into.
         """
         return self._open_context().kept_positions(0, layer, kv_head)
 

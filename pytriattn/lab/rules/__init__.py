@@ -71,7 +71,8 @@ def register_rule(rule: Rule) -> None:
     """Make a rule known by its name, in this process.
 
     Raises:
-        LabError: there is a rule of this name already, or the name has a sign that the command line needs.
+        LabError: there is a rule of this name already, or the name has characters other than letters, digits, ``_``
+            and ``-``.
     """
     if rule.name in RULES:
         raise LabError(f"there is a rule {rule.name!r} already; give this one another name")
