@@ -166,7 +166,7 @@ void add_eviction_view(py::module_ & m) {
     auto view =
         py::class_<SharedView, std::shared_ptr<SharedView>>(
             m, "EvictionView",
-            "What a sequence's cache holds, for who chooses the keys that stay. Keys are in the order of the positions "
+            "What a sequence's cache holds, for a chooser of the keys that stay. Keys are in the order of the positions "
             "of their cells. A view that a chooser gets can be read until the chooser returns (then ClosedError), one "
             "from Context.eviction_view until the cache changes (then ContextError).")
             .def_readonly("seq", &SharedView::seq, "The sequence.")
