@@ -388,8 +388,7 @@ class Llama(Session):
 
         Raises:
             ChatError: the template cannot take these messages or tools.
-            GrammarError: the schema or the grammar cannot be used, or a part of the schema has no equivalent in a
-                grammar.
+            GrammarError: the schema or the grammar cannot be used, or a part of the schema has no equivalent in one.
             InvalidTokenError, ContextFullError, BudgetError, ValueError: as `__call__`.
         """
         params = SamplingParams.checked(

@@ -102,10 +102,7 @@ class ChatRequest:
 
 def _apply_template(templates: core.ChatTemplates, request: ChatRequest) -> core.ChatPrompt:
     if isinstance(request.messages, (str, bytes, Mapping)) or not request.messages:
-        raise ChatError(
-            f"messages is {request.messages!r:.80}, messages must be a list of dictionaries with 'role' and 'content', "
-            "and not empty"
-        )
+        raise ChatError("messages must be a list of dictionaries with 'role' and 'content', and not empty")
     choice, given = request.choice_of_tools()
     tools = held_tools(given) if choice != "none" else []
     grammar = request.params.grammar
