@@ -30,6 +30,15 @@ namespace py = pybind11;
 template <typename T>
 using array = py::array_t<T, py::array::c_style | py::array::forcecast>;
 
+// For messages: "[3, 64]".
+inline std::string shape_of(const py::array & values) {
+    std::string text;
+    for (py::ssize_t i = 0; i < values.ndim(); ++i) {
+        text += (i > 0 ? ", " : "") + std::to_string(values.shape(i));
+    }
+    return "[" + text + "]";
+}
+
 void add_errors(py::module_ & m);
 void add_log(py::module_ & m);
 void add_backends(py::module_ & m);

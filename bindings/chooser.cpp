@@ -52,14 +52,6 @@ array<bool> is_protected_of(const SharedView & self) {
     return to_bool_array(marks, {static_cast<py::ssize_t>(marks.size())});
 }
 
-std::string shape_of(const py::array & values) {
-    std::string text;
-    for (py::ssize_t i = 0; i < values.ndim(); ++i) {
-        text += (i > 0 ? ", " : "") + std::to_string(values.shape(i));
-    }
-    return "[" + text + "]";
-}
-
 // One layer's answer as marks. Throws BudgetError if it is no bool array of the right shape.
 std::vector<std::vector<uint8_t>> marks_of(const py::handle & answer, const triattn::KvLayer & layer, size_t n_keys) {
     const py::array values = py::array::ensure(answer);
@@ -108,7 +100,7 @@ void SharedView::take_facts(const triattn::EvictionView & view) {
 
 const triattn::EvictionView & SharedView::current() const {
     if (current_ == nullptr) {
-        throw ClosedError("the eviction that this view is of is over; copy what you need of a view while it lasts");
+        throw ClosedError("this view's eviction is over; copy what you need before the chooser returns");
     }
     return *current_;
 }
@@ -174,7 +166,7 @@ void add_eviction_view(py::module_ & m) {
     auto view =
         py::class_<SharedView, std::shared_ptr<SharedView>>(
             m, "EvictionView",
-            "What a sequence's cache holds, for who chooses the keys that stay. Keys are in the order of the positions "
+            "What a sequence's cache holds, for a chooser of the keys that stay. Keys are in the order of the positions "
             "of their cells. A view that a chooser gets can be read until the chooser returns (then ClosedError), one "
             "from Context.eviction_view until the cache changes (then ContextError).")
             .def_readonly("seq", &SharedView::seq, "The sequence.")

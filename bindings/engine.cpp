@@ -17,8 +17,8 @@ array<float> score_keys(const LayerStats & layer, const array<float> & keys, int
                         const std::vector<int32_t> & offsets, bool use_trig, bool use_norm, bool use_unrotated,
                         bool on_host) {
     if (keys.ndim() != 3 || keys.shape(1) != layer.n_head_kv || keys.shape(2) != layer.rope.head_dim) {
-        throw triattn::StatsError("keys must have the shape [n_keys, " + std::to_string(layer.n_head_kv) + ", " +
-                                  std::to_string(layer.rope.head_dim) + "]");
+        throw triattn::StatsError("keys has the shape " + shape_of(keys) + ", it must be [n_keys, " +
+                                  std::to_string(layer.n_head_kv) + ", " + std::to_string(layer.rope.head_dim) + "]");
     }
     const auto options = score_options(offsets, use_trig, use_norm, use_unrotated);
     const std::vector<float> values = to_vector(keys);
@@ -41,15 +41,16 @@ std::vector<uint8_t> to_marks(const array<bool> & values) {
 // Returns the query heads of each KV head. Throws StatsError.
 triattn::LayerShape layer_shape(py::ssize_t n_head, int n_head_kv) {
     if (n_head_kv < 1 || n_head < 1 || n_head % n_head_kv != 0) {
-        throw triattn::StatsError("scores are those of " + std::to_string(n_head) +
-                                  " heads, which is no positive multiple of n_head_kv " + std::to_string(n_head_kv));
+        throw triattn::StatsError("scores has " + std::to_string(n_head) +
+                                  " query heads, it must have a positive multiple of n_head_kv, " +
+                                  std::to_string(n_head_kv));
     }
     return {static_cast<int>(n_head), n_head_kv};
 }
 
 array<float> group_scores(const array<float> & scores, int n_head_kv, bool on_host) {
     if (scores.ndim() != 2) {
-        throw triattn::StatsError("scores must be [n_head, n_keys]");
+        throw triattn::StatsError("scores has the shape " + shape_of(scores) + ", it must be [n_head, n_keys]");
     }
     const triattn::LayerShape shape = layer_shape(scores.shape(0), n_head_kv);
     const auto n_keys = static_cast<size_t>(scores.shape(1));
@@ -65,10 +66,11 @@ array<float> group_scores(const array<float> & scores, int n_head_kv, bool on_ho
 array<bool> select(const std::string & mode, const array<float> & scores, int n_head_kv, int64_t n_keep,
                    uint64_t seed) {
     if (scores.ndim() != 3) {
-        throw triattn::StatsError("scores must be [n_layers, n_head, n_keys]");
+        throw triattn::StatsError("scores has the shape " + shape_of(scores) +
+                                  ", it must be [n_layers, n_head, n_keys]");
     }
     if (n_keep < 0) {
-        throw triattn::BudgetError("n_keep is negative");
+        throw triattn::BudgetError("n_keep is " + std::to_string(n_keep) + ", it must not be negative");
     }
     const triattn::LayerShape shape = layer_shape(scores.shape(1), n_head_kv);
     const auto n_keys = static_cast<size_t>(scores.shape(2));
@@ -97,7 +99,8 @@ struct CompactionPlan {
 
 CompactionPlan plan_compaction(const array<bool> & kept, const array<uint32_t> & slots) {
     if (kept.ndim() != 3 || kept.size() == 0 || kept.shape(2) != slots.size()) {
-        throw triattn::StatsError("kept must be [n_layers, n_head_kv, n_keys] and slots [n_keys]");
+        throw triattn::StatsError("kept and slots have the shapes " + shape_of(kept) + " and " + shape_of(slots) +
+                                  ", they must be [n_layers, n_head_kv, n_keys] and [n_keys]");
     }
     const std::vector<uint8_t> flat = to_marks(kept);
     triattn::Kept layers;

@@ -67,8 +67,11 @@ void set_grammar(common_params_sampling & settings, const std::string & kind, co
 // Sampler names in llama.cpp's own spelling, in the order in which they apply.
 void set_order(common_params_sampling & settings, const std::vector<std::string> & names) {
     settings.samplers = common_sampler_types_from_names(names);
-    if (settings.samplers.size() != names.size()) {
-        throw py::value_error("samplers has a name that llama.cpp does not know");
+    for (const std::string & name : names) {
+        if (common_sampler_types_from_names({name}).empty()) {
+            throw py::value_error("samplers has the name '" + name +
+                                  "', which llama.cpp does not know; use names such as 'top_k' and 'temperature'");
+        }
     }
 }
 
@@ -156,8 +159,10 @@ void Sampler::process(const std::vector<float> & logits, float * out) {
         processor_(to_array(tokens_, {static_cast<py::ssize_t>(tokens_.size())}), to_array(logits, {n}));
     const auto values = array<float>::ensure(answer);
     if (!values || values.ndim() != 1 || values.size() != n) {
-        throw py::value_error("a logits_processor must return " + std::to_string(n) +
-                              " logits, one for each token of the vocabulary");
+        throw py::value_error("a logits_processor returned " +
+                              (values ? "an array of shape " + shape_of(values) : "an object that is not numbers") +
+                              ", it must return logits [" + std::to_string(n) +
+                              "], one for each token of the vocabulary");
     }
     const auto * wrong = std::find_if(values.data(), values.data() + n, [](float value) { return std::isnan(value); });
     if (wrong != values.data() + n) {

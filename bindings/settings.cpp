@@ -61,7 +61,7 @@ std::optional<PythonChooser::Callable> chooser_of(const EvictionConfig & config)
 void add_key_score_options(py::module_ & m) {
     using triattn::KeyScoreOptions;
     auto options =
-        py::class_<KeyScoreOptions>(m, "KeyScoreOptions", "What goes into the score of mode 'fitted'.")
+        py::class_<KeyScoreOptions>(m, "KeyScoreOptions", "The parts of the score of mode 'fitted'.")
             .def(py::init([](bool use_fit, bool use_received, double decay, double received_weight,
                              double question_weight, double value_power, int stride, int spread_back,
                              int spread_forward) {
@@ -77,18 +77,19 @@ void add_key_score_options(py::module_ & m) {
                  py::arg("value_power") = KeyScoreOptions().value_power, py::arg("stride") = KeyScoreOptions().stride,
                  py::arg("spread_back") = KeyScoreOptions().spread_back,
                  py::arg("spread_forward") = KeyScoreOptions().spread_forward)
-            .def_readonly("use_fit", &KeyScoreOptions::use_fit, "Whether the attention that a key can expect counts.")
-            .def_readonly("use_received", &KeyScoreOptions::use_received, "Whether the attention that it got counts.")
-            .def_readonly("decay", &KeyScoreOptions::decay, "Factor on attention received, for every 128 tokens.")
-            .def_readonly("received_weight", &KeyScoreOptions::received_weight, "Factor on attention received.")
+            .def_readonly("use_fit", &KeyScoreOptions::use_fit, "Whether expected attention counts.")
+            .def_readonly("use_received", &KeyScoreOptions::use_received, "Whether received attention counts.")
+            .def_readonly("decay", &KeyScoreOptions::decay, "Factor on received attention, for every 128 tokens.")
+            .def_readonly("received_weight", &KeyScoreOptions::received_weight, "Factor on received attention.")
             .def_readonly("question_weight", &KeyScoreOptions::question_weight,
-                          "Factor on attention from the question.")
+                          "Factor on the attention of the question.")
             .def_readonly("value_power", &KeyScoreOptions::value_power,
                           "Power of the norm of a key's value that its attention is multiplied by.")
-            .def_readonly("stride", &KeyScoreOptions::stride, "Every so many tokens one's queries are looked at.")
+            .def_readonly("stride", &KeyScoreOptions::stride,
+                          "The queries of one token in so many give received attention.")
             .def_readonly("spread_back", &KeyScoreOptions::spread_back,
-                          "Keys before one that the question looks for that get its attention too.")
-            .def_readonly("spread_forward", &KeyScoreOptions::spread_forward, "The same of keys after it.");
+                          "So many keys before a key get its attention of the question, too.")
+            .def_readonly("spread_forward", &KeyScoreOptions::spread_forward, "The same for keys after it.");
     add_repr(options, {"use_fit", "use_received", "decay", "received_weight", "question_weight", "value_power",
                        "stride", "spread_back", "spread_forward"});
 }
@@ -116,7 +117,7 @@ void add_eviction_config(py::module_ & m) {
             .def_readonly("interval", &EvictionConfig::interval, "Tokens between evictions.")
             .def_readonly("window", &EvictionConfig::window, "Newest keys, never evicted.")
             .def_readonly("n_sink", &EvictionConfig::n_sink, "First keys, never evicted.")
-            .def_readonly("seed", &EvictionConfig::seed, "Of mode 'random'.")
+            .def_readonly("seed", &EvictionConfig::seed, "The seed of mode 'random'.")
             .def_property_readonly(
                 "offsets", [](const EvictionConfig & self) { return self.score.offsets; },
                 "Distances of the future queries that a score is the mean over, in positions.")
@@ -130,8 +131,8 @@ void add_eviction_config(py::module_ & m) {
                 "use_unrotated", [](const EvictionConfig & self) { return self.score.use_unrotated; },
                 "Whether bands that RoPE does not rotate count.")
             .def_readonly("reread", &EvictionConfig::reread,
-                          "Of mode 'fitted': whether what is new is read once more before an eviction.")
-            .def_readonly("key_score", &EvictionConfig::key_score, "Of mode 'fitted'.")
+                          "Of mode 'fitted': whether new tokens are read once more before an eviction.")
+            .def_readonly("key_score", &EvictionConfig::key_score, "The parts of the score of mode 'fitted'.")
             .def_property_readonly("chooser", &chooser_of, "The callable of mode 'custom'.")
             .def_property_readonly(
                 "moves_rows", [](const EvictionConfig & self) { return triattn::moves_rows(self.mode); },

@@ -28,8 +28,8 @@ class AsyncLlama:
     """Runs the methods of a `Llama` on a worker thread, so that the event loop goes on.
 
     Requests wait for each other. If a task is cancelled, its request ends at once, even in the middle of a long prompt.
-    A stream is generated as fast as the model can, whether or not its reader keeps up. A reader that wants no more of
-    it calls ``aclose`` or drops it; otherwise the next request waits until the whole stream has been generated.
+    A stream is generated as fast as the model can, whether or not its reader keeps up. To end a stream early, call its
+    ``aclose`` or drop it; otherwise the next request waits until the whole stream has been generated.
 
         async with AsyncLlama(Llama("model.gguf", budget=4096)) as llm:
             answer = await llm.create_chat_completion(messages)

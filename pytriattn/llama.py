@@ -51,23 +51,23 @@ class Llama(Session):
             ``positions``, ``is_protected`` and ``layers``, of which each has ``keys()``, ``values()`` and ``origins()``
             as arrays. It returns for each layer which keys stay: bool [n_head_kv, n_keys] with ``n_keep`` of them in
             each row, all protected ones included.
-        key_score: what goes into the score of mode ``fitted``; None: all of it, as it was found best.
-        reread: in mode ``fitted``, read what is new once more before each eviction, and keep what that looks for.
-            Reading takes about three times as long then, generating twice.
+        key_score: the parts of the score of mode ``fitted``; None: the defaults.
+        reread: in mode ``fitted``, read the tokens since the last eviction once more before each eviction, and keep the
+            keys that they look for. Reading takes about three times as long then, generating twice.
         interval: tokens between evictions.
         window: the newest keys, never evicted; None: three tenths of the budget, at least 64, and 64 in modes other
             than ``fitted``. Counts towards the budget, as do the next two.
         n_sink: the first keys, never evicted.
         protect_prompt: never evict the prompt.
-        reuse_evicted: go on from a cache that has been evicted from when a prompt only adds to its text, as the next
-            turn of a chat does: nothing is read twice. What is kept then depends on the calls before. False: the prompt
-            is read again, as with ``protect_prompt``.
-        prefill: ``chunked`` reads a long prompt in pieces and evicts in between (bounded memory); ``full`` reads all of
+        reuse_evicted: if a prompt only adds to the text of an evicted cache, as the next turn of a chat does, go on
+            from that cache. What is kept then depends on the calls before. False, or with ``protect_prompt``: read the
+            prompt from its start.
+        prefill: ``chunked`` reads a long prompt in chunks and evicts in between (bounded memory); ``full`` reads all of
             it first and evicts once, which needs memory for all of ``n_ctx``.
         scale_budget_by_attention: in models where only some layers have full attention, raise the kept fraction b of
             ``n_ctx`` to 1 - (1 - b) * (their number) / (number of layers).
         n_ctx: the largest number of positions; 0: what the model was trained for. Under a budget it allocates nothing,
-            and may be any number. A text that goes beyond what the model was trained for is warned of once
+            and may be any number. `Llama` warns once of a text that goes beyond what the model was trained for
             (`ContextWarning`).
         n_batch: tokens given to llama.cpp at once.
         n_ubatch: tokens computed at once.
@@ -111,7 +111,7 @@ class Llama(Session):
         UnsupportedModelError: a budget is set, and nothing can be evicted from this model's cache, or its architecture
             has not been tested.
         StatsError: the statistics are damaged or of another model.
-        BudgetError: budget, window, sinks, mode and the others do not fit together.
+        BudgetError: budget, window, sinks, mode and the other settings of eviction do not fit together.
         ContextError: a cache of this size or these types cannot be made.
         ModelMemoryError, CacheMemoryError: there is not enough memory for the weights, or for the cache. Both are a
             MemoryError too.
@@ -295,15 +295,15 @@ class Llama(Session):
             top_k: draw from the k likeliest tokens; 0: all.
             top_p: draw from the likeliest tokens that have this probability together; 1: all.
             min_p: drop tokens less likely than this fraction of the likeliest one; 0: none.
-            repeat_penalty: above 1 makes tokens of the last 64 less likely.
+            repeat_penalty: above 1: the last 64 tokens become less likely.
             stop: end before any of these strings.
-            seed: of this call; None: that of the class.
+            seed: the seed of this call; None: that of the object.
             stream: return an iterator of chunks.
             echo: put the prompt before the completion.
             logprobs: give the log-probabilities of the tokens and of this many best ones at each place.
-            question: what of the prompt asks for something: it chooses what is kept of the rest where the prompt is
-                longer than the budget. ``auto``: its last 64 tokens; a number of last tokens, at most 128; a text that
-                stands in the prompt; None: nothing does. `kv_stats` tells which tokens were taken.
+            question: the tokens of the prompt that choose what is kept of the rest, if the prompt is longer than the
+                budget. ``auto``: its last 64 tokens; a number: so many last tokens, at most 128; a text that stands in
+                the prompt; None: no tokens. `kv_stats` tells which were taken.
             **sampling: other fields of `SamplingParams`.
 
         Returns:
@@ -313,7 +313,9 @@ class Llama(Session):
             InvalidTokenError: the prompt is empty or has ids that are not in the vocabulary.
             ContextFullError: the prompt is longer than ``n_ctx``.
             BudgetError: ``protect_prompt`` is set and the prompt does not fit the budget.
-            ValueError: a sampling value makes no sense.
+            GrammarError: the grammar or the JSON schema cannot be used.
+            ValueError: a sampling value makes no sense, or the question is not in the prompt.
+            TypeError: a name is unknown.
         """
         params = SamplingParams.checked(
             temperature=temperature,
@@ -372,12 +374,12 @@ class Llama(Session):
             max_tokens: at most this many; None or a negative number: until the end or ``n_ctx``.
             temperature: 0 always takes the likeliest token.
             stop: end before any of these strings.
-            seed: of this call; None: that of the class.
+            seed: the seed of this call; None: that of the object.
             stream: return an iterator of chunks.
             logprobs: give the log-probabilities of the answer's tokens.
-            top_logprobs: and of this many best ones at each place.
-            n: answers; the prompt is read once.
-            enable_thinking: let a model think that can do so.
+            top_logprobs: with ``logprobs``, also those of this many best tokens at each place.
+            n: how many answers; the prompt is read once.
+            enable_thinking: let a model think before its answer, if it can.
             chat_template_kwargs: more values for the template.
             question: as in `__call__`; ``auto``: the last user message, its last 128 tokens if it is longer.
             **sampling: other fields of `SamplingParams`.
@@ -434,7 +436,7 @@ class Llama(Session):
             prompts: texts, or token ids.
             max_tokens: at most this many for each; None or a negative number: until the end or ``n_ctx``.
             stop: end before any of these strings.
-            seed: of the first prompt, one more for each further one; None: that of the class.
+            seed: the seed of the first prompt, one more for each further prompt; None: that of the object.
             **sampling: fields of `SamplingParams`.
 
         Returns:
@@ -464,7 +466,7 @@ class Llama(Session):
 
         Args:
             tokens: ids of the prompt, [n_tokens]; None: go on from what has been read (see `eval`).
-            max_tokens: at most this many; None or a negative number: no limit but ``n_ctx``.
+            max_tokens: at most this many; None or a negative number: until the end or ``n_ctx``.
             question: as in `__call__`.
             **sampling: fields of `SamplingParams`.
 

@@ -182,32 +182,30 @@ def line_of(row: Row) -> str:
 def page_of(rows: list[Row]) -> str:
     """Return the page as Markdown."""
     passed = [row for row in rows if row.passed]
+    worst, correlation = max(row.error for row in passed), min(row.correlation for row in passed)
     lines = [
         "# Supported models",
         "",
         "Written by `python tests/support_table.py`; do not edit. llama.cpp " + llama_cpp_commit[:9] + ".",
         "",
-        "Every line is a model that llama.cpp itself loads and decodes: two real ones (SmolLM2 135M, Gemma 3 270M), "
-        "the others tiny, with",
-        "random weights, made by `tests/models/`. With f16, q8_0 and q4_0 caches, and kv3 where heads are multiples",
-        "of 64, each is put through these checks:",
+        "Every line is a model that llama.cpp itself loads and decodes: two real models (SmolLM2 135M, Gemma 3",
+        "270M), the others tiny, with random weights, made by `tests/models/`. Each passes these checks with f16,",
+        "q8_0 and q4_0 caches, and with kv3 where heads are multiples of 64:",
         "",
-        "- S_trig of every key in the cache equals the mean logit of future queries, which the model's own RoPE "
-        "operator makes of the",
-        f"  centre, to {LARGEST_ERROR:g} of the largest; correlation at least {LEAST_CORRELATION}. "
-        f"Worst in this table: {max(row.error for row in passed):.0e}, and 1 − "
-        f"{1 - min(row.correlation for row in passed):.0e}.",
-        "- After a forced eviction in every mode, the rows of K and V in each head's occupied cells are, byte for "
-        "byte, those of the",
-        "  positions that it says it keeps.",
-        "- In mode `global` the next logits equal, bit for bit, those after llama.cpp's own removal of the same "
-        "positions.",
-        "- Two sequences decoded together keep what each keeps alone, and predict the same.",
-        "- Cells and bytes are what the budget says.",
+        f"- S_trig of every key in the cache equals the mean logit of future queries to {LARGEST_ERROR:g} of the",
+        f"  largest; correlation at least {LEAST_CORRELATION}. The model's own RoPE operator makes these queries of",
+        f"  the centre. Worst in this table: {worst:.0e}, and 1 − {1 - correlation:.0e}.",
+        "- After a forced eviction in every mode but `fitted`, the rows of K and V in each head's occupied cells",
+        "  are, byte for byte, those of the positions that the head says it keeps.",
+        "- In mode `global` the next logits equal, bit for bit, those after llama.cpp's own removal of the same",
+        "  positions.",
+        "- Two sequences decoded together keep the keys that each keeps alone, and predict the same.",
+        "- Cells and bytes are those that the budget allows.",
+        "- Mode `fitted`, with f16, evicts and goes on with finite logits. It is refused for the models that are",
+        "  refused in `per_layer_head`.",
         "",
-        '"Layers evicted" and dimensions are those of the tiny models. An architecture that is not listed is refused '
-        "with a budget, unless",
-        "`allow_untested=True`. Without a budget everything runs that llama.cpp runs.",
+        '"Layers evicted" and dimensions are those of the tiny models. An architecture that is not listed is refused',
+        "with a budget, unless `allow_untested=True`. Without a budget pytriattn runs whatever llama.cpp runs.",
         "",
         "| Architecture | Model | RoPE of evicted layers | Layers evicted | K/V types | Verdict |",
         "|---|---|---|---|---|---|",

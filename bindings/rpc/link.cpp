@@ -79,11 +79,11 @@ void RpcLink::connect() {
             !receive_all(connection_, answer.data(), answer.size(), limit)) {
             throw triattn::ModelLoadError(
                 name +
-                " takes the connection but does not answer. A server has one client at a time: end the other one, "
-                "or start a second server on another port; or something else listens on this port");
+                " takes the connection but does not answer. A server has one client at a time: end the other client, "
+                "start a second server on another port, or check that the port is that of a server");
         }
         if (rpc::read_u64(answer.data()) != size) {
-            throw triattn::ModelLoadError(name + " does not answer like an RPC server; is the port right?");
+            throw triattn::ModelLoadError(name + " does not answer like an RPC server; check the port");
         }
         answer.erase(answer.begin(), answer.begin() + rpc::SIZE);
         return answer;
@@ -104,7 +104,8 @@ void RpcLink::connect() {
     std::memcpy(&n, count.data(), sizeof n);
     if (n == 0 || (n_devices_ != 0 && n != n_devices_)) {
         throw triattn::ModelLoadError(name + " has " + std::to_string(n) + " devices" +
-                                      (n == 0 ? "" : " now, it had " + std::to_string(n_devices_)));
+                                      (n == 0 ? "" : " now, it had " + std::to_string(n_devices_)) +
+                                      "; start it again with the devices that it should lend");
     }
     n_devices_ = n;
     is_used_ = false;

@@ -527,7 +527,7 @@ class EvictionLayer:
 
 class EvictionView:
     """
-    What a sequence's cache holds, for who chooses the keys that stay. Keys are in the order of the positions of their
+    What a sequence's cache holds, for a chooser of the keys that stay. Keys are in the order of the positions of their
     cells. A view that a chooser gets can be read until the chooser returns (then ClosedError), one from
     Context.eviction_view until the cache changes (then ContextError).
     """
@@ -570,7 +570,7 @@ class EvictionView:
 
 class KeyScoreOptions:
     """
-    What goes into the score of mode 'fitted'.
+    The parts of the score of mode 'fitted'.
     """
     def __init__(
         self,
@@ -589,42 +589,42 @@ class KeyScoreOptions:
     @property
     def decay(self) -> float:
         """
-        Factor on attention received, for every 128 tokens.
+        Factor on received attention, for every 128 tokens.
         """
     @property
     def question_weight(self) -> float:
         """
-        Factor on attention from the question.
+        Factor on the attention of the question.
         """
     @property
     def received_weight(self) -> float:
         """
-        Factor on attention received.
+        Factor on received attention.
         """
     @property
     def spread_back(self) -> int:
         """
-        Keys before one that the question looks for that get its attention too.
+        So many keys before a key get its attention of the question, too.
         """
     @property
     def spread_forward(self) -> int:
         """
-        The same of keys after it.
+        The same for keys after it.
         """
     @property
     def stride(self) -> int:
         """
-        Every so many tokens one's queries are looked at.
+        The queries of one token in so many give received attention.
         """
     @property
     def use_fit(self) -> bool:
         """
-        Whether the attention that a key can expect counts.
+        Whether expected attention counts.
         """
     @property
     def use_received(self) -> bool:
         """
-        Whether the attention that it got counts.
+        Whether received attention counts.
         """
     @property
     def value_power(self) -> float:
@@ -681,7 +681,7 @@ class EvictionConfig:
     @property
     def key_score(self) -> KeyScoreOptions:
         """
-        Of mode 'fitted'.
+        The parts of the score of mode 'fitted'.
         """
     @property
     def mode(self) -> str:
@@ -711,12 +711,12 @@ class EvictionConfig:
     @property
     def reread(self) -> bool:
         """
-        Of mode 'fitted': whether what is new is read once more before an eviction.
+        Of mode 'fitted': whether new tokens are read once more before an eviction.
         """
     @property
     def seed(self) -> int:
         """
-        Of mode 'random'.
+        The seed of mode 'random'.
         """
     @property
     def use_norm(self) -> bool:

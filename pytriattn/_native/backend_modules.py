@@ -225,6 +225,6 @@ class Backends:
             )
             errors.append(
                 f"{ENVIRONMENT}={os.environ[ENVIRONMENT]} names {', '.join(sorted(missing))}, which cannot be found; "
-                f"installed are: {', '.join(known)}"
+                f"name only those that are installed: {', '.join(known)}"
             )
         return errors

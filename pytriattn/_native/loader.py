@@ -40,7 +40,7 @@ where nothing else runs it gains nothing. ``tools/bench/busy.py`` measures it.""
 
 
 def limit_spinning(environment: MutableMapping[str, str]) -> None:
-    """Let threads wait for each other asleep, unless the user has said how; before the OpenMP library is loaded."""
+    """Let waiting threads sleep soon, unless the user has set how they wait; call it before OpenMP is loaded."""
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & environment.keys():
         environment["GOMP_SPINCOUNT"] = str(SPINS)
 

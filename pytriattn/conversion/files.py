@@ -85,7 +85,7 @@ def convert_file(
     converted = _load(Path(source).expanduser(), info, identity, ignore_rope_theta)
     if wanted == "pytriattn":
         if converted.source_format == "pytriattn":
-            raise StatsError(f"'{source}' has the format of pytriattn already")
+            raise StatsError(f"'{source}' has the format of pytriattn already; use it as it is")
         converted.stats.save(target)
         return converted
     data, notes = encode_stats(converted.stats, info, wanted)
@@ -109,7 +109,7 @@ def encode_stats(stats: TriAttentionStats, info: ModelInfo, format_name: str) ->
         return write_fork(foreign, 3), notes
     foreign, notes = export_uniform(stats, info, format_name, strict=format_name != "pt")
     if not foreign.heads:
-        raise StatsError(f"nothing of these statistics can be written as {format_name}")
+        raise StatsError(f"nothing of these statistics can be written as {format_name}; use another format")
     if format_name == "tria":
         return write_tria(foreign), notes
     return (write_pt(foreign) if format_name == "pt" else write_fork(foreign)), notes

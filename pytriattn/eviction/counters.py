@@ -19,7 +19,7 @@ class PromptCounters:
     n_rereads: int = 0
 
     def record(self, *, n_tokens: int, n_reused: int, was_lost: bool) -> None:
-        """Record a prompt of `n_tokens`; `was_lost`: its beginning was in the cache, but an eviction had touched it."""
+        """Record a prompt of `n_tokens`; `was_lost`: an eviction had touched its beginning, which was in the cache."""
         self.n_reused, self.n_read = n_reused, n_tokens - n_reused
         self.n_rereads += int(was_lost)
 
@@ -27,12 +27,28 @@ class PromptCounters:
 class KVStats(TypedDict):
     """The figures that `Llama.kv_stats` returns.
 
-    ``question`` is the positions (begin, end) of the tokens that choose what is kept, None if none do.
-    ``prompt_tokens_reused`` and ``prompt_tokens_read`` are of the last prompt; ``prompt_rereads`` counts the prompts
-    since load whose beginning had to be read again because an eviction had touched it.
-    ``tokens_seen`` and ``cells_used`` are of the text that is being read; bytes are those allocated, for all attention
-    layers together, and ``device_bytes`` says which devices hold these and the recurrent states; evictions, decoded
-    tokens and seconds are sums since load. ``tokens_evicted`` counts keys per head.
+    Bytes are those allocated. The last seven figures are sums since the model was loaded.
+
+    Attributes:
+        question: positions (begin, end) of the tokens that choose what is kept; None: no tokens do.
+        prompt_tokens_reused: tokens of the last prompt that were in the cache.
+        prompt_tokens_read: tokens of the last prompt that were read.
+        prompt_rereads: prompts since load whose beginning was read again because an eviction had touched it.
+        tokens_seen: tokens of the text that the cache holds, with those evicted.
+        cells_used: cells that this text uses.
+        cells_allocated: cells of layers with full attention.
+        kv_bytes: bytes of keys and values in all attention layers.
+        k_bytes: bytes of keys.
+        v_bytes: bytes of values.
+        recurrent_bytes: bytes of recurrent states.
+        device_bytes: name of a device -> bytes of keys, values and recurrent states that it holds.
+        evictions: number of evictions.
+        tokens_evicted: keys evicted per head.
+        tokens_decoded: tokens that llama.cpp has computed.
+        scoring_seconds: seconds for scores.
+        selection_seconds: seconds for choosing keys.
+        compaction_seconds: seconds for moving rows.
+        decoding_seconds: seconds in llama.cpp's decoder.
     """
 
     question: tuple[int, int] | None

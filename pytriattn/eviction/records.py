@@ -18,7 +18,7 @@ class Eviction:
     """One eviction.
 
     Attributes:
-        sequence: the sequence; 0 outside of a batch.
+        sequence: the index of the sequence; 0 outside of a batch.
         position: the position of the next token.
         n_before: keys that each head held.
         n_after: keys that each head holds now.

@@ -43,7 +43,7 @@ def synthetic_query(
 ) -> npt.NDArray[np.float32]:
     """Return the query that stands for all future ones: the mean over offsets of RoPE(centre, position + offset).
 
-    Returns float32 [n_head, head_dim].
+    It is that of S_trig (arXiv 2604.04921), float32 [n_head, head_dim].
     """
     return core.synthetic_query(layer.to_native(), position, list(offsets))
 
@@ -65,8 +65,8 @@ def score_keys(
         keys: [n_keys, n_head_kv, head_dim], as a cache stores them: after RoPE.
         position: the position of the next query.
         offsets: future distances to average over.
-        use_trig: include the expected attention of the centre.
-        use_norm: include the part that does not depend on distance.
+        use_trig: include S_trig, the expected logit of the centre.
+        use_norm: include S_norm, the part that does not depend on distance.
         use_unrotated: include bands that RoPE does not rotate.
 
     Returns:
@@ -74,6 +74,7 @@ def score_keys(
 
     Raises:
         StatsError: the shapes do not fit.
+        BudgetError: both parts are left out, or there are no offsets.
     """
     array = np.asarray(keys, dtype=np.float32)
     return core.score_keys(layer.to_native(), array, position, list(offsets), use_trig, use_norm, use_unrotated)
@@ -82,7 +83,7 @@ def score_keys(
 def group_scores(
     scores: npt.ArrayLike, n_head_kv: int, protected: npt.ArrayLike | None = None
 ) -> npt.NDArray[np.float32]:
-    """z-score each query head over its unprotected keys, then take the maximum over the heads of each KV head.
+    """Z-score each query head over its unprotected keys, then take the maximum over the query heads of each KV head.
 
     Args:
         scores: [n_head, n_keys].
@@ -146,7 +147,10 @@ def plan_compaction(kept: npt.ArrayLike, slots: npt.ArrayLike | None = None) -> 
 
     Args:
         kept: bool [n_layers, n_head_kv, n_keys]; every head keeps the same number.
-        slots: the cell of each key; None: 0, 1, 2, ...
+        slots: the slot of each key's cell, uint32 [n_keys]; None: 0, 1, 2, ...
+
+    Raises:
+        StatsError: the shapes do not fit.
     """
     array = np.asarray(kept, dtype=np.bool_)
     cells = np.arange(array.shape[-1], dtype=np.uint32) if slots is None else np.asarray(slots, dtype=np.uint32)
@@ -158,7 +162,7 @@ def plan_compaction(kept: npt.ArrayLike, slots: npt.ArrayLike | None = None) -> 
 def _unprotected_mask(protected: npt.ArrayLike | None, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """Mark the keys that are not protected."""
     if scores.ndim == 0:
-        raise StatsError("scores must be an array, one for each head and key")
+        raise StatsError(f"scores is {scores}, it must be an array, one score for each head and key")
     n_keys = scores.shape[-1]
     marks = np.zeros(n_keys, dtype=np.bool_) if protected is None else np.asarray(protected, dtype=np.bool_)
     if marks.shape != (n_keys,):

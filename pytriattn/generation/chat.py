@@ -58,7 +58,7 @@ class ChatRequest:
 
         Raises:
             ValueError: `response_format` makes no sense, or there is a grammar too.
-            GrammarError: the schema has a part that a grammar cannot express.
+            GrammarError: a part of the schema has no equivalent in a grammar.
         """
         text = self._schema()
         return text if text != "{}" else '{"title": "any"}'  # llama.cpp takes {} for no schema
@@ -109,7 +109,7 @@ def _apply_template(templates: core.ChatTemplates, request: ChatRequest) -> core
     try:
         messages = json.dumps(list(request.messages))
     except RecursionError as error:
-        raise ChatError("these messages are nested too deeply") from error
+        raise ChatError("these messages are nested too deeply; give 'content' as text or a list of parts") from error
     prompt = templates.apply(
         messages=messages,
         tools=json.dumps(tools) if tools else "",

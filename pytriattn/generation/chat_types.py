@@ -35,7 +35,7 @@ class ChatMessage(TypedDict, total=False):
 
 
 class ChatDelta(TypedDict, total=False):
-    """What is new in a streamed message."""
+    """The part of a streamed message that a chunk adds."""
 
     role: str
     content: str | None

@@ -36,11 +36,11 @@ class ContinuationScore(NamedTuple):
 
 
 class ContinuationScorer:
-    """Scores continuations with a `Llama`; bit for bit what `Llama.logprobs` gives for the whole text.
+    """Scores continuations with a `Llama`; the scores are, bit for bit, those of `Llama.logprobs` for the whole text.
 
     Texts are read in steps of ``interval``, so that evictions happen where decoding would evict. A text that begins
-    like the one before is read from the last common step on, unless an eviction has been there. Texts that differ in
-    the last token alone are read once, eviction or not.
+    like the one before is read from the last common step on, unless an eviction has taken place since. Texts that
+    differ in the last token alone are read once, with evictions too.
 
     Attributes:
         n_read: tokens that have been read.

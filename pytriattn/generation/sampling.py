@@ -65,12 +65,15 @@ class LlamaGrammar:
 
     Attributes:
         text: the rules.
+
+    Raises:
+        ValueError: the rules are empty, or not text.
     """
 
     def __init__(self, text: str) -> None:
         """Take the rules; they are checked when they are first used with a model."""
         if not isinstance(text, str) or not text.strip():
-            raise ValueError("a grammar must be text that is not empty")
+            raise ValueError(f"the grammar is {text!r}, it must be text that is not empty")
         self.text = text
 
     @classmethod
@@ -83,7 +86,7 @@ class LlamaGrammar:
         """Return a grammar that admits the JSON values of a schema.
 
         Raises:
-            GrammarError: the schema uses something that a grammar cannot express.
+            GrammarError: a part of the schema has no equivalent in a grammar.
         """
         return cls(grammar_of_schema(schema))
 
@@ -93,15 +96,15 @@ class SamplingParams:
     """Settings of llama.cpp's samplers, in the order in which they apply.
 
     Attributes:
-        logit_bias: added to the logits of tokens, by id; ``-inf`` forbids one.
+        logit_bias: token id -> number that is added to its logit; ``-inf`` forbids the token.
         repeat_penalty: divides the logits of the last `penalty_last_n` tokens; 1: off.
         frequency_penalty: subtracted for each time that a token was among them; 0: off.
         presence_penalty: subtracted once if a token was among them; 0: off.
-        penalty_last_n: how far back penalties look; 0: off, -1: everywhere.
+        penalty_last_n: how many tokens back penalties look; 0: off, -1: all.
         dry_multiplier: strength of DRY, which penalises tokens that would continue a repetition; 0: off.
         dry_base: DRY's penalty grows by this factor with each repeated token.
-        dry_allowed_length: repetitions up to this length are free.
-        dry_penalty_last_n: how far back DRY looks; 0: off, -1: everywhere.
+        dry_allowed_length: repetitions of up to so many tokens are free.
+        dry_penalty_last_n: how many tokens back DRY looks; 0: off, -1: all.
         dry_sequence_breakers: texts that end a repetition.
         top_n_sigma: keep logits within so many standard deviations of the largest; 0 or less: off.
         top_k: keep the k likeliest tokens; 0: all.
@@ -109,19 +112,19 @@ class SamplingParams:
         top_p: keep the likeliest tokens that have this probability together; 1: all.
         min_p: drop tokens less likely than this fraction of the likeliest one; 0: none.
         xtc_probability: how often XTC removes the likeliest tokens; 0: off.
-        xtc_threshold: XTC removes tokens above this probability, but the least likely of them.
+        xtc_threshold: XTC removes the tokens above this probability, except the least likely of them.
         temperature: 0 always takes the likeliest token.
         dynatemp_range: temperature varies by this much with the entropy; 0: off.
         dynatemp_exponent: how entropy maps to temperature.
         mirostat_mode: 1 or 2: Mirostat in place of the samplers between penalties and temperature; 0: off.
-        mirostat_tau: the entropy that Mirostat aims at.
-        mirostat_eta: how fast it learns.
+        mirostat_tau: the surprise (-log2 p) of a token that Mirostat aims at, in bits.
+        mirostat_eta: Mirostat's learning rate.
         samplers: names of llama.cpp's samplers in the order to apply, in place of the order given here.
         grammar: GBNF rules that the output has to follow, as text or `LlamaGrammar`.
         json_schema: a JSON schema that the output has to follow, as text or a mapping.
-        logits_processor: called before each token is drawn, or several that are called one after another: takes the
-            tokens so far (int32 [n]) and the model's logits (float32 [n_vocab]), and returns the logits to draw from.
-        seed: None: a new one each time.
+        logits_processor: a function that is called before each token is drawn, or several, called one after another. It
+            takes the tokens so far (int32 [n]) and the logits (float32 [n_vocab]), and returns the logits to draw from.
+        seed: the seed of drawing; None: a new one each time.
         ignore_eos: never draw a token that ends the text.
     """
 

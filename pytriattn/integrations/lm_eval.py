@@ -45,7 +45,7 @@ class PytriattnLM(TemplateLM):  # type: ignore[misc]
         max_length: at most so many tokens in a text; None: ``n_ctx``.
         max_gen_toks: tokens to generate where a task does not say.
         think_end_token: what a model's thoughts end with; they are cut off.
-        enable_thinking: of the chat template.
+        enable_thinking: let a model think before its answer, if it can.
         max_batch_size: lm_eval gives it; not used.
         device: lm_eval gives it; not used: ``n_gpu_layers`` says what runs where.
         **settings: the other arguments of `Llama`: ``budget``, ``n_ctx``, ``triattn_stats``, ``mode``, ...
@@ -171,7 +171,7 @@ class PytriattnLM(TemplateLM):  # type: ignore[misc]
         """Return what the model says after each context, up to a string of ``until``.
 
         Raises:
-            TypeError: a task asks for a sampling parameter that there is not.
+            TypeError: a task asks for a sampling parameter that `Llama` does not have.
         """
         by_kwargs = sorted(range(len(requests)), key=lambda i: (repr(requests[i].args[1]), requests[i].args[0]))
         found: dict[int, str] = {}

@@ -18,13 +18,13 @@ class Question:
     """Something asked about a text, and what the answer should be.
 
     Attributes:
-        task: the task that it counts for.
+        task: the task that the question counts for.
         at: how many tokens of the document have been read when it is asked.
-        prompt: int32 [n], the question; it ends where the answer begins. At least one token.
-        answer: int32 [n], the answer.
-        group: what it is reported under, such as a depth or a place in a chat.
-        age: tokens between what it asks for and `at`; None: it asks for no single place.
-        scored: bool [n], which tokens of the answer count; None: all.
+        prompt: the question, int32 [n]; it ends where the answer begins. At least one token.
+        answer: the answer, int32 [n].
+        group: the group that it is reported in, such as a depth or a place in a chat.
+        age: tokens between the place that it asks for and `at`; None: it asks for no single place.
+        scored: which tokens of the answer count, bool [n]; None: all.
         references: texts to look for in a generated answer; empty: nothing is generated.
     """
 
@@ -43,13 +43,12 @@ class Document:
     """A text with questions.
 
     Attributes:
-        tokens: int32 [n].
-        questions: ascending by `at`.
+        tokens: the text, int32 [n].
+        questions: the questions, ascending by `at`.
         floor: the same text with other information than what is asked for, int32 [n]; None: the rule ``recent`` is the
             floor.
-        nothing: the same text with ordinary text in place of the information, int32 [n]; None: it is not measured what
-            that gives.
-        n_prompt: of the tokens, from the start, those that a user would call the prompt; they can be pinned.
+        nothing: the same text with ordinary text in place of the information, int32 [n]; None: not measured.
+        n_prompt: how many tokens, from the start, a user would call the prompt; they can be protected.
         length: tokens that a ratio divides to get the budget.
         keeps_distributions: whether predictions are compared with the full cache's, token by token.
     """
@@ -64,7 +63,7 @@ class Document:
 
     @property
     def n_read(self) -> int:
-        """Tokens that a run reads at most at once: the text, and the longest question with its answer."""
+        """The most tokens that a run reads at once: the text, and the longest question with its answer."""
         return max(question.at + len(question.prompt) + len(question.answer) for question in self.questions)
 
     @property

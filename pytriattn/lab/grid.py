@@ -31,9 +31,9 @@ class Subject:
     """A document of a run.
 
     Attributes:
-        family: kind of document.
-        tasks: those of its tasks that are wanted.
-        index: its number.
+        family: the kind of the document.
+        tasks: the tasks of this kind that are wanted.
+        index: the number of the document.
         document: the document.
     """
 
@@ -48,9 +48,9 @@ class Job:
     """A cell to compute.
 
     Attributes:
-        key: which cell.
+        key: the key of the cell.
         subject: the document.
-        rule: under which rule; the full cache for the floor.
+        rule: the rule to read it under; the full cache for the floor.
     """
 
     key: CellKey
@@ -59,7 +59,7 @@ class Job:
 
     @property
     def tokens(self) -> Tokens | None:
-        """What is read in place of the document; None: the document itself."""
+        """The tokens that are read in place of the document; None: the document itself."""
         document = self.subject.document
         return {FLOOR: document.floor, NOTHING: document.nothing}.get(self.key.rule)
 
@@ -145,8 +145,7 @@ def _check_pinned(rule: Rule, subject: Subject, budget: int, settings: EvalSetti
     least = subject.document.n_prompt + settings.least_window + 1
     if rule.is_pinned and rule.mode is not None and budget < least:
         raise LabError(
-            f"the rule {rule.name!r} pins the {subject.document.n_prompt} tokens of the prompt of the task "
-            f"{subject.tasks[0]!r}, which with a window of {settings.least_window} need a budget of {least}, and it is "
-            f"{budget}; "
-            "raise the budget or --tokens, or leave the rule out"
+            f"the rule {rule.name!r} protects the prompt of the task {subject.tasks[0]!r}: its "
+            f"{subject.document.n_prompt} tokens and a window of {settings.least_window} need a budget of {least}, and "
+            f"it is {budget}; raise the budget or --tokens, or leave the rule out"
         )

@@ -1,4 +1,4 @@
-"""Results as pictures: quality against budget, and against age."""
+"""Plots of results: quality against budget, and against age."""
 
 from __future__ import annotations
 

@@ -33,11 +33,11 @@ class Answered:
     """How a question was answered.
 
     Attributes:
-        task: the task that it counts for.
-        group: what it is reported under.
-        age: tokens between what it asks for and the question; None: no single place.
+        task: the task that the question counts for.
+        group: the group that it is reported in.
+        age: tokens between the place that it asks for and the question; None: no single place.
         logprob: natural logarithm of the probability of the answer's scored tokens.
-        n_scored: these tokens.
+        n_scored: how many tokens these are.
         is_exact: whether greedy decoding would give the scored tokens.
         found: share of the references in a generated answer; None: nothing was generated.
         top1: share of places where the likeliest token is the full cache's; None: not compared.
@@ -64,9 +64,9 @@ class Reading:
     """What came of a document under a rule.
 
     Attributes:
-        answers: of its questions, in their order.
+        answers: the answers to its questions, in their order.
         n_evictions: evictions that took place.
-        reference: of the full cache, where predictions are compared.
+        reference: the full cache's predictions, if predictions are compared.
     """
 
     answers: list[Answered]
@@ -87,11 +87,11 @@ def read_document(
 
     Args:
         llm: a model with a budget or without; with ``protect_prompt`` if the prompt is to be pinned.
-        document: what to read.
-        tokens: what to read in its place, such as its floor.
-        is_pinned: never evict the document's prompt.
+        document: the document to read.
+        tokens: tokens to read in its place, such as its floor.
+        is_pinned: whether the document's prompt is protected.
         reads_question: read text and question together, anew for each question, as one prompt.
-        reference: what the full cache predicts; None, where predictions are compared: this is the full cache.
+        reference: the full cache's predictions; None although predictions are compared: this is the full cache.
     """
     reader = _Reader(llm, document, document.tokens if tokens is None else tokens, is_pinned, reference)
     before = llm.kv_stats()["evictions"]

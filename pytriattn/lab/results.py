@@ -26,9 +26,9 @@ class CellKey:
     """Which cell.
 
     Attributes:
-        family: kind of document.
-        document: its number.
-        rule: name, or `FLOOR` or `NOTHING`.
+        family: the kind of the document.
+        document: the number of the document.
+        rule: the name of a rule, or `FLOOR` or `NOTHING`.
         budget: keys kept; 0: all.
     """
 
@@ -53,10 +53,10 @@ class Cell:
     """What came of one document under one rule and budget.
 
     Attributes:
-        answers: of its questions.
+        answers: the answers to the document's questions.
         n_evictions: evictions that took place.
-        length: tokens that a ratio divides.
-        seconds: that it took.
+        length: tokens that a ratio divides to get the budget.
+        seconds: the time that reading and asking took.
     """
 
     answers: list[Answered]
@@ -70,10 +70,10 @@ class EvalResults:
     """All cells of a run.
 
     Attributes:
-        made_with: versions, model, hashes, seeds and settings; cells with others do not go together.
-        cells: what has been computed.
-        generated: texts that the full cache has generated, by family and number of the document.
-        path: of the file; None: kept in memory alone.
+        made_with: versions, model, hashes, seeds and settings; all cells have the same.
+        cells: the cells that have been computed.
+        generated: token ids that the full cache has generated, by family and number of the document.
+        path: the results file; None: results are kept in memory alone.
     """
 
     made_with: dict[str, Any]

@@ -46,18 +46,18 @@ def run_eval(
 ) -> EvalResults:
     """Measure what rules for keeping keys lose.
 
-    What the file `output` holds already is not computed again; each cell is stored there as soon as it has been
-    computed, so that nothing is lost by an interruption.
+    A cell is one document under one rule and budget. Each is stored in the file `output` as soon as it has been
+    computed, and cells that the file holds are not computed again: an interrupted run goes on.
 
     Args:
         model_path: a GGUF file.
-        settings: what to measure; None: every rule and task, at ratio 4.
+        settings: what to measure; None: the default rules and every task, at ratio 4.
         output: the results file; None: results are kept in memory alone.
         text: a text file that ordinary text is taken from; None: Python's manual.
         triattn_stats: as in `Llama`.
-        again: rules whose cells are computed again, since their code has changed.
+        again: names of rules whose cells are computed again, since their code has changed.
         n_threads: CPU threads; None: all that this process may use.
-        progress: called before each cell.
+        progress: called before each cell with (tokens read, tokens in all, the next cell).
 
     Returns:
         All cells of the file, those of former runs included.

@@ -35,7 +35,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval of 95 %; the interval is None for fewer than two documents."""
+    """A figure with its 95 % interval; the interval is None for fewer than two documents."""
 
     value: float
     low: float | None = None
@@ -48,10 +48,10 @@ class TaskScore:
 
     Attributes:
         gains: for each document, the sum over questions of rule - floor in nats: [n_documents].
-        known: the same of the full cache.
-        n_questions: that count.
-        n_evictions: the fewest that took place in a document.
-        answers: of all documents, one list for each.
+        known: the same for the full cache.
+        n_questions: how many questions count.
+        n_evictions: the fewest evictions that took place in a document.
+        answers: the answers of all documents, one list for each.
     """
 
     gains: Floats
@@ -130,8 +130,8 @@ def score_tasks(results: EvalResults, rule: str, level: tuple[str, int]) -> dict
     """Return what a rule retains in each task, over the documents that have been read under it.
 
     Args:
-        results: of a run.
-        rule: its name.
+        results: the results of a run.
+        rule: the name of the rule.
         level: ``("ratio", 4)`` or ``("budget", 512)``.
     """
     found: dict[str, list[tuple[float, float, int, int, list[Answered]]]] = {}
@@ -206,9 +206,9 @@ def _mean_resampled(scores: Sequence[TaskScore], seed: int) -> Floats:
 def own_metrics(score: TaskScore) -> dict[str, float]:
     """Return the task's own figures: means over all questions, whether the full cache knows them or not.
 
-    ``exact``: share of answers that greedy decoding gives; ``found``: share of a list's items in a generated answer;
-        ``perplexity``
-    of scored tokens, for long answers; ``top1``, ``divergence`` and ``first_mismatch`` against the full cache.
+    ``exact``: share of answers that greedy decoding gives. ``found``: share of a list's items in a generated answer.
+    ``perplexity``: that of scored tokens, for long answers. ``top1``, ``divergence`` and ``first_mismatch``: as in
+    `Answered`.
     """
     answers = [answer for document in score.answers for answer in document]
     figures: dict[str, float] = {}

@@ -24,15 +24,15 @@ class EvalSettings:
     """What a quality run measures.
 
     Attributes:
-        rules: names of rules; ``+pinned`` behind a name pins the prompt; ``all`` stands for all of them.
+        rules: names of rules; ``+pinned`` behind a name protects the prompt; ``all`` stands for all rules.
         tasks: names of tasks.
-        ratios: a document's length through the budget; not used where `budgets` are given.
+        ratios: length of a document divided by the budget; not used if `budgets` are given.
         budgets: keys kept per layer and KV head.
-        documents: of each kind.
-        tokens: of a document; ``perplexity`` reads twice as many.
-        half: ``choose`` or ``report``: documents to choose a rule with, and others to report on.
-        seed: of documents and of rules that draw by chance.
-        window: the newest keys, never evicted; None: what `Llama` takes in each mode.
+        documents: how many documents of each kind.
+        tokens: length of a document in tokens; ``perplexity`` reads twice as many.
+        half: ``choose``: documents to choose a rule with; ``report``: other documents to report on.
+        seed: the seed of documents and of rules that draw by chance.
+        window: the newest keys, never evicted; None: the default of each mode.
         n_sink: the first keys, never evicted.
 
     Raises:

@@ -25,17 +25,18 @@ class ModelInfo:
         file_bytes: the bytes of all parts together.
         n_layer: layers that decoding uses.
         n_embd: width of the residual stream.
-        n_vocab: tokens.
+        n_vocab: tokens in the vocabulary.
         n_ctx_train: positions that the model was trained for.
-        window: the sliding window; 0 if no layer slides.
+        window: the sliding window in tokens; 0 if no layer slides.
         has_alibi: attention is biased by distance.
         has_learned_positions: a table of positions in place of RoPE.
         layers: the layers in order, those for multi-token prediction last.
         facts: the source of each number, by name.
-        cell_window: the window that the number of cells depends on; llama.cpp keeps one that no layer uses.
+        cell_window: the sliding window that the number of cells depends on, in tokens; llama.cpp may have one that no
+            layer uses.
         widest_v: values of V for a token in the widest layer: what each layer gets without flash attention.
-        flash_attention: llama.cpp runs the model with flash attention.
-        is_exact: `kv_bytes` is exact. It is not if the architecture or the kind of its cache is unknown.
+        flash_attention: whether llama.cpp can run the model with flash attention.
+        is_exact: whether `kv_bytes` is exact. It is not if the architecture or the kind of its cache is unknown.
     """
 
     path: str

@@ -34,7 +34,7 @@ class Fact:
     """One fact about a model.
 
     Attributes:
-        value: the thing.
+        value: the fact.
         source: ``key NAME`` or ``tensor NAME`` of the file; ``rule of ARCHITECTURE (file in llama.cpp)`` where metadata
             cannot tell; ``default of llama.cpp (file)`` where they may, but do not.
     """
@@ -153,7 +153,7 @@ class LayerInfo:
         k_width: values of K that llama.cpp keeps for a token in this layer's own cache; 0 without one.
         v_width: the same of V.
         state_size: float32 values of recurrent state for a sequence; 0 without one.
-        rope: None without RoPE.
+        rope: what RoPE does; None without RoPE.
         has_cells: llama.cpp's cache of this layer's kind has a place for it, be it of no width.
         index_k_width: values of a token's key for the indexer of sparse attention, in a cache of its own; 0 without
             one.

@@ -25,7 +25,7 @@ class CacheOptions:
 
     Attributes:
         n_ctx: positions for each sequence; 0: those that the model was trained for.
-        eviction: the budget and what goes with it; None: all keys are kept.
+        eviction: the budget and the other settings of eviction; None: all keys are kept.
         type_k: type of cached keys, one of `CACHE_TYPES`.
         type_v: type of cached values.
         n_seq_max: sequences, each with cells of its own.

@@ -26,8 +26,8 @@ Chooser = Callable[[core.EvictionView], Sequence[npt.NDArray[np.bool_]]]
 
 
 def default_window(mode: str, budget: int) -> int:
-    """Return how many of the newest keys are kept where nobody says: three tenths of the budget in mode ``fitted``,
-    but at least 64, as in all other modes. Ordinary text needs them, and facts lose little by it (docs/quality.md).
+    """Return the default window: three tenths of the budget in mode ``fitted``, but at least 64, as in all other modes.
+    Ordinary text needs them, and facts lose little by it (docs/quality.md).
     """
     return max(LEAST_WINDOW, budget * 3 // 10) if mode == DEFAULT_MODE else LEAST_WINDOW
 
@@ -37,19 +37,19 @@ _BEST = core.KeyScoreOptions()  # the engine knows what was found best
 
 @dataclass(frozen=True)
 class KeyScoreOptions:
-    """What goes into the score of mode ``fitted``: (expected + received + asked) attention of a key, times a power of
-    the norm of its value. For ablations.
+    """The parts of the score of mode ``fitted``: (expected + received + asked) attention of a key, times a power of the
+    norm of its value (docs/how-it-works.md). For ablations.
 
     Attributes:
-        use_fit: count the attention that a key can expect.
-        use_received: count the attention that it got from the text's own queries.
-        decay: factor on attention received, for every 128 tokens.
-        received_weight: factor on attention received.
-        question_weight: factor on attention that the question asks for.
-        value_power: power of the norm of a key's value that its attention is multiplied by; 0: it does not count.
-        stride: the queries of every so many tokens are looked at.
-        spread_back: so many keys before one that the question looks for get its attention, too.
-        spread_forward: so many after it.
+        use_fit: count expected attention.
+        use_received: count received attention, that of the text's own queries.
+        decay: factor on received attention, for every 128 tokens.
+        received_weight: factor on received attention.
+        question_weight: factor on the attention of the question.
+        value_power: power of the norm of a key's value that its attention is multiplied by; 0: the norm does not count.
+        stride: the queries of one token in so many give received attention.
+        spread_back: so many keys before a key get its attention of the question, too.
+        spread_forward: so many keys after a key get its attention of the question, too.
     """
 
     use_fit: bool = _BEST.use_fit
@@ -77,15 +77,15 @@ class EvictionSettings:
 
     Attributes:
         budget: keys kept per layer and KV head.
-        mode: what keeps its own set of keys.
+        mode: how keys are chosen; see `Llama`.
         interval: tokens between evictions.
         window: the newest keys, never evicted; None: `default_window`.
         n_sink: the first keys, never evicted.
-        seed: of mode ``random``.
+        seed: the seed of mode ``random``.
         scale_budget_by_attention: raise the budget where few layers have full attention.
-        chooser: what mode ``custom`` asks; see `Llama`.
-        key_score: what goes into the score of mode ``fitted``; None: all of it.
-        reread: see `Llama`.
+        chooser: the function that mode ``custom`` asks; see `Llama`.
+        key_score: the parts of the score of mode ``fitted``; None: the defaults.
+        reread: whether tokens are read once more before an eviction; see `Llama`.
 
     Raises:
         BudgetError: a value is no whole number.
@@ -121,8 +121,8 @@ class EvictionSettings:
         if self.leaves_little_to_choose(n_protected):
             warnings.warn(
                 f"the protected prompt of {n_protected} tokens and the window of {self.window} leave little of the "
-                f"budget of {self.budget} to choose: what is read later is lost but for the newest keys. Raise the "
-                "budget, or use protect_prompt=False",
+                f"budget of {self.budget} to choose: of later text only the newest keys are kept; raise the budget, or "
+                "use protect_prompt=False",
                 BudgetWarning,
                 stacklevel=4,
             )
@@ -173,7 +173,7 @@ class EvictionSettings:
         )
 
     def describe_state(self) -> dict[str, Any]:
-        """Return all that has to be the same where a saved state is loaded, as JSON values."""
+        """Return the settings that must be the same when a saved state is loaded, as JSON values."""
         # the budget is what came of scaling; the chooser is code, whose choices are in the state
         left_out = ("scale_budget_by_attention", "chooser", "key_score")
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}

@@ -1,1 +1,1 @@
-"""Pictures of statistics and of kept keys."""
+"""Plots of statistics and of kept keys."""

@@ -1,4 +1,4 @@
-"""The numbers that pictures of statistics draw."""
+"""The numbers that plots of statistics draw."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Head = tuple[int, int]
 def expected_logits(
     layer: LayerStats, head: int, distances: npt.ArrayLike, key: npt.ArrayLike | None = None
 ) -> npt.NDArray[np.float64]:
-    """Return the logit of a key at each distance if the query is the head's centre, before the model's own factor.
+    """Return the logit of a key at each distance if the query is the head's centre, without attention's scale.
 
     This is one term of S_trig: the sum over bands f of |mu_f| |k_f| cos(omega_f distance + arg mu_f - arg k_f), times
     the square of RoPE's scale for rotated bands. Without a `key`, the key is the centre at length 1: of all keys of
@@ -38,12 +38,12 @@ def expected_logits(
         PlotError: there is no such head, or the key has another size.
     """
     if not 0 <= head < layer.n_head:
-        raise PlotError(f"layer {layer.layer} has {layer.n_head} query heads, not a head {head}")
+        raise PlotError(f"layer {layer.layer} has {layer.n_head} query heads, not a head {head}; count from 0")
     centre = layer.centre[head].astype(np.float64)
     length = float(np.linalg.norm(centre))
     vector = centre / length if key is None and length > 0 else np.asarray(centre if key is None else key, np.float64)
     if vector.shape != (layer.head_dim,):
-        raise PlotError(f"the key must have {layer.head_dim} dimensions, not shape {vector.shape}")
+        raise PlotError(f"key has the shape {list(vector.shape)}, it must be [{layer.head_dim}]")
     first, second = layer.to_native().band_dims.T
     products = (centre[first] + 1j * centre[second]) * (vector[first] - 1j * vector[second])
     is_rotated = (first >= layer.rot_begin) & (first < layer.rot_begin + layer.n_rot)

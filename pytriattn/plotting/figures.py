@@ -1,8 +1,8 @@
-"""Pictures of a model's query statistics and of the keys that its heads kept.
+"""Plots of a model's query statistics and of the keys that its heads kept.
 
 They need matplotlib: ``pip install 'pytriattn[plot]'``.
 
-A picture is a ``matplotlib.figure.Figure`` of its own; pyplot and its windows are not touched.
+A plot is a ``matplotlib.figure.Figure`` of its own; pyplot and its windows are not touched.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def plot_expected_logits(
         stats: the statistics.
         heads: (layer, query head); None: `typical_heads`.
         axes: the axes to draw in; None: a figure of its own.
-        max_distance: tokens.
+        max_distance: the largest distance, in tokens.
 
     Returns:
         The figure.
@@ -189,7 +189,7 @@ def plot_stats(
         ImportError: matplotlib is missing.
     """
     if kept is not None and kept.model.sha256 != stats.model.sha256:
-        raise PlotError(f"the kept keys are of {kept.model}, the statistics of {stats.model}")
+        raise PlotError(f"the kept keys are of {kept.model}, the statistics of {stats.model}; take files of one model")
     figure = empty_figure(13, 8 if kept is None else 9)
     if kept is None:
         axes = figure.subplot_mosaic([["bands", "logits"]], width_ratios=[1, 1.2])
@@ -230,7 +230,7 @@ def check_extension(path: str | os.PathLike[str]) -> Path:
     """
     file = Path(path).expanduser()
     if file.suffix.lower() not in _EXTENSIONS:
-        raise PlotError(f"'{file}' must end in .png or .svg, so that the kind of picture is known")
+        raise PlotError(f"'{file}' must end in .png or .svg, which tells the format to write")
     return file
 
 

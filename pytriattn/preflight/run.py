@@ -35,11 +35,11 @@ def run_preflight(
     Args:
         info: the model.
         settings: the settings to load the model with. Without a budget, only the context and the memory are checked.
-        stats: the statistics; why they could not be read; or None to measure them at load.
+        stats: the statistics, or the error that reading them raised; None: they are measured at load.
         identity: the identity of the model file; None if it is not known, as for a file on a server.
 
     Returns:
-        Findings in the order of the checks; at least one each of those that apply.
+        Findings in the order of the checks, at least one for each check that applies.
     """
     findings: list[Finding] = []
     options, eviction = settings.cache, settings.cache.eviction

@@ -13,12 +13,12 @@ __all__ = ["PreflightSettings", "effective_options"]
 
 @dataclass(frozen=True)
 class PreflightSettings:
-    """What `Llama` would be called with; see there.
+    """The settings that `Llama` would be called with.
 
     Attributes:
         cache: context, types, and the budget with what goes with it.
         allow_untested: set a budget for an architecture that has not been tested.
-        memory: bytes for weights and caches; None: do not ask.
+        memory: bytes that there are for weights and caches; None: not checked.
     """
 
     cache: CacheOptions

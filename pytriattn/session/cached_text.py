@@ -177,12 +177,12 @@ class CachedText(LoadedModel):
         self._question = question if seq == 0 else None
 
     def set_question(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]], position: int | None = None) -> None:
-        """Choose the keys that a question asks for, at every eviction from now on; for those who read a text by `eval`.
+        """Let a question choose what is kept, at every eviction from now on; for programs that read a text by `eval`.
 
-        Nothing happens in modes that take no questions. `reset` ends it, and so does the next prompt.
+        Nothing happens in modes other than ``fitted``. `reset` ends it, and so does the next prompt.
 
         Args:
-            tokens: ids of the question, [n_tokens], at most 128; empty: no question any more.
+            tokens: ids of the question, [n_tokens], at most 128; empty: none from now on.
             position: where it will stand in the text; None: right behind what has been read.
 
         Raises:
@@ -207,11 +207,10 @@ class CachedText(LoadedModel):
         return n_kept
 
     def eval(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
-        """Read tokens after those that have been read, evicting where a budget asks for it; ``generate(None)`` goes on
+        """Read tokens after those that have been read, and evict if the budget asks for it; ``generate(None)`` goes on
         from there.
 
-        A prompt that has been protected stays so. With `logits` this is the loop of generation, for those who draw
-        tokens themselves:
+        A prompt that has been protected stays so. With `logits` a program can draw tokens itself:
 
             llm.eval(llm.tokenize("Once upon a time"))
             for _ in range(100):
@@ -270,17 +269,19 @@ class CachedText(LoadedModel):
     def score_next(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]], first: int = 1) -> ScoredTokens:
         """Read tokens after those that have been read, and return how well tokens[first:] are predicted.
 
-        Evicts exactly where decoding would, and goes on from an evicted cache or a loaded state as well as from any
-        other.
+        Evictions come exactly where decoding would evict. The cache may have been evicted from, or loaded.
 
         Args:
             tokens: ids, at least one. The first one is read and not scored: what predicts it is not kept by a saved
                 state.
             first: index of the first token to score, at least 1.
 
+        Returns:
+            ``logprobs`` (ln p, float32 [n - first]) and ``is_best`` (no other token was likelier, bool [n - first]).
+
         Raises:
             InvalidTokenError: `tokens` is empty or has ids that are not in the vocabulary, or `first` is outside it.
-            ContextFullError: there are more tokens than ``n_ctx``; nothing has been read then.
+            ContextFullError: the text would have more tokens than ``n_ctx``; nothing has been read then.
         """
         array = self.check_tokens(tokens)
         context = self._open_context()
@@ -298,8 +299,8 @@ class CachedText(LoadedModel):
     def truncate(self, n: int) -> int:
         """Forget what has been read after the first `n` tokens; return how many are left: `n` or none.
 
-        None are left where that is impossible: an eviction has taken place later, a sliding window or a recurrent state
-        has moved on, or the prompt is protected. A saved state is the way back then.
+        None are left if an eviction has taken place later, a sliding window or a recurrent state has moved on, or the
+        prompt is protected. Then only a saved state leads back.
         """
         self._settle()
         n = min(n, len(self._tokens))
@@ -315,12 +316,11 @@ class CachedText(LoadedModel):
     def logits(self) -> npt.NDArray[np.float32]:
         """Logits of the token that follows what has been read: float32 [n_vocab], read-only.
 
-        They are taken out of llama.cpp's buffer when they are first asked for after a step; asking again gives the same
-        memory. The array keeps its values whatever comes later, `close` included. While `generate` goes on they are
-        those that the last token was drawn from.
+        The array keeps its values whatever comes later, `close` included. While `generate` goes on, the last token was
+        drawn from these logits.
 
         Raises:
-            ContextError: nothing has been read, or not since a state was loaded.
+            ContextError: nothing has been read, or nothing since a state was loaded.
         """
         context = self._open_context()
         self._settle()
@@ -416,8 +416,8 @@ class CachedText(LoadedModel):
     def logprobs(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
         """Return the natural-log probability of each token after the first, given those before it.
 
-        The cache is cleared and the text is read in steps of ``interval``, evicting exactly where decoding would: what
-        perplexity and every other measure of quality under a budget rests on.
+        The cache is cleared and the text is read in steps of ``interval``, evicting exactly where decoding would. The
+        perplexity of the text is exp(-mean).
 
         Args:
             tokens: n ids, at least one.
@@ -493,9 +493,9 @@ class CachedText(LoadedModel):
         self._question = None
 
     def on_evict(self, callback: Callable[[Eviction], object] | None) -> None:
-        """Call `callback` with each `Eviction`, after the step in which it happened; None: no longer.
+        """Call `callback` with each `Eviction`, after the step in which it happened; None: call nothing any more.
 
-        An exception that it raises ends the call of `Llama` that it comes from.
+        An exception that the callback raises ends the call of `Llama` in which it was called.
         """
         context = self._open_context()
         context.take_evictions()
@@ -508,8 +508,8 @@ class CachedText(LoadedModel):
             self._reporter.report(self._open_context())
 
     def cancel(self) -> None:
-        """End the call that another thread is in, at once: it raises `RequestCancelledError`. Without one, nothing
-        happens.
+        """End the call that another thread has made, at once: that call raises `RequestCancelledError`. If there is no
+        call, nothing happens.
         """
         self._open_context().cancel()
 

@@ -43,15 +43,18 @@ class LoadedModel:
             text: the text (bytes: UTF-8).
             add_bos: add the tokens that the model wants around a text, if it wants any.
             special: read control tokens such as ``<|im_end|>`` as tokens, not as text.
+
+        Raises:
+            UnsupportedModelError: the model file has no tokenizer.
         """
         if isinstance(text, str):
             text = text.encode("utf-8", errors="surrogateescape")
         return self._open_model().tokenize(text, add_bos, special)
 
     def tokenize_prompt(self, text: str | bytes) -> list[int]:
-        """Return the token ids of a prompt, control tokens in it as such.
+        """Return the token ids of a prompt, with its control tokens as tokens.
 
-        The model's beginning of a text is added if it wants one, its end never: the model is to go on.
+        The token that begins a text is added if the model wants one; the token that ends a text is not.
         """
         tokens = self.tokenize(text, special=True)
         if tokens and tokens[-1] == self.token_eos():
@@ -73,19 +76,21 @@ class LoadedModel:
         return b"".join(self.token_bytes(token, special) for token in tokens).decode("utf-8", errors="replace")
 
     def token_bytes(self, token: int, special: bool = False) -> bytes:
-        """Return the bytes that a token stands for; they need not be whole characters."""
+        """Return the bytes that a token stands for; they may be a part of a character."""
         return self._open_model().piece(int(token), special)
 
     def check_tokens(self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
         """Return token ids as int32 [n_tokens].
 
         Raises:
-            InvalidTokenError: they are no whole numbers, not in the vocabulary, or there are none.
+            InvalidTokenError: they are not whole numbers, not in the vocabulary, or there are none.
         """
         model = self._open_model()
         array = np.asarray(tokens)
         if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-            raise InvalidTokenError("tokens must be a flat sequence of whole numbers")
+            raise InvalidTokenError(
+                f"tokens are {array.dtype} of shape {list(array.shape)}, they must be whole numbers [n_tokens]"
+            )
         if array.size == 0:
             raise InvalidTokenError("the prompt is empty; give at least one token")
         wrong = array[(array < 0) | (array >= model.n_vocab)]

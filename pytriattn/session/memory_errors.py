@@ -22,7 +22,7 @@ _NO_MEMORY = re.compile(
 
 @contextlib.contextmanager
 def telling_model_memory(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Raise `ModelMemoryError` where the block fails for want of memory.
+    """Raise `ModelMemoryError` if the block fails for lack of memory.
 
     Raises:
         ModelMemoryError: there is not enough memory for the weights.
@@ -39,7 +39,7 @@ def telling_model_memory(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def telling_cache_memory(path: str | os.PathLike[str], options: CacheOptions) -> Iterator[None]:
-    """Raise `CacheMemoryError` where the block fails for want of memory.
+    """Raise `CacheMemoryError` if the block fails for lack of memory.
 
     Raises:
         CacheMemoryError: there is not enough memory for a cache with these options.

@@ -29,7 +29,7 @@ class Session(CachedText):
     def save_state(self, path: str | os.PathLike[str] | None = None) -> bytes | None:
         """Return what has been read and what is left of it in the cache as bytes, or write it to a file.
 
-        After `load_state` the same tokens give the same predictions, bit for bit, as if nothing had come between.
+        After `load_state` the same tokens give the same predictions, bit for bit.
 
         Raises:
             ContextError: the context decodes several sequences.
@@ -90,6 +90,7 @@ class Session(CachedText):
 
         Raises:
             ContextError: the layer has no full-attention cache, or no such head.
+            UnsupportedModelError: the model has no KV cache that can be looked into.
         """
         return self._open_context().kept_positions(0, layer, kv_head)
 

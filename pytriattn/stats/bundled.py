@@ -41,7 +41,7 @@ def cache_folder() -> Path:
     except RuntimeError:
         folder = Path("~")
     if folder.parts[:1] == ("~",):  # older platformdirs; it would be made in the working directory
-        raise FileNotFoundError("there is no home folder; set HOME or PYTRIATTN_CACHE_DIR")
+        raise FileNotFoundError("the user has no home folder; set HOME or PYTRIATTN_CACHE_DIR")
     return folder
 
 

@@ -76,7 +76,7 @@ def calibrate_native(
     if n_ctx < MIN_TOKENS:
         raise StatsError(f"a context of {n_ctx} tokens is too small to calibrate with; use at least {MIN_TOKENS}")
     if not model.has_vocab:
-        raise StatsError("this model file has no tokenizer, so it cannot read a text")
+        raise StatsError("this model file has no tokenizer, so it cannot read a text; take a file that has one")
     tokens = _first_tokens(model, text, n_tokens)
     if len(tokens) < MIN_TOKENS:
         raise StatsError(f"the text has {len(tokens)} tokens; at least {MIN_TOKENS} are needed, some thousand are good")
@@ -111,8 +111,8 @@ def calibrate_native(
         layers = [replace(layer, fit=found.of_layer(index)) for index, layer in enumerate(layers)]
         if found.r2 < LEAST_R2:
             _warn(
-                f"the fit foresees little of the attention that keys got (held-out R² {found.r2:.2f}); it rests on "
-                f"{found.n_keys} keys: calibrate on some {DEFAULT_TOKENS} tokens of the kind of text that you will read"
+                f"the fit foresees little of the attention that keys got (held-out R² {found.r2:.2f}, {found.n_keys} "
+                f"keys); calibrate on some {DEFAULT_TOKENS} tokens of the kind of text that you will read"
             )
     return TriAttentionStats(
         layers=tuple(layers),
@@ -138,7 +138,7 @@ def calibrate(
     rpc_servers: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> TriAttentionStats:
-    """Measure the centre and the mean magnitude of a model's queries on a text.
+    """Measure centre and magnitude of a model's queries on a text, and fit expected attention.
 
     Args:
         model: a loaded `Llama`, or the path of a GGUF file.

@@ -54,9 +54,9 @@ class LayerStats:
         return 2 * len(self.omega)
 
     def concentration(self) -> npt.NDArray[np.float32]:
-        """Return the mean resultant length R = \\|E[q_f]\\| / E\\|q_f\\|, float32 [n_head, n_bands] within [0, 1].
+        """Return the concentration R = \\|E[q_f]\\| / E\\|q_f\\|, float32 [n_head, n_bands] within [0, 1].
 
-        1 where a band's queries all point the same way (arXiv 2604.04921).
+        1: all queries of a band point the same way (arXiv 2604.04921).
         """
         dims = self.to_native().band_dims
         centre = np.hypot(self.centre[:, dims[:, 0]], self.centre[:, dims[:, 1]])

@@ -22,12 +22,11 @@ class TriAttentionStats:
     """Statistics of all layers with full attention, and where they come from.
 
     Attributes:
-        layers: ascending by layer index.
+        layers: the statistics of each layer, ascending by layer index.
         model: the model they were measured on; they fit no other.
-        n_tokens: tokens read.
-        corpus_sha256: of the text's UTF-8 bytes.
-        fit_r2: how much of the attention that keys got the fitted weights explain, held out: the mean of R^2 over
-            heads, ln of attention; None: not fitted.
+        n_tokens: how many tokens were read.
+        corpus_sha256: SHA-256 of the text's UTF-8 bytes.
+        fit_r2: R^2 of the fit for ln of attention on held-out keys, the mean over heads; None: not fitted.
     """
 
     layers: tuple[LayerStats, ...]

@@ -147,7 +147,10 @@ def _read(path: Path) -> SidecarContents:
         raise StatsError("it is a GGUF file, but not one of TriAttention statistics")
     version = _scalar(reader, "format_version")
     if version not in (_WITHOUT_FIT, FORMAT_VERSION):
-        raise StatsError(f"it has format version {version}, this pytriattn reads {FORMAT_VERSION}; calibrate again")
+        raise StatsError(
+            f"it has format version {version}, this pytriattn reads {_WITHOUT_FIT} and {FORMAT_VERSION}; "
+            "calibrate again"
+        )
     model = ModelIdentity(
         # the writer leaves empty texts out
         _scalar(reader, "model.name", ""),
@@ -162,7 +165,7 @@ def _read(path: Path) -> SidecarContents:
         None if reader.get_field(_key("fit.r2")) is None else float(_scalar(reader, "fit.r2")),
     )
     if not stats.layers or _content_sha256(stats) != _scalar(reader, "content_sha256"):
-        raise StatsError("its contents do not match its checksum")
+        raise StatsError("its contents do not match its checksum; calibrate again")
     return stats
 
 
@@ -179,7 +182,9 @@ def read_sidecar(path: str | os.PathLike[str]) -> SidecarContents:
     except OSError as error:
         raise StatsError(f"the statistics '{file}' cannot be read: {error.strerror}") from error
     if magic != GGUF_MAGIC:
-        raise StatsError(f"'{file}' is not a .triattention file: it is no GGUF container")
+        raise StatsError(
+            f"'{file}' is not a .triattention file: it is no GGUF container; pytriattn-calibrate writes one"
+        )
     try:
         # llama.cpp's reader checks every length; the Python one would follow a damaged one for hours
         core.describe_gguf(file)

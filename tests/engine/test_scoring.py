@@ -151,7 +151,7 @@ def test_real_models(smollm2_stats: TriAttentionStats, gemma3_stats: TriAttentio
 
 def test_wrong_shapes_are_refused() -> None:
     layer = random_layer(np.random.default_rng(0), n_rot=32, interleaved=False)
-    with pytest.raises(StatsError, match="keys must have the shape"):
+    with pytest.raises(StatsError, match=r"keys has the shape \[5, 3, 32\], it must be \[n_keys, 2, 32\]"):
         score_keys(layer, np.zeros((5, 3, 32)), 0)
     with pytest.raises(StatsError):
         score_keys(replace(layer, centre=layer.centre[:, :-2]), np.zeros((5, 2, 32)), 0)

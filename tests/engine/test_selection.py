@@ -115,9 +115,9 @@ def test_bad_values_are_refused() -> None:
         select(scores, 1, 5, mode="best")
     with pytest.raises(BudgetError, match="8 keys are protected, more than the 5 to keep"):
         select(scores, 1, 5, protected=np.arange(10) < 8)
-    with pytest.raises(StatsError, match="no positive multiple of n_head_kv 3"):
+    with pytest.raises(StatsError, match="a positive multiple of n_head_kv, 3"):
         select(scores, 3, 5)
-    with pytest.raises(StatsError, match="0 heads"):
+    with pytest.raises(StatsError, match="0 query heads"):
         select(np.zeros((1, 0, 10)), 1, 5)
     with pytest.raises(StatsError, match=r"shape \[4\], it must be \[10\]"):
         select(scores, 1, 5, protected=np.zeros(4, dtype=bool))

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A chat of many turns far beyond the budget: cells, prompt reuse, time to the first token.
 
-    python tools/bench/chat.py [--model smollm2|FILE.gguf] [--turns 40] [--budget 1024] [--reuse-evicted] [--json FILE]
+    python tools/bench/chat.py [--model smollm2|FILE.gguf] [--turns 40] [--budget 1024] [--no-reuse-evicted]
+        [--json FILE]
 
 Each turn asks about another piece of the bundled text and sends the whole conversation, as a chat program does. What
 the statistics say of prompt reuse is held against the tokens themselves: before the first eviction all that the prompt

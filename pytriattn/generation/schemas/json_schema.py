@@ -20,26 +20,27 @@ def grammar_of_schema(schema: str | Mapping[str, Any]) -> str:
     """Return the GBNF rules of a schema, given as text or as a mapping.
 
     Raises:
-        GrammarError: the schema uses something that a grammar cannot express, or no value fulfils it.
+        GrammarError: a part of the schema has no equivalent in a grammar, or no value fulfils it.
     """
     return exchange_numbers(core.grammar_of_schema(held_schema(schema)))
 
 
 def held_schema(schema: str | Mapping[str, Any]) -> str:
-    """Return a schema, as text, whose answers fulfil `schema`, and to all of which llama.cpp's grammar holds them.
+    """Return a schema, as text, that llama.cpp's grammar enforces in full, and whose answers fulfil `schema`.
 
-    In the grammar, `exchange_numbers` has to be called for numbers with bounds.
+    Call `exchange_numbers` with the grammar: it writes the numbers with bounds.
 
     Raises:
-        GrammarError: there is none.
+        GrammarError: there is no such schema.
     """
     return _checked(_rewritten(schema, _refuse, holds_numbers=True))
 
 
 def held_tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return tools to whose parameters llama.cpp's grammar holds the calls.
+    """Return tools whose parameters llama.cpp's grammar enforces.
 
-    Tools come from elsewhere as a rule: of what a grammar cannot express in their parameters there is a warning alone.
+    Tools usually come from other programs, so a part of their parameters that has no equivalent in a grammar only gives
+    a `GrammarWarning`.
 
     Raises:
         GrammarError: their parameters are no schema, or no value fulfils it.

@@ -148,7 +148,7 @@ def _and(a: Any, b: Any) -> Any:
 
 
 def are_disjoint(document: Document, a: Any, b: Any, depth: int = 8) -> bool:
-    """Return whether it is certain that no value of which a grammar holds to one of two schemas fulfils the other."""
+    """Return whether it is certain that no value that the grammar of one schema admits fulfils the other schema."""
     document.step("#")
     a, b = (_followed(document, schema) for schema in (a, b))
     if depth == 0 or a is None or b is None:

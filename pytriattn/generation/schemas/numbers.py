@@ -27,7 +27,7 @@ _STAND_IN = re.compile(r'"\\"pytriattn: a number from (\S+)( \(not included\))? 
 
 
 class Bounds(NamedTuple):
-    """The limits of a number, infinite if there is none, and whether they are left out themselves."""
+    """The limits of a number, infinite if there is none, and whether the limits themselves are excluded."""
 
     low: Decimal
     high: Decimal

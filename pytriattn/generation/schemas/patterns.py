@@ -1,4 +1,4 @@
-"""Regular expressions of JSON schemas, written so that llama.cpp's grammars hold a JSON string to them.
+"""Regular expressions of JSON schemas, written so that llama.cpp's grammars enforce them on a JSON string.
 
 llama.cpp takes the characters of a pattern as those of the JSON text. Quotation marks, backslashes and control
 characters have to be escaped there, so such characters become the pattern of their escape.

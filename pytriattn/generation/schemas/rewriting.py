@@ -1,7 +1,7 @@
-"""JSON schemas written anew, so that llama.cpp's converter holds an answer to all of them.
+"""JSON schemas written anew, so that llama.cpp's converter enforces all of them.
 
-The converter passes over what it does not know, and over much of what stands beside something that it does know. What
-it would pass over is written in a way that it holds, or given up with the part's name.
+The converter ignores keywords that it does not know, and many that stand beside others. This module writes those in a
+way that the converter enforces, or gives up with the name of the part.
 """
 
 from __future__ import annotations

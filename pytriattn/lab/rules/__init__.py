@@ -39,7 +39,11 @@ _KNOWN = (
     Rule("per_layer_head", "the best by the published score, for each head", "per_layer_head", needs_stats=True),
     Rule("per_head", "the best by its mean over layers", "per_head", needs_stats=True),
     Rule(
-        "published", "per_head with the prompt pinned, as its scripts do", "per_head", needs_stats=True, is_pinned=True
+        "published",
+        "per_head with the prompt protected, as its scripts do",
+        "per_head",
+        needs_stats=True,
+        is_pinned=True,
     ),
     Rule("no_trig", "per_layer_head without the trigonometric part", score=no_trig, needs_stats=True),
     Rule("no_norm", "per_layer_head without the norm part", score=no_norm, needs_stats=True),
@@ -67,7 +71,8 @@ def register_rule(rule: Rule) -> None:
     """Make a rule known by its name, in this process.
 
     Raises:
-        LabError: there is a rule of this name already, or the name has a sign that the command line needs.
+        LabError: there is a rule of this name already, or the name has characters other than letters, digits, ``_``
+            and ``-``.
     """
     if rule.name in RULES:
         raise LabError(f"there is a rule {rule.name!r} already; give this one another name")
@@ -77,7 +82,7 @@ def register_rule(rule: Rule) -> None:
 
 
 def find_rules(names: Sequence[str]) -> list[Rule]:
-    """Return rules by name. ``all`` stands for every rule, and for the most important ones with the prompt pinned.
+    """Return rules by name. ``all`` stands for every rule, and for the most important ones with the prompt protected.
 
     Raises:
         LabError: a name is unknown, or none is given.
@@ -100,4 +105,4 @@ def _find(name: str) -> Rule:
     rule = RULES[base]
     if base == name:
         return rule
-    return replace(rule, name=name, summary=f"{rule.summary}; the prompt is pinned", is_pinned=True)
+    return replace(rule, name=name, summary=f"{rule.summary}; the prompt is protected", is_pinned=True)

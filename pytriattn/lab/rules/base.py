@@ -76,7 +76,7 @@ class Given:
     """What a rule may use besides the cache.
 
     Attributes:
-        seed: of what it draws by chance.
+        seed: the seed of what the rule draws by chance.
         stats: layer index -> statistics of its queries; empty unless the rule needs them.
         memory: what a rule notes down from one eviction of a document to the next; empty when a document begins.
     """
@@ -105,11 +105,12 @@ class Rule:
         name: what it is called on the command line and in results.
         summary: one line on what it keeps.
         mode: the engine's mode; None: the full cache, nothing is evicted.
-        score: scores the keys of a layer; a rule with mode ``custom`` has this or `choose`.
-        choose: chooses the keys of all layers.
+        score: returns the scores of a layer's keys, float [n_head_kv, n_keys]; the keys with the highest are kept. A
+            rule with mode ``custom`` has this or `choose`.
+        choose: returns which keys stay, bool [n_head_kv, n_keys] for each layer.
         needs_stats: whether it scores with statistics of queries.
-        is_pinned: whether a document's prompt is never evicted.
-        reads_question: whether it must see the question when it reads the text: then the text is read for each
+        is_pinned: whether a document's prompt is protected.
+        reads_question: whether it must see the question when it reads the text; the text is then read anew for each
             question.
         settings: more arguments of `Llama`.
     """
@@ -126,8 +127,8 @@ class Rule:
 
 
 def keep_best(view: View, score: Callable[[LayerView], npt.NDArray[np.floating]]) -> Kept:
-    """Return for each head the protected keys and the best-scored others, as many as must be kept; of equal ones the
-    newer.
+    """Return for each head the protected keys and those with the highest scores, as many as must be kept; of keys with
+    equal scores the newer.
 
     Raises:
         LabError: there are not as many scores as keys, or one is not a number.

@@ -28,8 +28,8 @@ class Family:
     """A kind of document, and the tasks that ask about it.
 
     Attributes:
-        name: of the kind.
-        tasks: which tasks its questions count for.
+        name: the name of the kind.
+        tasks: the tasks that its questions count for.
         make: writes a document.
     """
 

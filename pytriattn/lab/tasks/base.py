@@ -18,10 +18,10 @@ class ChatPieces:
     """How a model's chat template surrounds messages, as token ids.
 
     Attributes:
-        before_system: what the chat begins with.
-        before_first_user: between the system message and the first one of the user.
-        before_answer: between a message of the user and the answer.
-        before_user: between an answer and the next message of the user.
+        before_system: the tokens that the chat begins with.
+        before_first_user: the tokens between the system message and the first message of the user.
+        before_answer: the tokens between a message of the user and the answer.
+        before_user: the tokens between an answer and the next message of the user.
     """
 
     before_system: list[int]
@@ -36,8 +36,8 @@ class TaskInput:
 
     Attributes:
         writer: tokenizer, ordinary text, and what is drawn by chance.
-        n_tokens: of the document.
-        index: of the document among those of its kind.
+        n_tokens: the length of the document in tokens.
+        index: the number of the document among those of its kind.
         chat: the model's chat template.
         generate: returns as many tokens as asked for that the full cache generates after a text; the last argument:
             greedy.

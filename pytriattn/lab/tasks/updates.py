@@ -1,4 +1,4 @@
-"""``state-updates``: values that are set again and again; what is asked for is the last one."""
+"""``state-updates``: values that are set again and again; the questions ask for the last ones."""
 
 from __future__ import annotations
 

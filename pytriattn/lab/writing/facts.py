@@ -49,12 +49,12 @@ class Fact:
     """A fact.
 
     Attributes:
-        insert: the sentence, and with another value.
-        prompt: a question for it, up to where the value follows.
-        answer: the value.
-        value: as text.
+        insert: the sentence, and the same sentence with another value, as tokens.
+        prompt: a question for the fact, up to where the value follows, as tokens.
+        answer: the value as tokens.
+        value: the value as text.
         statement: the sentence as text.
-        false_statement: with the other value.
+        false_statement: the sentence with the other value, as text.
         question: the question as text, without the beginning of the answer.
         stem: the beginning of the answer.
     """

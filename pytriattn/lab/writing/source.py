@@ -32,7 +32,7 @@ class SourceText:
 
     Attributes:
         text: the text.
-        name: of the file, or where else it comes from.
+        name: the name of the file, or of another source.
     """
 
     text: str
@@ -64,7 +64,7 @@ class SourceText:
 
     @property
     def sha256(self) -> str:
-        """Of the UTF-8 bytes."""
+        """SHA-256 of the UTF-8 bytes."""
         return hashlib.sha256(self.text.encode("utf-8")).hexdigest()
 
     def half(self, name: str) -> SourceText:

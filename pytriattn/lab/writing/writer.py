@@ -26,8 +26,8 @@ class Insert:
     """A sentence that tells something, and the same one telling something else.
 
     Attributes:
-        true: token ids.
-        false: as many of them.
+        true: the ids of the sentence's tokens.
+        false: the ids of the other sentence's tokens, as many.
     """
 
     true: list[int]
@@ -39,10 +39,10 @@ class Written:
     """A text, its variants, and where each insert ends in all of them.
 
     Attributes:
-        true: int32 [n].
-        false: the inserts say something else.
-        nothing: there is ordinary text in place of the inserts.
-        ends: a token index for each insert.
+        true: the text, int32 [n].
+        false: the text with inserts that say something else, int32 [n].
+        nothing: the text with ordinary text in place of the inserts, int32 [n].
+        ends: the token index at which each insert ends.
     """
 
     true: Tokens
@@ -108,11 +108,11 @@ class Writer:
         """Return a text of exactly `n_tokens` with inserts whose ends lie about `ages` tokens before its end.
 
         Args:
-            inserts: oldest first.
-            ages: descending.
-            n_tokens: of the text.
-            head: token ids that it begins with.
-            filler: what stands between inserts; None: sentences of the source.
+            inserts: the sentences, oldest first.
+            ages: the age of each insert in tokens, descending.
+            n_tokens: the length of the text in tokens.
+            head: token ids that the text begins with.
+            filler: yields the text between inserts; None: sentences of the source.
 
         Raises:
             LabError: the inserts do not fit.
@@ -121,7 +121,7 @@ class Writer:
         needed = len(head) + _LEAST_FILLER + sum(len(insert.true) for insert in inserts)
         if needed > n_tokens:
             raise LabError(
-                f"what a task tells takes {needed} tokens, more than the {n_tokens} of its text; raise --tokens"
+                f"the facts of a task take {needed} tokens, more than the {n_tokens} of its text; raise --tokens"
             )
         true, false, nothing = list(head), list(head), list(head)
         ends: list[int] = []
@@ -146,7 +146,7 @@ class Writer:
         cut = slice(len(head), len(head) + surplus)
         first = ends[0] - sizes[0] if ends else len(true)
         if surplus > first - len(head):
-            raise LabError(f"what a task tells does not fit its text of {n_tokens} tokens; raise --tokens")
+            raise LabError(f"the facts of a task do not fit its text of {n_tokens} tokens; raise --tokens")
         for text in (true, false, nothing):
             del text[cut]
         return Written(as_tokens(true), as_tokens(false), as_tokens(nothing), [end - surplus for end in ends])

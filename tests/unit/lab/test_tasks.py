@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_refused(write, tmp_path: Path) -> None:
         jobs_of(subjects, EvalSettings(tasks=("copy", "perplexity"), tokens=N, budgets=(68,)))
     chat = write(("chat",))
     with pytest.raises(
-        LabError, match=r"'published' pins the \d+ tokens of the prompt of the task 'chat'.*leave the rule out"
+        LabError, match=r"'published' protects the prompt of the task 'chat': its \d+ tokens.*leave the rule out"
     ):
         jobs_of(chat, EvalSettings(rules=("published",), tasks=("chat",), tokens=N, budgets=(72,)))
     with pytest.raises(LabError, match="unknown; there are facts, facts-later"):

@@ -113,7 +113,7 @@ def test_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
                 print(error)
         """
     )
-    assert said in ("there is no home folder; set HOME or PYTRIATTN_CACHE_DIR\n", "")
+    assert said in ("the user has no home folder; set HOME or PYTRIATTN_CACHE_DIR\n", "")
 
 
 WRITE = """

@@ -98,7 +98,7 @@ LayerStats mean_of(const KvLayer & layer, const std::vector<Sums> & readers) {
             const int n_head = sums.node().n_head;
             if (n_head % layer.n_head_kv != 0) {
                 throw UnsupportedModelError("the query heads of layer " + std::to_string(layer.layer) +
-                                            " do not divide over its KV heads");
+                                            " do not divide over its KV heads; load the model with budget=None");
             }
             const int group = n_head / layer.n_head_kv;
             sums.append_means(kv * group, group, out);
@@ -160,7 +160,7 @@ Calibration::Calibration(llama_model * model, const CalibrationOptions & options
     ctx_.reset(llama_init_from_model(model, params));
     if (!ctx_) {
         throw ContextError("llama.cpp could not make a context of " + std::to_string(options.n_ctx) +
-                           " tokens for calibration");
+                           " tokens for calibration; use a smaller n_ctx");
     }
     view_ = std::make_unique<KvView>(ctx_.get());
     readers_ = readers_of(*view_, probe_attention(*view_));

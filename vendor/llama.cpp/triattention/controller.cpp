@@ -43,8 +43,9 @@ Controller::Controller(llama_context * ctx, const EvictionConfig & config, Stats
     : ctx_(ctx), config_(config), view_(ctx), graph_(tensors_of(view_), n_threads), n_threads_(n_threads) {
     check(config_);
     if (moves_rows(config_.mode) && view_.v_transposed()) {
-        throw BudgetError("mode moves values between cells, which needs flash attention, and this context has none; "
-                          "use flash_attn=True or mode='global'");
+        throw BudgetError("mode='" + mode_name(config_.mode) +
+                          "' moves values between cells, which needs flash attention, and this context has none; use "
+                          "flash_attn=True or mode='global'");
     }
     std::vector<int32_t> n_head_kv;
     for (const KvLayer & layer : view_.layers()) {
@@ -188,7 +189,7 @@ void Controller::evict(int32_t seq, int32_t n_protected) {
     const auto n_all_protected = std::count(view.is_protected().begin(), view.is_protected().end(), 1);
     if (static_cast<size_t>(n_all_protected) > view.n_keep()) {
         throw BudgetError(std::to_string(n_all_protected) + " keys are protected, more than the budget of " +
-                          std::to_string(budget(seq)));
+                          std::to_string(budget(seq)) + "; raise the budget, or protect fewer");
     }
     llama_synchronize(ctx_);  // our graphs run on backends of their own
     const Kept kept = choose(view);

@@ -41,7 +41,7 @@ void Controller::set_budget(int32_t seq, int32_t budget) {
     check(config);
     if (budget > config_.budget) {
         throw BudgetError("a budget of " + std::to_string(budget) + " is more than the " +
-                          std::to_string(config_.budget) + " that there are cells for");
+                          std::to_string(config_.budget) + " that there are cells for; ask for less");
     }
     budgets_[seq] = budget;
 }

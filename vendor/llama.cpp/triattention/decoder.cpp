@@ -312,8 +312,8 @@ std::vector<TokenScore> Decoder::score(const std::vector<llama_token> & tokens, 
     check_tokens(tokens);
     check_room(0, tokens.size());
     if (first < 1 || first > tokens.size()) {
-        throw InvalidTokenError("of " + std::to_string(tokens.size()) + " tokens number " + std::to_string(first) +
-                                " cannot be the first to score");
+        throw InvalidTokenError("first is " + std::to_string(first) + ", it must be from 1 to " +
+                                std::to_string(tokens.size()) + ", the number of tokens");
     }
     std::vector<TokenScore> result;
     result.reserve(tokens.size() - first);
@@ -349,7 +349,7 @@ std::vector<float> Decoder::logprobs(const std::vector<llama_token> & tokens) {
     check_tokens(tokens);
     if (static_cast<int64_t>(tokens.size()) > params_.n_ctx) {
         throw ContextFullError(std::to_string(tokens.size()) + " tokens are more than n_ctx " +
-                               std::to_string(params_.n_ctx));
+                               std::to_string(params_.n_ctx) + "; raise n_ctx or shorten the text");
     }
     clear(0);
     std::vector<float> result;

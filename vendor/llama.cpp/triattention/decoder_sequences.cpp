@@ -220,7 +220,8 @@ std::vector<int32_t> Decoder::kept_positions(int32_t seq, int32_t layer, int32_t
     const std::vector<KvLayer> & layers = view()->layers();
     const auto found = std::find_if(layers.begin(), layers.end(), [&](const KvLayer & l) { return l.layer == layer; });
     if (found == layers.end()) {
-        throw ContextError("layer " + std::to_string(layer) + " has no full-attention cache of its own");
+        throw ContextError("layer " + std::to_string(layer) +
+                           " has no full-attention cache of its own; attention_layers lists those that have");
     }
     if (kv_head < 0 || kv_head >= found->n_head_kv) {
         throw ContextError("layer " + std::to_string(layer) + " has " + std::to_string(found->n_head_kv) +

@@ -64,7 +64,7 @@ KeyScorer::KeyScorer(const KvView & view, const Stats * stats, const KeyScoreOpt
       graph_(graph),
       n_threads_(n_threads) {
     if (options_.use_fit && stats == nullptr) {
-        throw StatsError("mode 'fitted' needs statistics");
+        throw StatsError("mode 'fitted' needs statistics; calibrate the model");
     }
     for (const KvLayer & layer : view.layers()) {
         if (!options_.use_fit) {

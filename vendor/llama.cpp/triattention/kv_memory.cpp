@@ -70,7 +70,8 @@ std::vector<StepToken> tokens_of(const llama_batch & batch) {
     for (int32_t i = 0; i < batch.n_tokens; ++i) {
         if (batch.n_seq_id[i] != 1) {
             throw DecodeError(
-                "a token of several sequences would share a cell, which cannot be evicted from one of them");
+                "a token of several sequences would share a cell, which cannot be evicted from one of them; give each "
+                "sequence a token of its own");
         }
         tokens.push_back({batch.seq_id[i][0], batch.pos[i]});
     }
@@ -118,7 +119,7 @@ public:
             return;
         }
         if (p0 > 0 || (p1 >= 0 && p1 <= inner_->seq_pos_max(from))) {
-            throw ContextError("a part of a sequence cannot be copied where a budget is set: only all of it");
+            throw ContextError("a part of a sequence cannot be copied with a budget; copy all of it");
         }
         inner_->seq_cp(from, to, p0, p1);
         guard_->was_copied(from, to);
@@ -161,7 +162,7 @@ public:
         uint64_t mark = 0;
         io.read(&mark, sizeof mark);
         if (mark != MARK) {
-            throw DecodeError("the saved sequence comes from a context without a budget");
+            throw DecodeError("the saved sequence comes from a context without a budget; read its text again");
         }
         seq_rm(seq_id, -1, -1);
         try {
@@ -183,7 +184,7 @@ private:
         uint64_t n = 0;
         io.read(&n, sizeof n);
         if (n > MAX_BOOKS) {
-            throw DecodeError("the saved sequence is damaged");
+            throw DecodeError("the saved sequence is damaged; read its text again");
         }
         std::vector<uint8_t> bytes(n);
         io.read(bytes.data(), n);
@@ -200,7 +201,7 @@ private:
     }
 
     [[noreturn]] static void refuse_to_shift() {
-        throw ContextError("positions cannot be shifted where a budget is set: the keys of an evicted cache have none");
+        throw ContextError("positions cannot be shifted with a budget: keys in one cell may be of several positions");
     }
 
     llama_memory_ptr inner_;

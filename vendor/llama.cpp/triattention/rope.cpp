@@ -38,7 +38,7 @@ bool RopeLayout::same_bands(const RopeLayout & other) const {
 
 void check(const RopeLayout & rope) {
     if (rope.head_dim <= 0 || rope.head_dim % 2 != 0) {
-        throw StatsError("head dimension " + std::to_string(rope.head_dim) + " is not a positive even number");
+        throw StatsError("head_dim is " + std::to_string(rope.head_dim) + ", it must be a positive even number");
     }
     if (rope.n_rot < 0 || rope.n_rot > rope.head_dim || rope.n_rot % 2 != 0) {
         throw StatsError("n_rot " + std::to_string(rope.n_rot) + " does not fit a head of " +
@@ -53,7 +53,7 @@ void check(const RopeLayout & rope) {
                          std::to_string(rope.omega.size()));
     }
     if (!(rope.scale > 0) || !std::isfinite(rope.scale)) {
-        throw StatsError("RoPE scale must be positive");
+        throw StatsError("scale is " + std::to_string(rope.scale) + ", it must be positive");
     }
     for (double w : rope.omega) {
         if (!std::isfinite(w)) {

@@ -78,10 +78,10 @@ std::vector<float> read_grouped(const ggml_tensor * tensor) {
 
 void check_options(const ScoreOptions & options) {
     if (!options.use_trig && !options.use_norm) {
-        throw BudgetError("both parts of the score are switched off");
+        throw BudgetError("both parts of the score are switched off; set use_trig or use_norm");
     }
     if (options.use_trig && options.offsets.empty()) {
-        throw BudgetError("the score needs at least one future offset");
+        throw BudgetError("offsets is empty, it must have at least one future distance");
     }
 }
 
@@ -160,7 +160,7 @@ Scorer::Scorer(const KvView & view, Stats stats, ScoreOptions options, DeviceGra
     check_options(options_);
     if (stats_.layers.size() != view.layers().size()) {
         throw StatsError("the statistics have " + std::to_string(stats_.layers.size()) + " layers, the model has " +
-                         std::to_string(view.layers().size()) + " layers with full attention");
+                         std::to_string(view.layers().size()) + " layers with full attention; calibrate again");
     }
     for (size_t i = 0; i < stats_.layers.size(); ++i) {
         const LayerStats & have = stats_.layers[i];
@@ -170,7 +170,8 @@ Scorer::Scorer(const KvView & view, Stats stats, ScoreOptions options, DeviceGra
             throw StatsError("the statistics say layer " + std::to_string(have.layer) + " with " +
                              std::to_string(have.n_head_kv) + " KV heads of " + std::to_string(have.rope.head_dim) +
                              ", the model has layer " + std::to_string(want.layer) + " with " +
-                             std::to_string(want.n_head_kv) + " of " + std::to_string(want.head_dim_k));
+                             std::to_string(want.n_head_kv) + " of " + std::to_string(want.head_dim_k) +
+                             "; calibrate again");
         }
     }
     adopt_rope(probe_attention(view));
