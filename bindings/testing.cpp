@@ -101,6 +101,16 @@ std::vector<std::string> missing_operations(Context & context, const std::string
     });
 }
 
+// Makes mode fitted multiply queries by copies of rows, as on devices that cannot multiply by the cache as it lies.
+void read_keys_from_rows(Context & context) {
+    context.run_with_gil([&](Decoder & d) {
+        if (d.controller() == nullptr || d.controller()->key_scorer() == nullptr) {
+            throw triattn::ContextError("this context does not evict in mode 'fitted'");
+        }
+        d.controller()->key_scorer()->read_keys_from(triattn::KeySource::rows);
+    });
+}
+
 // Refuses a type, given by ggml's number, that a device cannot store in a cache.
 void check_cache_device(const std::string & device, int type) {
     ggml_backend_dev_t found = ggml_backend_dev_by_name(device.c_str());
@@ -173,6 +183,8 @@ void add_testing(py::module_ & m) {
         py::arg("context"), py::arg("seq") = 0, "The second reading that comes before an eviction with reread=True.");
     testing.def("missing_operations", &missing_operations, py::arg("context"), py::arg("device") = std::string(),
                 "The operations of eviction that a device lacks, in words; without a name: the cache's devices.");
+    testing.def("read_keys_from_rows", &read_keys_from_rows, py::arg("context"),
+                "Make mode fitted copy rows of keys before it multiplies them, as some devices need it.");
     testing.def("check_cache_device", &check_cache_device, py::arg("device"), py::arg("type"),
                 "Check that a device can store keys of a type, given by ggml's number. Raises ContextError.");
     testing.def("round_rows", &round_rows, py::arg("values"), py::arg("type"), py::arg("width"),

@@ -101,6 +101,11 @@ def read_again(context: pytriattn._core.Context, seq: typing.SupportsInt | typin
     The second reading that comes before an eviction with reread=True.
     """
 
+def read_keys_from_rows(context: pytriattn._core.Context) -> None:
+    """
+    Make mode fitted copy rows of keys before it multiplies them, as some devices need it.
+    """
+
 def reference_loop(
     model: pytriattn._core.Model,
     prompt: typing.Annotated[npt.ArrayLike, np.int32],

@@ -14,7 +14,7 @@ from pytriattn import Llama, TriAttentionStats
 from pytriattn._native import core
 from support import kv3
 from support.architecture_checks import WHOLE_KV3_BLOCKS
-from support.engine_runs import KINDS, MODES, SHARED, measured, n_layers
+from support.engine_runs import KINDS, MODES, SHARED, measured, n_layers, read
 from support.tiny_context import Tiny
 
 GPUS = [device.name for device in core.device_list() if device.type in ("gpu", "igpu")]
@@ -101,6 +101,19 @@ def test_kv3_rows_and_attention_are_those_of_the_cpu(tiny: Tiny, types: tuple[st
 @pytest.mark.parametrize("mode", MODES[1:])
 def test_every_mode(tiny: Tiny, mode: str) -> None:
     evict_everywhere(tiny("llama"), mode, "f16")
+
+
+@pytest.mark.parametrize("cache", ["f16", "q8_0", "q4_0", "kv3"])
+@pytest.mark.parametrize("arch", ["qwen3", "gemma3"])
+def test_fitted_keeps_nearly_the_keys_of_the_cpu(tiny: Tiny, arch: str, cache: str) -> None:
+    """Attention is computed in another precision, so that keys of nearly the same worth may change places."""
+    if cache == "kv3" and arch not in WHOLE_KV3_BLOCKS:
+        pytest.skip("kv3 does not fit the heads of this model")
+    expected = read(tiny(arch), mode="fitted", cache=cache)
+    found = read(tiny(arch), -1, stats=expected.stats, mode="fitted", cache=cache)
+    for ours, theirs in zip(found.kept, expected.kept, strict=True):
+        assert len(ours) == len(theirs)
+        assert len(set(ours) & set(theirs)) >= 0.8 * len(theirs)
 
 
 @pytest.mark.parametrize("arch", [*KINDS, *SHARED])

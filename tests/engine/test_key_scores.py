@@ -12,6 +12,7 @@ import pytest
 from models.registry import ARCHITECTURES
 from pytriattn import BudgetError, InvalidTokenError, StatsError, UnsupportedModelError
 from pytriattn._native import core
+from support.architecture_checks import WHOLE_KV3_BLOCKS
 from support.tiny_context import Tiny, TinyContext, Tokens, calibrated
 
 Array = npt.NDArray[np.float64]
@@ -257,6 +258,24 @@ def test_bad_input(tiny: Tiny, random_tokens: Tokens) -> None:
     published = TinyContext(path).context
     published.set_question(0, random_tokens[:9], 5)  # of no use there
     assert not published.takes_questions
+
+
+@pytest.mark.parametrize("cache", ["f16", "q8_0", "kv3"])
+@pytest.mark.parametrize("arch", ["qwen3", "gemma3", "deepseek2-full"])
+def test_copied_rows_give_the_same_scores(tiny: Tiny, random_tokens: Tokens, arch: str, cache: str) -> None:
+    """As on devices that cannot multiply by the cache as it lies; queries that are rounded for the product lose a little."""
+    if cache == "kv3" and arch not in WHOLE_KV3_BLOCKS:
+        pytest.skip("kv3 does not fit the heads of this model")
+    first = TinyContext(tiny(arch), mode="fitted", type_k=cache, type_v=cache)
+    second = TinyContext(tiny(arch), mode="fitted", stats=first.stats, type_k=cache, type_v=cache)
+    core.testing.read_keys_from_rows(second.context)
+    for tiny_context in (first, second):
+        tiny_context.context.read(0, random_tokens[:110], 0)
+    for found, expected in zip(*(core.testing.scores(of.context) for of in (second, first)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0.02 if cache == "f16" else 0.1)
+    for tiny_context in (first, second):
+        tiny_context.context.read(0, random_tokens[110:200], 0)
+    assert second.context.counters().n_evictions == first.context.counters().n_evictions > 0
 
 
 REFUSED = {

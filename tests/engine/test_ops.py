@@ -19,16 +19,17 @@ from support.tiny_context import TinyContext
 KINDS = ("qwen3", "llama", "gemma3", "deepseek2-full", "qwen35")
 
 
+@pytest.mark.parametrize("mode", ["per_layer_head", "fitted"])
 @pytest.mark.parametrize("cache", CACHE_TYPES)
 @pytest.mark.parametrize("arch", KINDS)
 def test_every_device_has_the_operations_of_eviction(
-    tiny: Callable[[str], pathlib.Path], arch: str, cache: str
+    tiny: Callable[[str], pathlib.Path], arch: str, cache: str, mode: str
 ) -> None:
     try:
         gguf_info(tiny(arch)).kv_bytes(type_k=cache, type_v=cache)
     except ContextError:
         pytest.skip(f"{cache} does not fit the heads of this model; test_three_bits.py has one that it fits")
-    context = TinyContext(tiny(arch), type_k=cache, type_v=cache).context
+    context = TinyContext(tiny(arch), mode=mode, type_k=cache, type_v=cache).context
     assert core.testing.missing_operations(context) == []
     for name in (device.name for device in core.device_list()):
         missing = core.testing.missing_operations(context, name)

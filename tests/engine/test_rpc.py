@@ -49,7 +49,7 @@ def test_caches_on_a_server_and_split_with_it_are_those_of_the_cpu(
         assert_same(read(path, layers, [server.address], stats=expected.stats, cache=cache), expected)
 
 
-@pytest.mark.parametrize("mode", MODES[1:])
+@pytest.mark.parametrize("mode", [*MODES[1:], "fitted"])
 def test_every_mode_on_a_server_and_split_with_it(tiny: Tiny, server: RpcServer, mode: str) -> None:
     path = tiny("llama")
     expected = read(path, mode=mode, cache="q8_0")

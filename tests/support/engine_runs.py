@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytriattn._native import core
+from support.tiny_context import calibrated
 
 __all__ = ["KINDS", "MODES", "SHARED", "Run", "assert_same", "measured", "n_layers", "read"]
 
@@ -50,7 +51,7 @@ def read(
 ) -> Run:
     """Read a text with so many layers on devices other than the CPU; -1: all."""
     model = core.Model(str(path), layers, rpc_servers=servers)
-    stats = stats or measured(model)
+    stats = stats or (calibrated(model, fit=True) if mode == "fitted" else measured(model))
     eviction = core.EvictionConfig(mode=mode, budget=96, interval=32, window=16, seed=5)
     context = core.Context(
         model, core.DecoderParams(n_ctx=1024, n_threads=2, type_k=cache, type_v=cache, eviction=eviction), stats

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <string>
 #include <utility>
 
@@ -41,9 +42,32 @@ std::vector<float> causal_mask(const KvView & view, const std::vector<KvCell> & 
     return mask;
 }
 
-// The softmax [n_cells, n_tokens, n_head] over all cells of the stream. mask: [n_cells, n_tokens].
+// The numbers of all cells, to copy their rows by; null if they are not copied.
+ggml_tensor * build_index(DeviceGraph & graph, const KvView & view, KeySource source) {
+    if (source == KeySource::cache) {
+        return nullptr;
+    }
+    std::vector<int32_t> slots(view.n_cells());
+    std::iota(slots.begin(), slots.end(), 0);
+    return graph.input(slots.data(), GGML_TYPE_I32, static_cast<int64_t>(slots.size()));
+}
+
+// The keys of all cells of the stream, head by head: [head_dim, n_cells, n_head_kv].
+ggml_tensor * build_keys(ggml_context * ctx, const KvLayer & layer, int64_t n_cells, uint32_t stream,
+                         ggml_tensor * index) {
+    ggml_tensor * rows = layer.k;
+    size_t offset = stream * layer.k->nb[2];
+    if (index != nullptr) {
+        rows = ggml_get_rows(ctx, ggml_view_2d(ctx, rows, rows->ne[0], rows->ne[1], rows->nb[1], offset), index);
+        offset = 0;
+    }
+    const int64_t d = layer.head_dim_k;
+    return ggml_view_3d(ctx, rows, d, n_cells, layer.n_head_kv, rows->nb[1], ggml_row_size(rows->type, d), offset);
+}
+
+// The softmax [n_cells, n_tokens, n_head] over all cells of the stream. mask: [n_cells, n_tokens]; index: build_index.
 ggml_tensor * build_attention(ggml_context * ctx, DeviceGraph & graph, const KvView & view, const KvLayer & layer,
-                              uint32_t stream, ggml_tensor * mask, const AttentionNode & reader,
+                              uint32_t stream, ggml_tensor * index, ggml_tensor * mask, const AttentionNode & reader,
                               const QuerySet & queries) {
     const int64_t n_cells = view.n_cells(), n_tokens = static_cast<int64_t>(queries.positions.size());
     const int64_t d = layer.head_dim_k, n_head = reader.n_head, n_head_kv = layer.n_head_kv;
@@ -53,8 +77,7 @@ ggml_tensor * build_attention(ggml_context * ctx, DeviceGraph & graph, const KvV
                                     "mode='per_layer_head'");
     }
     const AttentionFunction & function = *reader.function;
-    ggml_tensor * keys = ggml_view_3d(ctx, layer.k, d, n_cells, n_head_kv, layer.k->nb[1],
-                                      ggml_row_size(layer.k->type, d), stream * layer.k->nb[2]);
+    ggml_tensor * keys = build_keys(ctx, layer, n_cells, stream, index);
     // the query heads of a KV head are columns of one product
     ggml_tensor * columns = graph.input_f32(by_head(queries, static_cast<size_t>(n_head), static_cast<size_t>(d)), d,
                                             n_tokens * (n_head / n_head_kv), n_head_kv);
@@ -133,7 +156,7 @@ void raise_to(const ggml_tensor * found, const KvLayer & layer, const std::vecto
 std::vector<std::vector<float>> most_attention(DeviceGraph & graph, const KvView & view, uint32_t stream,
                                                const std::vector<KvCell> & cells,
                                                const std::vector<std::vector<AttentionNode>> & readers,
-                                               const LayerQueries & queries) {
+                                               const LayerQueries & queries, KeySource source) {
     std::vector<std::vector<float>> result;
     size_t n_sets = 0;
     for (const KvLayer & layer : view.layers()) {
@@ -149,6 +172,7 @@ std::vector<std::vector<float>> most_attention(DeviceGraph & graph, const KvView
     ggml_context * ctx = graph.begin(TENSORS_PER_SET * n_sets + 8);
     ggml_tensor * mask =
         graph.input_f32(causal_mask(view, cells, positions), view.n_cells(), static_cast<int64_t>(positions.size()));
+    ggml_tensor * index = build_index(graph, view, source);
     std::vector<std::pair<size_t, ggml_tensor *>> outputs;
     for (size_t l = 0; l < queries.size(); ++l) {
         const KvLayer & layer = view.layers()[l];
@@ -157,7 +181,7 @@ std::vector<std::vector<float>> most_attention(DeviceGraph & graph, const KvView
                 throw Error("internal: queries of layer " + std::to_string(layer.layer) + " are of other tokens");
             }
             ggml_tensor * attention =
-                build_attention(ctx, graph, view, layer, stream, mask, readers[l][r], queries[l][r]);
+                build_attention(ctx, graph, view, layer, stream, index, mask, readers[l][r], queries[l][r]);
             outputs.emplace_back(l, build_maximum(ctx, attention, layer.n_head_kv, is_on_host(layer.k)));
             graph.expand(outputs.back().second, /*output*/ true, layer.k);
         }
@@ -169,9 +193,16 @@ std::vector<std::vector<float>> most_attention(DeviceGraph & graph, const KvView
     return result;
 }
 
-std::vector<std::string> missing_attention(DeviceGraph & graph, const KvView & view, ggml_backend_dev_t device) {
+KeySource key_source(DeviceGraph & graph, const KvView & view) {
+    const bool is_fine = missing_attention(graph, view, KeySource::cache, nullptr).empty();
+    return is_fine ? KeySource::cache : KeySource::rows;
+}
+
+std::vector<std::string> missing_attention(DeviceGraph & graph, const KvView & view, KeySource source,
+                                           ggml_backend_dev_t device) {
     ggml_context * ctx = graph.begin(TENSORS_PER_SET * view.layers().size() + 8);
     ggml_tensor * mask = graph.input_f32(std::vector<float>(view.n_cells(), 0.0f), view.n_cells());
+    ggml_tensor * index = build_index(graph, view, source);
     for (const KvLayer & layer : view.layers()) {
         AttentionNode reader;
         reader.n_head = layer.n_head_kv;
@@ -179,7 +210,7 @@ std::vector<std::string> missing_attention(DeviceGraph & graph, const KvView & v
         QuerySet queries;
         queries.positions = {0};
         queries.rows.resize(static_cast<size_t>(layer.n_head_kv) * static_cast<size_t>(layer.head_dim_k));
-        ggml_tensor * attention = build_attention(ctx, graph, view, layer, 0, mask, reader, queries);
+        ggml_tensor * attention = build_attention(ctx, graph, view, layer, 0, index, mask, reader, queries);
         graph.expand(build_maximum(ctx, attention, layer.n_head_kv, device == nullptr && is_on_host(layer.k)), true,
                      layer.k);
     }

@@ -21,15 +21,23 @@ struct QuerySet {
 // another layer's, so there can be several.
 using LayerQueries = std::vector<std::vector<QuerySet>>;
 
+// What queries are multiplied by: the cache as it lies, or a float32 copy of its rows, where a device cannot multiply by
+// the cache's type or by heads whose rows do not lie side by side.
+enum class KeySource { cache, rows };
+
+// What the devices that hold the cache need.
+KeySource key_source(DeviceGraph & graph, const KvView & view);
+
 // The most attention that each key gets from any of the queries of any query head of its KV head: softmax over the
 // cells whose position is not above that of the query. `readers` are the operations that the sets are of, layer by layer
 // of the view. Returns for each layer [n_head_kv, n_cells of `cells`]; zeros if there are no queries.
 std::vector<std::vector<float>> most_attention(DeviceGraph & graph, const KvView & view, uint32_t stream,
                                                const std::vector<KvCell> & cells,
                                                const std::vector<std::vector<AttentionNode>> & readers,
-                                               const LayerQueries & queries);
+                                               const LayerQueries & queries, KeySource source);
 
 // The operations of most_attention that a device lacks, as DeviceGraph has it.
-std::vector<std::string> missing_attention(DeviceGraph & graph, const KvView & view, ggml_backend_dev_t device);
+std::vector<std::string> missing_attention(DeviceGraph & graph, const KvView & view, KeySource source,
+                                           ggml_backend_dev_t device);
 
 }  // namespace triattn

@@ -31,18 +31,12 @@ std::vector<std::vector<float>> by_head(const ggml_tensor * rows, size_t n_head_
     return result;
 }
 
-}  // namespace
-
-std::vector<KeyRows> read_key_rows(DeviceGraph & graph, const KvView & view,
-                                   const std::vector<std::vector<AttentionNode>> & readers, uint32_t stream,
-                                   const std::vector<KvCell> & cells) {
-    std::vector<int32_t> slots;
-    for (const KvCell & cell : cells) {
-        slots.push_back(static_cast<int32_t>(cell.slot));
-    }
+// The rows of these cells in each layer: keys, and values or null.
+std::vector<std::pair<ggml_tensor *, ggml_tensor *>> build(DeviceGraph & graph, const KvView & view, uint32_t stream,
+                                                           const std::vector<int32_t> & slots) {
     ggml_context * ctx = graph.begin(TENSORS_PER_LAYER * view.layers().size() + 4);
     ggml_tensor * index = graph.input(slots.data(), GGML_TYPE_I32, static_cast<int64_t>(slots.size()));
-    std::vector<std::pair<ggml_tensor *, ggml_tensor *>> rows;  // keys and values of each layer
+    std::vector<std::pair<ggml_tensor *, ggml_tensor *>> rows;
     for (const KvLayer & layer : view.layers()) {
         rows.emplace_back(build_rows(ctx, layer.k, stream, index), nullptr);
         graph.expand(rows.back().first, /*output*/ true, layer.k);
@@ -51,6 +45,24 @@ std::vector<KeyRows> read_key_rows(DeviceGraph & graph, const KvView & view,
             graph.expand(rows.back().second, /*output*/ true, layer.v);
         }
     }
+    return rows;
+}
+
+}  // namespace
+
+std::vector<std::string> missing_key_rows(DeviceGraph & graph, const KvView & view, ggml_backend_dev_t device) {
+    build(graph, view, 0, {0, 1});
+    return graph.missing_operations(device);
+}
+
+std::vector<KeyRows> read_key_rows(DeviceGraph & graph, const KvView & view,
+                                   const std::vector<std::vector<AttentionNode>> & readers, uint32_t stream,
+                                   const std::vector<KvCell> & cells) {
+    std::vector<int32_t> slots;
+    for (const KvCell & cell : cells) {
+        slots.push_back(static_cast<int32_t>(cell.slot));
+    }
+    const std::vector<std::pair<ggml_tensor *, ggml_tensor *>> rows = build(graph, view, stream, slots);
     graph.run();
     std::vector<KeyRows> result;
     for (size_t l = 0; l < rows.size(); ++l) {

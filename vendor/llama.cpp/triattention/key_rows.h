@@ -6,6 +6,7 @@
 #include "kv_view.h"
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace triattn {
@@ -19,5 +20,8 @@ struct KeyRows {
 std::vector<KeyRows> read_key_rows(DeviceGraph & graph, const KvView & view,
                                    const std::vector<std::vector<AttentionNode>> & readers, uint32_t stream,
                                    const std::vector<KvCell> & cells);
+
+// The operations of read_key_rows that a device lacks, as DeviceGraph has it.
+std::vector<std::string> missing_key_rows(DeviceGraph & graph, const KvView & view, ggml_backend_dev_t device);
 
 }  // namespace triattn

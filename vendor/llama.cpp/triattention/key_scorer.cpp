@@ -62,7 +62,8 @@ KeyScorer::KeyScorer(const KvView & view, const Stats * stats, const KeyScoreOpt
       readers_(readers_of(view, probe_attention(view))),
       options_(options),
       graph_(graph),
-      n_threads_(n_threads) {
+      n_threads_(n_threads),
+      source_(key_source(graph, view)) {
     if (options_.use_fit && stats == nullptr) {
         throw StatsError("mode 'fitted' needs statistics; calibrate the model");
     }
@@ -88,7 +89,13 @@ KeyScorer::KeyScorer(const KvView & view, const Stats * stats, const KeyScoreOpt
 }
 
 std::vector<std::string> KeyScorer::missing_operations(ggml_backend_dev_t device) {
-    return missing_attention(graph_, view_, device);
+    std::vector<std::string> missing = missing_attention(graph_, view_, source_, device);
+    for (std::string & of_rows : missing_key_rows(graph_, view_, device)) {
+        if (std::find(missing.begin(), missing.end(), of_rows) == missing.end()) {
+            missing.push_back(std::move(of_rows));
+        }
+    }
+    return missing;
 }
 
 KeyScorer::Sequence & KeyScorer::sequence(int32_t seq) {
@@ -148,7 +155,7 @@ void KeyScorer::enter(Sequence & of, uint32_t stream, const std::vector<KvCell> 
 
 void KeyScorer::receive(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells, int32_t n_new) {
     const auto decay = static_cast<float>(std::pow(options_.decay, n_new / DECAY_TOKENS));
-    const std::vector<std::vector<float>> now = most_attention(graph_, view_, stream, cells, readers_, of.queries);
+    const std::vector<std::vector<float>> now = most_attention(graph_, view_, stream, cells, readers_, of.queries, source_);
     for (size_t l = 0; l < of.keys.size(); ++l) {
         for (size_t head = 0; head < of.keys[l].size(); ++head) {
             for (size_t i = 0; i < cells.size(); ++i) {
@@ -170,7 +177,7 @@ void KeyScorer::take_second_reading(int32_t seq, const std::vector<KvCell> & cel
     const int32_t end = queries[0][0].positions.front();  // where the second reading begins
     const auto last = std::find_if(cells.begin(), cells.end(), [&](const KvCell & cell) { return cell.pos >= end; });
     enter(of, stream, {cells.begin(), last});
-    const std::vector<std::vector<float>> found = most_attention(graph_, view_, stream, cells, readers_, queries);
+    const std::vector<std::vector<float>> found = most_attention(graph_, view_, stream, cells, readers_, queries, source_);
     for (size_t l = 0; l < of.keys.size(); ++l) {
         for (size_t head = 0; head < of.keys[l].size(); ++head) {
             for (auto cell = cells.begin(); cell != last; ++cell) {
@@ -195,7 +202,7 @@ Scores KeyScorer::update(int32_t seq, const std::vector<KvCell> & cells, const O
     receive(of, stream, cells, n_new);
     std::vector<std::vector<float>> asked;
     if (!of.question.empty()) {
-        asked = most_attention(graph_, view_, stream, cells, readers_, of.question);
+        asked = most_attention(graph_, view_, stream, cells, readers_, of.question, source_);
     }
     Scores scores;
     for (size_t l = 0; l < of.keys.size(); ++l) {

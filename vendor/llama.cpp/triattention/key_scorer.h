@@ -47,6 +47,9 @@ public:
 
     std::vector<std::string> missing_operations(ggml_backend_dev_t device);
 
+    // Only for tests: as on devices that need it.
+    void read_keys_from(KeySource source) { source_ = source; }
+
     // Whether the queries of a token are wanted.
     bool wants(int32_t position) const {
         return options_.use_received && position % options_.stride == options_.stride - 1;
@@ -104,6 +107,7 @@ private:
     KeyScoreOptions options_;
     DeviceGraph & graph_;
     int n_threads_;
+    KeySource source_;
     std::map<int32_t, Sequence> sequences_;
 };
 

@@ -8,7 +8,7 @@ namespace triattn {
 SecondReading::SecondReading(llama_context * ctx, const KvView & view,
                              const std::vector<std::vector<AttentionNode>> & readers, QueryCapture & capture,
                              DeviceGraph & graph)
-    : ctx_(ctx), view_(view), readers_(readers), capture_(capture), graph_(graph) {}
+    : ctx_(ctx), view_(view), readers_(readers), capture_(capture), graph_(graph), source_(key_source(graph, view)) {}
 
 int SecondReading::raise(const std::vector<llama_token> & tokens, size_t n,
                          std::vector<std::vector<std::vector<float>>> & table) {
@@ -35,7 +35,7 @@ int SecondReading::raise(const std::vector<llama_token> & tokens, size_t n,
     const LayerQueries queries = capture_.stop();
     if (status == 0) {
         const std::vector<KvCell> cells = view_.shared_cells(1);
-        const std::vector<std::vector<float>> found = most_attention(graph_, view_, 0, cells, readers_, queries);
+        const std::vector<std::vector<float>> found = most_attention(graph_, view_, 0, cells, readers_, queries, source_);
         for (size_t l = 0; l < queries.size(); ++l) {
             for (size_t head = 0; head < table[l].size(); ++head) {
                 for (size_t i = 0; i < cells.size() && static_cast<size_t>(cells[i].pos) < end; ++i) {

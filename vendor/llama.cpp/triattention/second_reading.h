@@ -34,6 +34,7 @@ private:
     const std::vector<std::vector<AttentionNode>> & readers_;
     QueryCapture & capture_;
     DeviceGraph & graph_;
+    KeySource source_;
 };
 
 }  // namespace triattn
