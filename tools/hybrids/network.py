@@ -14,7 +14,7 @@ from hybrids.shape import Shape
 
 __all__ = ["Network"]
 
-CHUNK = 64  # tokens that a gated delta network computes at once
+CHUNK = 32  # tokens that a gated delta network computes at once
 
 
 class RMSNorm(nn.Module):

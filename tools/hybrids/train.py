@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from hybrids.network import Network
 from hybrids.shape import SHAPES
 from hybrids.text import Mix, training_text
 
-STAGES = ((0.4, 256, 32, 10), (0.65, 512, 16, 20), (0.9, 1024, 8, 40), (1.0, 2048, 4, 64))
+STAGES = ((0.5, 256, 12, 12), (0.7, 512, 6, 24), (0.9, 1024, 4, 40), (1.0, 2048, 2, 64))
 """Until this share of the steps: tokens of a text, texts of a step, most facts of a text."""
 OTHER_WEIGHT = 0.1  # of tokens that the text does not tell before
-RATE, LEAST_RATE, WARM_UP = 3e-3, 1e-4, 100
+RATES = (0.01, 3e-3)  # of Muon, which has the matrices inside the layers, and of AdamW, which has the rest
+WARM_UP = 50
 SAVE_EVERY = 100
 
 
@@ -42,10 +43,18 @@ def batch(seed: int, step: int, n_steps: int) -> tuple[torch.Tensor, torch.Tenso
     return torch.from_numpy(np.stack(tokens).astype(np.int64)), torch.from_numpy(np.stack(known))
 
 
-def rate(step: int, n_steps: int) -> float:
-    """Return the learning rate of a step: a short rise, then half a cosine."""
-    done = step / n_steps
-    return min(1.0, (step + 1) / WARM_UP) * (LEAST_RATE + (RATE - LEAST_RATE) * (1 + math.cos(math.pi * done)) / 2)
+def schedule(step: int, n_steps: int) -> float:
+    """Return the share of the learning rate at a step: a short rise, then level, then a straight fall to a fiftieth."""
+    return min((step + 1) / WARM_UP, 1.0, max(0.02, 2 * (1 - step / n_steps)))
+
+
+def make_optimizers(network: Network) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """Return the optimizers in the order of `RATES`."""
+    inside = [weight for name, weight in network.named_parameters() if weight.dim() == 2 and name.startswith("blk.")]
+    others = [weight for weight in network.parameters() if all(weight is not other for other in inside)]
+    return torch.optim.Muon(inside, lr=RATES[0], weight_decay=0.02), torch.optim.AdamW(
+        others, lr=RATES[1], betas=(0.9, 0.95), weight_decay=0.0
+    )
 
 
 def losses(network: Network, tokens: torch.Tensor, known: torch.Tensor) -> tuple[torch.Tensor, float, float]:
@@ -59,10 +68,17 @@ def losses(network: Network, tokens: torch.Tensor, known: torch.Tensor) -> tuple
     return (each * weights).sum() / weights.sum(), float(each[known].mean().detach()), float(right)
 
 
-def save(path: Path, network: Network, optimizer: torch.optim.Optimizer, made_with: dict[str, Any], step: int) -> None:
+def save(
+    path: Path,
+    network: Network,
+    optimizers: Sequence[torch.optim.Optimizer],
+    made_with: dict[str, Any],
+    step: int,
+) -> None:
     """Write a checkpoint in one step, so that an interruption leaves the one before."""
     partial = path.with_suffix(".partial")
-    state = {"weights": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step, **made_with}
+    states = [optimizer.state_dict() for optimizer in optimizers]
+    state = {"weights": network.state_dict(), "optimizers": states, "step": step, **made_with}
     torch.save(state, partial)
     os.replace(partial, path)
 
@@ -71,11 +87,7 @@ def train(name: str, path: Path, n_steps: int, seed: int) -> None:
     """Train a model, or go on with it; a line of JSON for each ten steps goes to the checkpoint's name with .jsonl."""
     torch.manual_seed(seed)
     network = Network(SHAPES[name])
-    groups = [
-        {"params": [p for p in network.parameters() if p.dim() >= 2], "weight_decay": 0.05},
-        {"params": [p for p in network.parameters() if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.95))
+    optimizers = make_optimizers(network)
     made_with = {"architecture": "qwen35", "shape": SHAPES[name].to_dict(), "n_steps": n_steps, "seed": seed}
     first = 0
     if path.exists():
@@ -83,24 +95,27 @@ def train(name: str, path: Path, n_steps: int, seed: int) -> None:
         if {key: state[key] for key in made_with} != made_with:
             raise SystemExit(f"{path} was made with other settings; give another file")
         network.load_state_dict(state["weights"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, stored in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(stored)
         first = state["step"]
     start = time.monotonic()
     with path.with_suffix(".jsonl").open("a", encoding="utf-8") as log:
         for step in range(first, n_steps):
-            for group in optimizer.param_groups:
-                group["lr"] = rate(step, n_steps)
+            for optimizer, highest in zip(optimizers, RATES, strict=True):
+                for group in optimizer.param_groups:
+                    group["lr"] = highest * schedule(step, n_steps)
             loss, known_loss, right = losses(network, *batch(seed, step, n_steps))
-            optimizer.zero_grad()
+            network.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             if (step + 1) % 10 == 0:
                 row = {"step": step + 1, "loss": loss.item(), "known": known_loss, "right": right}
                 line = json.dumps({**row, "seconds": round(time.monotonic() - start, 1)})
                 print(line, file=log, flush=True)
             if (step + 1) % SAVE_EVERY == 0 or step + 1 == n_steps:
-                save(path, network, optimizer, made_with, step + 1)
+                save(path, network, optimizers, made_with, step + 1)
 
 
 def main() -> None:
