@@ -86,7 +86,7 @@ def _arms() -> dict[str, Arm]:
         # what is evicted at once is read again at once, so this needs the usual interval
         Arm(_fitted("fitted_reread", "what is new is read once more before each eviction", reread=True, interval=128)),
         Arm(replace(fitted, name="fitted_bundled", summary="statistics of the bundled text"), own_text=False),
-        Arm(replace(fitted, name="fitted_rotated", summary="the fit sees rotated dimensions alone"), change=rotated_fit),
+        Arm(replace(fitted, name="fitted_rotated", summary="the fit sees rotated dimensions"), change=rotated_fit),
         Arm(replace(fitted, name="fitted_scaled", summary="scale_budget_by_attention"), is_scaled=True),
         Arm(Rule("per_layer_head_rotated", "rotated bands alone", score=rotated_score, needs_stats=True)),
         Arm(Rule("per_layer", "one set for the heads of a layer", "per_layer", needs_stats=True)),

@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Write a trained model as a GGUF file: ``python -m hybrids.export CHECKPOINT MODEL.gguf`` in the folder tools.
 
-    python -m hybrids.export hybrid.pt hybrid.gguf                  F32
+    python -m hybrids.export hybrid.pt hybrid.gguf    F32
     python -m hybrids.export hybrid.pt hybrid.gguf --type Q8_0
-    python -m hybrids.export hybrid.pt hybrid.gguf --golden F.npz   also tokens and PyTorch's logits, for the tests
 
 It needs PyTorch, since a checkpoint is PyTorch's.
 """
@@ -22,11 +21,7 @@ import numpy.typing as npt
 import torch
 
 from hybrids.layout import ARCHITECTURE, ExportError, check_tensors, write_model
-from hybrids.network import Network
 from hybrids.shape import Shape
-from hybrids.text import Mix, training_text
-
-GOLDEN_TOKENS = 200
 
 
 @dataclass(frozen=True)
@@ -87,24 +82,12 @@ def file_tensors(weights: dict[str, torch.Tensor]) -> dict[str, npt.NDArray[np.f
     return found
 
 
-def golden(checkpoint: Checkpoint) -> dict[str, npt.NDArray[Any]]:
-    """Return tokens int32 [n] of a text, and PyTorch's logits float32 [n, n_vocab] after each."""
-    network = Network(checkpoint.shape)
-    network.load_state_dict(checkpoint.weights)
-    text, _ = training_text(np.random.default_rng(20), Mix(GOLDEN_TOKENS, 6, 1))
-    tokens = text.astype(np.int32)
-    with torch.no_grad():
-        logits = network(torch.from_numpy(tokens.astype(np.int64))[None])[0]
-    return {"tokens": tokens, "logits": logits.numpy()}
-
-
 def main() -> int:
     """Read the command line and write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("model", type=Path)
     parser.add_argument("--type", choices=("F32", "F16", "Q8_0"), default="F32")
-    parser.add_argument("--golden", type=Path)
     arguments = parser.parse_args()
     try:
         checkpoint = read_checkpoint(arguments.checkpoint)
@@ -114,8 +97,6 @@ def main() -> int:
     except ExportError as error:
         print(f"export: {error}", file=sys.stderr)
         return 1
-    if arguments.golden:
-        np.savez_compressed(arguments.golden, **golden(checkpoint))
     print(f"{arguments.model}: {arguments.model.stat().st_size:,} bytes, {checkpoint.step:,} steps of training")
     return 0
 

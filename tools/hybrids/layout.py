@@ -12,7 +12,16 @@ import numpy.typing as npt
 
 from hybrids.shape import Shape
 
-__all__ = ["ARCHITECTURE", "ExportError", "byte_symbols", "check_tensors", "tensor_shapes", "write_model"]
+__all__ = [
+    "ARCHITECTURE",
+    "ExportError",
+    "byte_symbols",
+    "check_tensors",
+    "read_shape",
+    "read_tensors",
+    "tensor_shapes",
+    "write_model",
+]
 
 ARCHITECTURE = "qwen35"
 Tensors = Mapping[str, npt.NDArray[np.float32]]
@@ -144,7 +153,7 @@ def _silent_layer(shape: Shape) -> dict[str, npt.NDArray[np.float32]]:
 
 def _add_keys(writer: gguf.GGUFWriter, shape: Shape, *, has_silent_layer: bool) -> None:
     n_bands = shape.n_rot // 2
-    sections = [len(range(start, n_bands, 3)) for start in range(3)]  # bands take turns; a text has one position for all
+    sections = [len(range(start, n_bands, 3)) for start in range(3)]  # they take turns; in a text they agree
     counts = {
         "vocab_size": shape.n_vocab,
         "context_length": shape.n_ctx,
@@ -171,3 +180,48 @@ def _add_keys(writer: gguf.GGUFWriter, shape: Shape, *, has_silent_layer: bool) 
         writer.add_array(f"{ARCHITECTURE}.attention.recurrent_layers", [0] * shape.n_layer + [1])
     else:
         writer.add_uint32(f"{ARCHITECTURE}.full_attention_interval", shape.attention_interval)
+
+
+def read_shape(reader: gguf.GGUFReader) -> Shape:
+    """Return the sizes of a model file that `write_model` has written.
+
+    Raises:
+        ExportError: it is of another architecture.
+    """
+    architecture = reader.fields["general.architecture"].contents()
+    if architecture != ARCHITECTURE:
+        raise ExportError(f"general.architecture is {architecture!r}, only {ARCHITECTURE!r} can be read")
+
+    def number(name: str) -> float:
+        return float(f"{reader.fields[f'{ARCHITECTURE}.{name}'].contents():.6g}")  # of 32 bits
+
+    def key(name: str) -> int:
+        return int(reader.fields[f"{ARCHITECTURE}.{name}"].contents())
+
+    has_silent_layer = f"{ARCHITECTURE}.attention.recurrent_layers" in reader.fields
+    return Shape(
+        attention_interval=1 if has_silent_layer else key("full_attention_interval"),
+        n_layer=key("block_count") - has_silent_layer,
+        n_embd=key("embedding_length"),
+        n_ff=key("feed_forward_length"),
+        n_head=key("attention.head_count"),
+        n_head_kv=key("attention.head_count_kv"),
+        head_dim=key("attention.key_length"),
+        n_rot=key("rope.dimension_count"),
+        freq_base=number("rope.freq_base"),
+        n_state_head=key("ssm.time_step_rank"),
+        state_dim=key("ssm.state_size"),
+        conv_kernel=key("ssm.conv_kernel"),
+        norm_eps=number("attention.layer_norm_rms_epsilon"),
+        n_vocab=key("vocab_size"),
+        n_ctx=key("context_length"),
+    )
+
+
+def read_tensors(reader: gguf.GGUFReader, shape: Shape) -> dict[str, npt.NDArray[np.float32]]:
+    """Return a model file's tensors as numbers; a silent layer is left out."""
+    return {
+        tensor.name: gguf.dequantize(tensor.data, tensor.tensor_type)
+        for tensor in reader.tensors
+        if tensor.name in tensor_shapes(shape)
+    }

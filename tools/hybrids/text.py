@@ -19,7 +19,9 @@ __all__ = ["N_VOCAB", "Fact", "Mix", "draw_facts", "filler", "join", "training_t
 N_VOCAB = 256
 ANSWER_BYTES = 2
 
-_NOUNS = b"cat dog tree house river stone bird field boat child road lamp hill bread coat glass horse king ring song".split()
+_NOUNS = (
+    b"cat dog tree house river stone bird field boat child road lamp hill bread coat glass horse king ring song".split()
+)
 _VERBS = b"sees finds keeps takes holds likes hides moves wants calls".split()
 _PLACES = b"near under over behind beside".split()
 _ARTICLES = b"the a this that one".split()
@@ -155,4 +157,4 @@ def training_text(rng: np.random.Generator, mix: Mix) -> tuple[Bytes, npt.NDArra
 
 
 def _one_of(rng: np.random.Generator, words: Sequence[bytes]) -> bytes:
-    return words[rng.integers(len(words))]
+    return words[int(rng.integers(len(words)))]

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Train one of the small models: ``python -m hybrids.train hybrid CHECKPOINT`` in the folder tools.
 
-The same command goes on where an interrupted one stopped. Text and weights follow from the seed. The text grows from 256
-to 2,048 tokens. It needs PyTorch: ``pip install --group hybrids``.
+The same command goes on where an interrupted one stopped. Text and weights follow from the seed. The text grows from
+256 to 2,048 tokens. It needs PyTorch: ``pip install --group hybrids``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hybrids.network import Network
 from hybrids.shape import SHAPES
 from hybrids.text import Mix, training_text
 
-STAGES = ((0.5, 256, 12, 12), (0.7, 512, 6, 24), (0.9, 1024, 4, 40), (1.0, 2048, 2, 64))
+STAGES = ((0.4, 256, 12, 12), (0.6, 512, 6, 24), (0.95, 1024, 4, 40), (1.0, 2048, 2, 64))
 """Until this share of the steps: tokens of a text, texts of a step, most facts of a text."""
 OTHER_WEIGHT = 0.1  # of tokens that the text does not tell before
 RATES = (0.01, 3e-3)  # of Muon, which has the matrices inside the layers, and of AdamW, which has the rest
