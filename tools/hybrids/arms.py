@@ -89,6 +89,11 @@ def _arms() -> dict[str, Arm]:
         Arm(replace(fitted, name="fitted_rotated", summary="the fit sees rotated dimensions"), change=rotated_fit),
         Arm(replace(fitted, name="fitted_scaled", summary="scale_budget_by_attention"), is_scaled=True),
         Arm(Rule("per_layer_head_rotated", "rotated bands alone", score=rotated_score, needs_stats=True)),
+        Arm(replace(RULES["published"], name="published_scaled", summary="scale_budget_by_attention"), is_scaled=True),
+        Arm(
+            Rule("recipe", "rotated bands, prompt pinned", score=rotated_score, needs_stats=True, is_pinned=True),
+            is_scaled=True,
+        ),
         Arm(Rule("per_layer", "one set for the heads of a layer", "per_layer", needs_stats=True)),
         Arm(Rule("global", "one set for all layers and heads", "global", needs_stats=True)),
     ]
