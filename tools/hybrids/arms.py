@@ -49,14 +49,15 @@ class Arm:
 
     Attributes:
         rule: how keys are chosen.
-        own_text: statistics are of text like that of the documents; else of the text that ships with the package.
+        n_calibration: statistics are of so many tokens of text like that of the documents; 0: of the text that ships
+            with the package, as `Llama` measures them by itself.
         change: what becomes of the statistics.
         is_scaled: the kept share b becomes 1 - (1 - b) * n_attention / n_layer.
         is_everywhere: it is measured at every share, else at those of 75 % and less.
     """
 
     rule: Rule
-    own_text: bool = True
+    n_calibration: int = 4096
     change: Callable[[TriAttentionStats], TriAttentionStats] = field(default=_all)
     is_scaled: bool = False
     is_everywhere: bool = False
@@ -85,7 +86,8 @@ def _arms() -> dict[str, Arm]:
     found += [
         # what is evicted at once is read again at once, so this needs the usual interval
         Arm(_fitted("fitted_reread", "what is new is read once more before each eviction", reread=True, interval=128)),
-        Arm(replace(fitted, name="fitted_bundled", summary="statistics of the bundled text"), own_text=False),
+        Arm(replace(fitted, name="fitted_bundled", summary="statistics of the bundled text"), n_calibration=0),
+        Arm(replace(fitted, name="fitted_512", summary="statistics of 512 tokens"), n_calibration=512),
         Arm(replace(fitted, name="fitted_rotated", summary="the fit sees rotated dimensions"), change=rotated_fit),
         Arm(replace(fitted, name="fitted_scaled", summary="scale_budget_by_attention"), is_scaled=True),
         Arm(Rule("per_layer_head_rotated", "rotated bands alone", score=rotated_score, needs_stats=True)),

@@ -33,7 +33,7 @@ SHARES = (97.5, 95.0, 90.0, 75.0, 50.0, 25.0)
 LOW_SHARES = (75.0, 50.0, 25.0)
 INTERVAL = 24  # so that there is an eviction even where 97.5 % are kept
 N_CTX = 2048
-N_CALIBRATION = 4096
+N_CALIBRATION = 4096  # the most tokens that statistics are of
 CALIBRATION_SEED = 77
 
 
@@ -54,7 +54,7 @@ class Experiment:
     """A model, its statistics, and the results file."""
 
     def __init__(self, model: Path, results: Path, n_threads: int) -> None:
-        """Open the results file and measure the statistics.
+        """Open the results file.
 
         Raises:
             SystemExit: the file holds results of another model or version.
@@ -63,12 +63,9 @@ class Experiment:
         digest = hashlib.sha256(model.read_bytes()).hexdigest()
         made_with = {"model": model.name, "sha256": digest, "pytriattn": version("pytriattn"), "interval": INTERVAL}
         self.done = self._read_results(made_with)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", StatsWarning)  # a fit that foresees little is a result, not a mistake
-            with Llama(model, n_ctx=N_CTX, n_threads=n_threads) as llm:
-                self._own = calibrate(llm, calibration_text(), n_tokens=N_CALIBRATION, n_threads=n_threads)
-                self._attention_share = len(llm.attention_layers) / gguf_info(model).n_layer
-            self._bundled: TriAttentionStats | None = None
+        with Llama(model, n_ctx=N_CTX, n_threads=n_threads) as llm:
+            self._attention_share = len(llm.attention_layers) / gguf_info(model).n_layer
+        self._stats: dict[int, TriAttentionStats] = {}
 
     def _read_results(self, made_with: dict[str, Any]) -> set[tuple[str, float, int]]:
         if not self._results.exists():
@@ -91,7 +88,7 @@ class Experiment:
 
     def _run_arm(self, name: str, arm: Arm, share: float, documents: Sequence[int]) -> None:
         budget = budget_of(share, arm, self._attention_share)
-        stats = arm.change(self._own if arm.own_text else self._bundled_stats()) if arm.rule.needs_stats else None
+        stats = arm.change(self._statistics(arm.n_calibration)) if arm.rule.needs_stats else None
         given = Given(0, {layer.layer: layer for layer in stats.layers} if stats else {})
         options: dict[str, Any] = {"n_ctx": N_CTX, "n_threads": self._n_threads}
         if arm.rule.mode is not None:
@@ -117,12 +114,20 @@ class Experiment:
                 self.done.add((name, share, index))
         print(f"{time.strftime('%H:%M:%S')} {name} {share:g} %, {len(documents)} documents", flush=True)
 
-    def _bundled_stats(self) -> TriAttentionStats:
-        if self._bundled is None:
-            with Llama(self._model, n_ctx=N_CTX, budget=512, n_threads=self._n_threads) as llm:
-                self._bundled = llm.triattn_stats
-        assert self._bundled is not None
-        return self._bundled
+    def _statistics(self, n_tokens: int) -> TriAttentionStats:
+        """Return statistics of so many tokens of text like that of the documents; 0: of the bundled text."""
+        if n_tokens not in self._stats:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", StatsWarning)  # a fit that foresees little is a result, not a mistake
+                budget = None if n_tokens else N_TOKENS // 2
+                with Llama(self._model, n_ctx=N_CTX, budget=budget, n_threads=self._n_threads) as llm:
+                    if n_tokens:
+                        found = calibrate(llm, calibration_text(), n_tokens=n_tokens, n_threads=self._n_threads)
+                    else:
+                        assert llm.triattn_stats is not None
+                        found = llm.triattn_stats
+            self._stats[n_tokens] = found
+        return self._stats[n_tokens]
 
 
 def _answers(document: Document, answers: Sequence[Answered]) -> list[list[Any]]:
