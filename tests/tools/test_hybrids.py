@@ -10,15 +10,19 @@ import gguf
 import numpy as np
 import pytest
 
+from hybrids.arms import ARMS, Arm
 from hybrids.compare import differences
 from hybrids.documents import AT_END, LATER, N_LATER, N_PROMPT, N_TOKENS, write_document
+from hybrids.experiment import calibration_text
 from hybrids.layout import ExportError, check_tensors, read_shape, read_tensors, tensor_shapes, write_model
 from hybrids.shape import SHAPES, Shape
 from hybrids.text import Mix, draw_facts, join, training_text
-from pytriattn import Llama
+from pytriattn import Llama, TriAttentionStats, calibrate
+from pytriattn.lab.reading import read_document
 from support.paths import ROOT
 
 SMALL = Shape(attention_interval=4, n_embd=64, n_ff=96, head_dim=32, n_rot=16)
+HYBRID = ROOT / "tests" / "data" / "hybrid.gguf"
 LOGITS = ROOT / "tests" / "data" / "hybrids_logits.npz"
 
 
@@ -195,3 +199,29 @@ def test_a_checkpoint_that_cannot_be_exported_is_refused(tmp_path: pathlib.Path)
     torch.save({key: value for key, value in good.items() if key != "weights"}, path)
     with pytest.raises(ExportError, match="has no key 'weights'"):
         read_checkpoint(path)
+
+
+# --- the trained hybrid
+
+
+def answered(arm: Arm, stats: TriAttentionStats, share: float) -> float:
+    """Return the share of needles that the trained hybrid answers in two texts, right behind them and later."""
+    options: dict = {"n_ctx": 2048, "n_threads": 1}
+    if arm.rule.mode is not None:
+        options |= {"budget": round(N_TOKENS * share), "mode": arm.rule.mode, "interval": 24, "triattn_stats": stats}
+    with Llama(HYBRID, **options) as llm:
+        found = [answer.is_exact for index in range(2) for answer in read_document(llm, write_document(index)).answers]
+    return float(np.mean(found))
+
+
+@pytest.mark.slow
+def test_the_default_keeps_the_needles_of_the_trained_hybrid() -> None:
+    with Llama(HYBRID, n_ctx=2048, n_threads=1) as llm:
+        stats = calibrate(llm, calibration_text(), n_tokens=1024, n_threads=1)
+    full = answered(ARMS["full"], stats, 1.0)
+    assert full >= 0.95
+    assert answered(ARMS["fitted"], stats, 0.75) >= 0.95 * full
+    assert answered(ARMS["fitted"], stats, 0.25) >= 0.85 * full
+    # the needles are in the cache and nowhere else: the recurrent state does not remember them
+    assert answered(ARMS["recent"], stats, 0.25) < 0.4
+    assert answered(ARMS["per_layer_head"], stats, 0.25) < 0.4
