@@ -92,6 +92,7 @@ def _arms() -> dict[str, Arm]:
         Arm(replace(fitted, name="fitted_scaled", summary="scale_budget_by_attention"), is_scaled=True),
         Arm(Rule("per_layer_head_rotated", "rotated bands alone", score=rotated_score, needs_stats=True)),
         Arm(replace(RULES["published"], name="published_scaled", summary="scale_budget_by_attention"), is_scaled=True),
+        Arm(replace(RULES["recent"], name="recent_scaled", summary="scale_budget_by_attention"), is_scaled=True),
         Arm(
             Rule("recipe", "rotated bands, prompt pinned", score=rotated_score, needs_stats=True, is_pinned=True),
             is_scaled=True,

@@ -83,8 +83,8 @@ def save(
     os.replace(partial, path)
 
 
-def train(name: str, path: Path, n_steps: int, seed: int) -> None:
-    """Train a model, or go on with it; a line of JSON for each ten steps goes to the checkpoint's name with .jsonl."""
+def train(name: str, path: Path, n_steps: int, until: int, seed: int) -> None:
+    """Train a model up to a step of so many, or go on with it; a line of JSON for each ten steps goes to the checkpoint's name with .jsonl."""
     torch.manual_seed(seed)
     network = Network(SHAPES[name])
     optimizers = make_optimizers(network)
@@ -100,7 +100,7 @@ def train(name: str, path: Path, n_steps: int, seed: int) -> None:
         first = state["step"]
     start = time.monotonic()
     with path.with_suffix(".jsonl").open("a", encoding="utf-8") as log:
-        for step in range(first, n_steps):
+        for step in range(first, until):
             for optimizer, highest in zip(optimizers, RATES, strict=True):
                 for group in optimizer.param_groups:
                     group["lr"] = highest * schedule(step, n_steps)
@@ -114,7 +114,7 @@ def train(name: str, path: Path, n_steps: int, seed: int) -> None:
                 row = {"step": step + 1, "loss": loss.item(), "known": known_loss, "right": right}
                 line = json.dumps({**row, "seconds": round(time.monotonic() - start, 1)})
                 print(line, file=log, flush=True)
-            if (step + 1) % SAVE_EVERY == 0 or step + 1 == n_steps:
+            if (step + 1) % SAVE_EVERY == 0 or step + 1 == until:
                 save(path, network, optimizers, made_with, step + 1)
 
 
@@ -124,11 +124,12 @@ def main() -> None:
     parser.add_argument("model", choices=SHAPES)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--until", type=int, help="stop after this step of them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    train(arguments.model, arguments.checkpoint, arguments.steps, arguments.seed)
+    train(arguments.model, arguments.checkpoint, arguments.steps, arguments.until or arguments.steps, arguments.seed)
 
 
 if __name__ == "__main__":
