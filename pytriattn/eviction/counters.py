@@ -32,7 +32,8 @@ class KVStats(TypedDict):
     since load whose beginning had to be read again because an eviction had touched it.
     ``tokens_seen`` and ``cells_used`` are of the text that is being read; bytes are those allocated, for all attention
     layers together, and ``device_bytes`` says which devices hold these and the recurrent states; evictions, decoded
-    tokens and seconds are sums since load. ``tokens_evicted`` counts keys per head.
+    tokens and seconds are sums since load. ``tokens_evicted`` counts keys per head. ``tokens_drafted`` were computed on
+    a guess of ``draft_model``, and ``tokens_accepted`` of these were right.
     """
 
     question: tuple[int, int] | None
@@ -50,6 +51,8 @@ class KVStats(TypedDict):
     evictions: int
     tokens_evicted: int
     tokens_decoded: int
+    tokens_drafted: int
+    tokens_accepted: int
     scoring_seconds: float
     selection_seconds: float
     compaction_seconds: float
@@ -75,6 +78,8 @@ def kv_stats_of(context: core.Context, prompts: PromptCounters, question: tuple[
         evictions=counters.n_evictions,
         tokens_evicted=counters.n_tokens_evicted,
         tokens_decoded=counters.n_decoded,
+        tokens_drafted=counters.n_drafted,
+        tokens_accepted=counters.n_accepted,
         scoring_seconds=seconds.scoring,
         selection_seconds=seconds.selection,
         compaction_seconds=seconds.compaction,
