@@ -188,8 +188,6 @@ void add_images(py::module_ & m, py::class_<Context> & context) {
         .def(py::init<std::shared_ptr<Model>, const std::filesystem::path &, int, bool>(), py::arg("model"),
              py::arg("path"), py::kw_only(), py::arg("n_threads"), py::arg("use_gpu"))
         .def_property_readonly("marker", &Projector::marker, "Stands in a prompt for an image.")
-        .def_property_readonly("uses_mrope", &Projector::uses_mrope,
-                               "Whether an image's tokens have positions in two dimensions.")
         .def(
             "split",
             [](const Projector & self, const py::bytes & prompt, const std::vector<py::bytes> & images) {
@@ -200,6 +198,9 @@ void add_images(py::module_ & m, py::class_<Context> & context) {
             },
             py::arg("prompt"), py::arg("images"),
             "The parts of a prompt, with a file for each marker. Raises ImageError.");
+    context.def(
+        "check_images", [](Context & self) { self.run_without_gil([](triattn::Decoder & d) { d.check_images(); }); },
+        "Raises UnsupportedModelError if there is a budget, and keys of images could not be scored.");
     context.def(
         "check_image",
         [](Context & self, const PromptPart & part) {

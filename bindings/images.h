@@ -38,8 +38,6 @@ public:
     // is polled. Throws ImageError, InterruptedError.
     triattn::Media encode(const PromptPart & part, std::function<bool()> interrupted);
 
-    bool uses_mrope() const { return mtmd_decode_use_mrope(context_.get()); }
-
 private:
     mtmd::bitmap load_image(const std::string & file, size_t number) const;
 

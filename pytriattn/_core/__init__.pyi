@@ -1157,6 +1157,10 @@ class Context:
         """
         Raises ContextError if the image has to be read in a larger step than the context can take.
         """
+    def check_images(self) -> None:
+        """
+        Raises UnsupportedModelError if there is a budget, and keys of images could not be scored.
+        """
     def clear(self, seq: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
         """
         Forget a sequence.
@@ -1433,11 +1437,6 @@ class Projector:
     def marker(self) -> str:
         """
         Stands in a prompt for an image.
-        """
-    @property
-    def uses_mrope(self) -> bool:
-        """
-        Whether an image's tokens have positions in two dimensions.
         """
 
 class Drafter:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytriattn._native import core
-from pytriattn.errors import ImageError, ModelLoadError, UnsupportedModelError
+from pytriattn.errors import ImageError, ModelLoadError
 from pytriattn.gguf.identity import check_model_file, model_identity
 
 __all__ = ["Images", "PartedPrompt", "check_projector", "open_images", "text_of"]
@@ -127,16 +127,16 @@ def check_projector(path: Path) -> str:
 
 
 def open_images(
-    path: Path | None, model: core.Model, *, n_threads: int, use_gpu: bool, has_budget: bool
+    path: Path | None, model: core.Model, context: core.Context, *, n_threads: int, use_gpu: bool
 ) -> Images | None:
     """Load the projector of a model; None: no images.
 
     Args:
         path: the file that `check_projector` has checked.
         model: the model.
+        context: of the model.
         n_threads: CPU threads.
         use_gpu: whether a GPU computes images, if there is one.
-        has_budget: whether keys are evicted from the model's cache.
 
     Raises:
         ModelLoadError: it does not belong to the model, or has no encoder of images.
@@ -144,10 +144,6 @@ def open_images(
     """
     if path is None:
         return None
+    context.check_images()
     projector = core.Projector(model, path, n_threads=n_threads, use_gpu=use_gpu)
-    if has_budget and projector.uses_mrope:
-        raise UnsupportedModelError(
-            "images of this model have positions in two dimensions, and their keys cannot be scored yet; load it "
-            "without mmproj, or without a budget"
-        )
     return Images(projector, check_projector(path))

@@ -150,9 +150,9 @@ def open_model(
         images = open_images(
             projector,
             model,
+            context,
             n_threads=n_threads,
             use_gpu=devices.n_gpu_layers != 0,
-            has_budget=options.eviction is not None,
         )
         drafting = open_drafting(draft_rule, context, n_threads, devices.load_draft_model)
     finally:

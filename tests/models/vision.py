@@ -9,6 +9,7 @@ import zlib
 
 import gguf
 import numpy as np
+import numpy.typing as npt
 
 N_EMBD = 32
 N_TOKENS = 16
@@ -76,7 +77,16 @@ def make_projector(path: pathlib.Path, n_embd_text: int = 64, kind: str = "mlp")
 
 def png_url(seed: int, width: int = _SIZE, height: int = _SIZE) -> str:
     """Return an image of random pixels as a ``data:`` URL."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return _as_url(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def grey_url(width: int, height: int) -> str:
+    """Return an image of one colour as a ``data:`` URL: all its tokens are the same."""
+    return _as_url(np.full((height, width, 3), 90, dtype=np.uint8))
+
+
+def _as_url(pixels: npt.NDArray[np.uint8]) -> str:
+    height, width, _ = pixels.shape
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)
 
     def chunk(kind: bytes, data: bytes) -> bytes:

@@ -63,6 +63,9 @@ public:
     void read(int32_t seq, const std::vector<llama_token> & tokens, int32_t n_protected, const RowSink & sink = {},
               bool goes_on = false);
 
+    // Throws UnsupportedModelError if there is a budget, and keys of images could not be scored.
+    void check_images() const;
+
     // Throws ContextError if there is no room for something of `n_tokens` that has to be read in one step (`is_whole`).
     void check_media(int32_t n_tokens, bool is_whole) const;
 

@@ -1,4 +1,5 @@
 // Reading what is no token: images.
+#include "attention_probe.h"
 #include "decoder.h"
 #include "errors.h"
 
@@ -7,6 +8,12 @@
 #include <string>
 
 namespace triattn {
+
+void Decoder::check_images() const {
+    if (controller_) {
+        triattn::check_images(controller_->view());
+    }
+}
 
 void Decoder::check_media(int32_t n_tokens, bool is_whole) const {
     int32_t most = std::min(cache_.n_batch, cache_.n_ubatch);
