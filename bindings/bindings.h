@@ -48,6 +48,7 @@ void add_stats(py::module_ & m);
 void add_engine(py::module_ & m);
 void add_chat(py::module_ & m);
 void add_context(py::module_ & m);
+void add_drafter(py::module_ & m);
 void add_sampler(py::module_ & m);
 void add_adapters(py::module_ & m);
 void add_records(py::module_ & m);

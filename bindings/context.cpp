@@ -34,9 +34,9 @@ std::unique_ptr<Context> make(std::shared_ptr<Model> model, const triattn::Decod
 
 // -- reading and scoring
 
-void read(Context & self, int seq, const array<llama_token> & tokens, int n_protected) {
+void read(Context & self, int seq, const array<llama_token> & tokens, int n_protected, bool goes_on) {
     const auto ids = to_vector(tokens);
-    self.run_without_gil([&](Decoder & d) { d.read(seq, ids, n_protected); });
+    self.run_without_gil([&](Decoder & d) { d.read(seq, ids, n_protected, {}, goes_on); });
 }
 
 std::vector<TokenLogprobs> read_with_logprobs(Context & self, int seq, const array<llama_token> & tokens,
@@ -75,8 +75,10 @@ TokenScores score(Context & self, const array<llama_token> & tokens, size_t firs
 
 void add_reading(py::class_<Context> & context) {
     context
-        .def("read", &read, py::arg("seq"), py::arg("tokens"), py::arg("n_protected") = 0,
-             "Append tokens to a sequence. The first `n_protected` positions of it are never evicted.")
+        .def(
+            "read", &read, py::arg("seq"), py::arg("tokens"), py::arg("n_protected") = 0, py::arg("goes_on") = false,
+            "Append tokens to a sequence. The first `n_protected` positions of it are never evicted. `goes_on`: more of "
+            "the same prompt follows.")
         .def("read_with_logprobs", &read_with_logprobs, py::arg("seq"), py::arg("tokens"), py::arg("n_protected"),
              py::arg("n_top"),
              "The same, with the log-probability of each token but the first, and of the `n_top` likeliest in its "
@@ -112,15 +114,15 @@ void add_reading(py::class_<Context> & context) {
 
 llama_token sample(Context & self, Sampler & sampler) {
     return self.run_without_gil([&](Decoder & d) {
-        d.logits(-1);  // throws if nothing has been read
-        return sampler.sample(d.context(), -1);
+        return sampler.sample(d.context(), d.output_of(-1));  // throws if nothing has been read
     });
 }
 
-llama_token step_and_sample(Context & self, llama_token token, Sampler & sampler) {
+llama_token step_and_sample(Context & self, llama_token token, Sampler & sampler, const array<llama_token> & drafts) {
+    const auto ahead = to_vector(drafts);
     return self.run_without_gil([&](Decoder & d) {
-        d.step({0}, {token});
-        return sampler.sample(d.context(), -1);
+        d.step_ahead(token, ahead);
+        return sampler.sample(d.context(), d.output_of(-1));
     });
 }
 
@@ -151,7 +153,17 @@ array<float> logits(Context & self, int row) {
 void add_sampling(py::class_<Context> & context) {
     context.def("sample", &sample, py::arg("sampler"), "Draw a token from the last row of logits.")
         .def("step_and_sample", &step_and_sample, py::arg("token"), py::arg("sampler"),
-             "Append a token to sequence 0 and draw the next one.")
+             py::arg_v("drafts", array<llama_token>(0), "()"),
+             "Append a token to sequence 0 and draw the next one. `drafts`, at most max_drafts(token) of them, are "
+             "computed in the same step; when they are appended next, in their order, that costs no step. Any other "
+             "call takes the rest of them back.")
+        .def(
+            "max_drafts",
+            [](Context & self, llama_token token) {
+                return self.run_without_gil([&](Decoder & d) { return d.max_drafts(token); });
+            },
+            py::arg("token"),
+            "How many drafts may follow a token that is appended next; 0: none, or the token was drafted itself.")
         .def("step_and_sample_each", &step_and_sample_each, py::arg("seqs"), py::arg("tokens"), py::arg("samplers"),
              "Append a token to each of these sequences and draw the next one of each with its own sampler.")
         .def("row_logprobs", &row_logprobs, py::arg("row"), py::arg("chosen"), py::arg("n_top"),
@@ -246,6 +258,7 @@ void add_context(py::module_ & m) {
     add_facts(context);
     add_life(context);
     add_inspection(context);
+    add_images(m, context);
 }
 
 }  // namespace pytriattn

@@ -120,6 +120,8 @@ private:
 
 // Adds what looks into a context.
 void add_inspection(py::class_<Context> & context);
+// Adds images to it, and what they need to the module.
+void add_images(py::module_ & m, py::class_<Context> & context);
 
 // Throws UnsupportedModelError if there is no cache that can be looked into.
 const triattn::KvView & view_of(const triattn::Decoder & decoder);

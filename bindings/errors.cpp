@@ -1,5 +1,5 @@
 // C++ errors become the Python types of pytriattn/errors.py, with what llama.cpp logged about them.
-#include "bindings.h"
+#include "images.h"
 
 #include <chrono>
 
@@ -41,6 +41,8 @@ void translate(std::exception_ptr pointer) {
         raise("ClosedError", e.what());
     } catch (const GrammarError & e) {
         raise("GrammarError", e.what());
+    } catch (const ImageError & e) {
+        raise("ImageError", e.what());
     } catch (const ChatError & e) {
         raise("ChatError", e.what());
     } catch (const triattn::InterruptedError & e) {

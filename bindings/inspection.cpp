@@ -22,9 +22,11 @@ ContextCounters counters(Context & self, int seq) {
         ContextCounters r;
         r.n_tokens = d.n_tokens(seq);
         r.n_decoded = d.counters().n_decoded;
+        r.n_drafted = d.counters().n_drafted;
+        r.n_accepted = d.counters().n_accepted;
         if (d.view() != nullptr) {
             r.cells_allocated = static_cast<int64_t>(d.view()->n_cells()) * d.view()->n_stream();
-            r.cells_used = d.view()->n_used(seq);
+            r.cells_used = static_cast<int64_t>(d.view()->n_used(seq)) - d.n_ahead(seq);
             const triattn::KvBytes bytes = d.view()->bytes();
             r.k_bytes = static_cast<int64_t>(bytes.k + bytes.sliding_k);
             r.v_bytes = static_cast<int64_t>(bytes.v + bytes.sliding_v);

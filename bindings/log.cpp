@@ -2,6 +2,7 @@
 #include "repr.h"
 
 #include "log.h"
+#include "mtmd-helper.h"
 
 #include <deque>
 #include <mutex>
@@ -69,7 +70,9 @@ Lines & lines() {
 std::string recent_errors() { return lines().take_errors(); }
 
 void add_log(py::module_ & m) {
-    llama_log_set([](ggml_log_level level, const char * text, void *) { lines().add(level, text); }, nullptr);
+    const auto add = [](ggml_log_level level, const char * text, void *) { lines().add(level, text); };
+    llama_log_set(add, nullptr);
+    mtmd_helper_log_set(add, nullptr);
     common_log_set_verbosity_thold(-1);  // common's own logger prints; ours is the one above
     auto line = py::class_<LogLine>(m, "LogLine", "A line of llama.cpp's log.")
                     .def_readonly("level", &LogLine::level, "1 debug, 2 info, 3 warning, 4 error.")

@@ -21,6 +21,7 @@ PYBIND11_MODULE(_core, m) {
     add_sampler(m);
     add_chat(m);
     add_context(m);
+    add_drafter(m);
     add_adapters(m);
     add_testing(m);
     add_rpc(m);

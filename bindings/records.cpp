@@ -49,9 +49,11 @@ void add_cache_records(py::module_ & m) {
                           "Bytes of the states of recurrent layers.")
             .def_readonly("n_evictions", &ContextCounters::n_evictions, "How often the cache was pruned.")
             .def_readonly("n_tokens_evicted", &ContextCounters::n_tokens_evicted,
-                          "Keys evicted per head, summed over evictions.");
+                          "Keys evicted per head, summed over evictions.")
+            .def_readonly("n_drafted", &ContextCounters::n_drafted, "Tokens computed on the guess that they come next.")
+            .def_readonly("n_accepted", &ContextCounters::n_accepted, "Of these, tokens that did.");
     add_repr(counters, {"n_tokens", "n_decoded", "cells_allocated", "cells_used", "k_bytes", "v_bytes", "sliding_bytes",
-                        "recurrent_bytes", "n_evictions", "n_tokens_evicted"});
+                        "recurrent_bytes", "n_evictions", "n_tokens_evicted", "n_drafted", "n_accepted"});
 
     auto seconds = py::class_<ContextSeconds>(m, "ContextSeconds", "Where a context's time went, in seconds.")
                        .def_readonly("decoding", &ContextSeconds::decoding, "llama.cpp's decoding.")

@@ -27,6 +27,7 @@ struct ContextCounters {
     int64_t cells_allocated = 0, cells_used = 0;
     int64_t k_bytes = 0, v_bytes = 0, sliding_bytes = 0, recurrent_bytes = 0;
     int64_t n_evictions = 0, n_tokens_evicted = 0;
+    int64_t n_drafted = 0, n_accepted = 0;
 };
 
 struct ContextSeconds { double decoding = 0, scoring = 0, selection = 0, compaction = 0; };

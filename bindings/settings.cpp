@@ -146,7 +146,7 @@ void add_eviction_config(py::module_ & m) {
 DecoderParams make_decoder_params(int64_t n_ctx, int n_batch, int n_ubatch, int n_threads, int n_seq_max,
                                   bool kv_unified, const std::string & type_k, const std::string & type_v,
                                   const std::string & flash_attn, const triattn::RopeOverrides & rope,
-                                  const std::optional<EvictionConfig> & eviction, bool full_prefill) {
+                                  const std::optional<EvictionConfig> & eviction, bool full_prefill, int n_draft) {
     DecoderParams params;
     params.n_ctx = n_ctx;
     params.n_batch = n_batch;
@@ -160,6 +160,7 @@ DecoderParams make_decoder_params(int64_t n_ctx, int n_batch, int n_ubatch, int 
     params.rope = rope;
     params.eviction = eviction;
     params.full_prefill = full_prefill;
+    params.n_draft = n_draft;
     triattn::check(params);
     return params;
 }
@@ -172,7 +173,7 @@ void add_decoder_params(py::module_ & m) {
                  py::arg("n_ubatch") = 512, py::arg("n_threads") = 1, py::arg("n_seq_max") = 1,
                  py::arg("kv_unified") = false, py::arg("type_k") = "f16", py::arg("type_v") = "f16",
                  py::arg("flash_attn") = "auto", py::arg_v("rope", triattn::RopeOverrides(), "RopeOverrides()"),
-                 py::arg("eviction") = py::none(), py::arg("full_prefill") = false)
+                 py::arg("eviction") = py::none(), py::arg("full_prefill") = false, py::arg("n_draft") = 0)
             .def_readonly("n_ctx", &DecoderParams::n_ctx, "Positions of a sequence.")
             .def_readonly("n_batch", &DecoderParams::n_batch, "The largest step, in tokens.")
             .def_readonly("n_ubatch", &DecoderParams::n_ubatch, "Tokens computed at once.")

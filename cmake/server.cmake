@@ -4,9 +4,15 @@
 find_package(Threads REQUIRED)
 set(tools ${LLAMA_CPP_DIR}/tools)
 
-# The part of common that only the server uses.
+# The part of common that drafts tokens, for both modules.
+set(drafting ngram-cache.cpp ngram-map.cpp ngram-mod.cpp speculative.cpp)
 set(server_common ${PYTRIATTN_UNUSED_COMMON})
-list(REMOVE_ITEM server_common console.cpp debug.cpp imatrix-loader.cpp llguidance.cpp)
+list(REMOVE_ITEM server_common console.cpp debug.cpp imatrix-loader.cpp llguidance.cpp ${drafting})
+list(TRANSFORM drafting PREPEND ${LLAMA_CPP_DIR}/common/)
+add_library(pytriattn-drafting STATIC ${drafting})
+target_link_libraries(pytriattn-drafting PUBLIC llama-common)
+
+# The part of common that only the server uses.
 list(TRANSFORM server_common PREPEND ${LLAMA_CPP_DIR}/common/)
 
 file(GLOB mtmd CONFIGURE_DEPENDS ${tools}/mtmd/clip.cpp ${tools}/mtmd/mtmd*.cpp ${tools}/mtmd/models/*.cpp)
@@ -28,12 +34,13 @@ add_library(pytriattn-llama-server STATIC ${server_common} ${server} ${CMAKE_BIN
 target_include_directories(pytriattn-llama-server PUBLIC
     ${tools}/server ${LLAMA_CPP_DIR} ${CMAKE_BINARY_DIR}/server ${CMAKE_SOURCE_DIR}/bindings/server)
 target_compile_definitions(pytriattn-llama-server PUBLIC LLAMA_SUBPROCESS)
-target_link_libraries(pytriattn-llama-server PUBLIC llama-common pytriattn-mtmd cpp-httplib triattention
+target_link_libraries(pytriattn-llama-server PUBLIC pytriattn-drafting llama-common pytriattn-mtmd cpp-httplib triattention
     PRIVATE Threads::Threads)
 
 # As in build_time.cmake: many files at a time.
 file(GLOB whole ${tools}/mtmd/*.cpp)
 set_source_files_properties(${whole} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+set_target_properties(pytriattn-drafting PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 4 UNITY_BUILD_RELOCATABLE ON)
 set_target_properties(pytriattn-mtmd PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 30 UNITY_BUILD_RELOCATABLE ON)
 set_target_properties(pytriattn-llama-server PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12 UNITY_BUILD_RELOCATABLE ON)
 target_compile_options(cpp-httplib PRIVATE ${PYTRIATTN_COLD_OPTIONS})
@@ -48,7 +55,7 @@ foreach(pair "server-context.cpp:CONTEXT" "server.cpp:ROUTES")
         OBJECT_DEPENDS ${CMAKE_SOURCE_DIR}/bindings/server/hooks.h)
 endforeach()
 
-foreach(target pytriattn-mtmd pytriattn-llama-server)
+foreach(target pytriattn-drafting pytriattn-mtmd pytriattn-llama-server)
     target_compile_features(${target} PRIVATE cxx_std_17)
     target_compile_options(${target} PRIVATE ${PYTRIATTN_COLD_OPTIONS}
         "$<$<CXX_COMPILER_ID:GNU,Clang,AppleClang>:-w>" "$<$<CXX_COMPILER_ID:MSVC>:/utf-8;/bigobj;/w>")

@@ -1,11 +1,8 @@
-// In the place of llama.cpp's fit.cpp and speculative.cpp, which are not compiled. Functions of common that nothing here
-// calls name these: one loads a model, one prints how long sampling took. If the pin moves and another is missing, the
-// module cannot be imported, and the error names it.
+// In the place of llama.cpp's fit.cpp, which is not compiled. Functions of common that nothing here calls name these: one
+// loads a model, one prints how long sampling took. If the pin moves and another is missing, the module cannot be
+// imported, and the error names it.
 #include "fit.h"
 #include "ggml.h"
-#include "speculative.h"
-
-common_params common_base_params_to_speculative(const common_params &) { GGML_ABORT("not built"); }
 
 common_params_fit_status common_fit_params(const char *, llama_model_params *, llama_context_params *, float *,
                                            llama_model_tensor_buft_override *, size_t *, uint32_t,

@@ -24,6 +24,7 @@ from pytriattn.errors import (
     DecodeError,
     GrammarError,
     GrammarWarning,
+    ImageError,
     InvalidTokenError,
     ModelLoadError,
     ModelMemoryError,
@@ -74,6 +75,7 @@ from pytriattn.model_info.kv_bytes import KVBytes
 from pytriattn.model_info.layers import Fact, LayerInfo, LayerKind, RopeInfo
 from pytriattn.model_info.reader import gguf_info
 from pytriattn.options.cache import CacheOptions
+from pytriattn.options.drafting import LlamaDraftModel, LlamaModelDrafting, LlamaPromptLookupDecoding
 from pytriattn.options.eviction import EvictionSettings, KeyScoreOptions
 from pytriattn.options.rope import RopeSettings
 from pytriattn.plotting.curves import expected_logits, typical_heads
@@ -138,6 +140,7 @@ __all__ = [
     "Generation",
     "GrammarError",
     "GrammarWarning",
+    "ImageError",
     "InvalidTokenError",
     "KVBytes",
     "KVStats",
@@ -148,7 +151,10 @@ __all__ = [
     "LayerKind",
     "LayerStats",
     "Llama",
+    "LlamaDraftModel",
     "LlamaGrammar",
+    "LlamaModelDrafting",
+    "LlamaPromptLookupDecoding",
     "ModelIdentity",
     "ModelInfo",
     "ModelLoadError",

@@ -15,6 +15,7 @@ __all__ = [
     "DecodeError",
     "GrammarError",
     "GrammarWarning",
+    "ImageError",
     "InvalidTokenError",
     "ModelLoadError",
     "ModelMemoryError",
@@ -97,6 +98,10 @@ class GrammarWarning(UserWarning):
 
 class ChatError(TriAttnError, ValueError):
     """The model's chat template cannot take these messages or tools, or its answer cannot be read."""
+
+
+class ImageError(TriAttnError, ValueError):
+    """An image is none, damaged, too large, or cannot be put into the prompt; or the model takes no images."""
 
 
 class DecodeError(TriAttnError, RuntimeError):

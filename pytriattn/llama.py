@@ -22,9 +22,11 @@ from pytriattn.generation.sampling import SamplingParams
 from pytriattn.generation.token_stream import Generation, token_limit
 from pytriattn.gguf.hub import download
 from pytriattn.options.cache import CacheOptions, cache_type, flash_attention
+from pytriattn.options.drafting import DraftModel, drafting_rule
 from pytriattn.options.eviction import DEFAULT_MODE, Chooser, EvictionSettings, KeyScoreOptions
 from pytriattn.options.rope import RopeSettings
 from pytriattn.session.adapters import LoraScales
+from pytriattn.session.images import text_of
 from pytriattn.session.opening import DeviceOptions, count_threads, open_model
 from pytriattn.session.session import Session
 from pytriattn.stats.model_stats import TriAttentionStats
@@ -85,6 +87,11 @@ class Llama(Session):
             for the settings above.
         use_mmap: map the model file into memory, where the devices allow it.
         use_mlock: keep the model in memory.
+        draft_model: guess the next tokens and compute them in one step: the path of a small GGUF model with the same
+            vocabulary (or `LlamaModelDrafting`, with settings), `LlamaPromptLookupDecoding`, or a `LlamaDraftModel` of
+            your own. The text is that without (but for rounding: several tokens at once are other matrix products), and
+            so are the evictions. `kv_stats` counts the guesses.
+        mmproj: the GGUF file of the encoder that was published beside a vision model; messages may then have images.
         progress: called with the fraction loaded; an exception that it raises ends the loading.
         lora: LoRA adapters to begin with; see `set_loras`.
         type_k: type of cached keys: f32, f16, bf16, q8_0, q4_0, q4_1, iq4_nl, q5_0, q5_1; kv3 (our own, in three bits,
@@ -147,6 +154,8 @@ class Llama(Session):
         rpc_servers: Sequence[str] | None = None,
         use_mmap: bool = True,
         use_mlock: bool = False,
+        draft_model: DraftModel | None = None,
+        mmproj: str | os.PathLike[str] | None = None,
         progress: Callable[[float], object] | None = None,
         lora: LoraScales | None = None,
         type_k: str | int = "f16",
@@ -215,6 +224,8 @@ class Llama(Session):
             allow_untested=allow_untested,
             may_fall_back=mode is None,
             progress=progress,
+            draft_rule=drafting_rule(draft_model),
+            mmproj=mmproj,
         )
         super().__init__(opened, protect_prompt=protect_prompt, reuse_evicted=reuse_evicted)
         self._seed = seed
@@ -365,7 +376,9 @@ class Llama(Session):
 
         Args:
             messages: dictionaries with ``role`` and ``content``, as OpenAI's interface takes them; tool results
-                included.
+                included. With ``mmproj`` a content may be a list with parts
+                ``{"type": "image_url", "image_url": {"url": ...}}``: a ``data:`` URL, the bytes of an image file, or a
+                `pathlib.Path`. No address is fetched.
             tools: functions that the model may call, in OpenAI's form.
             tool_choice: ``auto``, ``none``, ``required``, or ``{"type": "function", "function": {"name": ...}}``.
             parallel_tool_calls: allow several calls in one answer.
@@ -389,6 +402,7 @@ class Llama(Session):
 
         Raises:
             ChatError: the template cannot take these messages or tools.
+            ImageError: an image cannot be read, or there is no ``mmproj``.
             GrammarError: the schema or the grammar cannot be used, or a part of the schema has no equivalent in one.
             InvalidTokenError, ContextFullError, BudgetError, ValueError: as `__call__`.
         """
@@ -478,7 +492,7 @@ class Llama(Session):
         """
         sampling.setdefault("seed", self._seed)
         params = SamplingParams.checked(**sampling)
-        prompt = self.check_tokens(self.tokens if tokens is None else tokens)
+        prompt = self.check_tokens(text_of(self.tokens) if tokens is None else tokens)
         sampler, limit = params.make_sampler(self, prompt), token_limit(max_tokens)
         if tokens is not None:
             self.read_prompt(prompt, question=find_question(self, prompt, question))

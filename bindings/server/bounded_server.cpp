@@ -1,5 +1,6 @@
 #include "bounded_server.h"
 
+#include "attention_probe.h"
 #include "controller.h"
 #include "decoder_params.h"
 #include "errors.h"
@@ -218,15 +219,6 @@ void check_params(const common_params & params) {
     }
 }
 
-void check_images(const common_params & params, const llama_model * model) {
-    const llama_rope_type rope = llama_model_rope_type(model);
-    if (!params.mmproj.path.empty() && (rope == LLAMA_ROPE_TYPE_MROPE || rope == LLAMA_ROPE_TYPE_IMROPE)) {
-        throw triattn::UnsupportedModelError(
-            "images of this model have positions in two dimensions, and their keys cannot be scored yet; start it "
-            "without --mmproj, or without a budget");
-    }
-}
-
 common_init_result_ptr make_bounded_context(common_params & params) {
     check_params(params);
     const triattn::DecoderParams wanted = decoder_params(params);
@@ -241,9 +233,11 @@ common_init_result_ptr make_bounded_context(common_params & params) {
     // from here on it is what the slots may read
     params.n_ctx = static_cast<int32_t>(wanted.n_ctx) * params.n_parallel;
     if (llama_context * ctx = result->context(); ctx != nullptr) {
-        check_images(params, result->model());
         triattn::set_positions(ctx, static_cast<uint32_t>(wanted.n_ctx));
         auto made = std::make_shared<Slots>(ctx, *settings, wanted);
+        if (!params.mmproj.path.empty()) {
+            triattn::check_images(made->view());
+        }
         triattn::set_guard(ctx, made);
         {
             const std::lock_guard lock(slots_mutex);

@@ -311,9 +311,19 @@ class ContextCounters:
         Allocated bytes of keys.
         """
     @property
+    def n_accepted(self) -> int:
+        """
+        Of these, tokens that did.
+        """
+    @property
     def n_decoded(self) -> int:
         """
         Tokens decoded since the context was made.
+        """
+    @property
+    def n_drafted(self) -> int:
+        """
+        Tokens computed on the guess that they come next.
         """
     @property
     def n_evictions(self) -> int:
@@ -758,6 +768,7 @@ class DecoderParams:
         rope: RopeOverrides = ...,
         eviction: EvictionConfig | None = None,
         full_prefill: bool = False,
+        n_draft: typing.SupportsInt | typing.SupportsIndex = 0,
     ) -> None: ...
     def __repr__(self) -> str: ...
     @property
@@ -1142,6 +1153,14 @@ class Context:
         """
         From any thread: what is being computed, or will be until start(), ends with RequestCancelledError.
         """
+    def check_image(self, part: PromptPart) -> None:
+        """
+        Raises ContextError if the image has to be read in a larger step than the context can take.
+        """
+    def check_images(self) -> None:
+        """
+        Raises UnsupportedModelError if there is a budget, and keys of images could not be scored.
+        """
     def clear(self, seq: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
         """
         Forget a sequence.
@@ -1196,6 +1215,10 @@ class Context:
         Clear sequence 0 and read tokens into it as decoding would. Returns ln p(tokens[i+1] | tokens[..i]), float32
         [n_tokens - 1].
         """
+    def max_drafts(self, token: typing.SupportsInt | typing.SupportsIndex) -> int:
+        """
+        How many drafts may follow a token that is appended next; 0: none, or the token was drafted itself.
+        """
     def n_tokens(self, seq: typing.SupportsInt | typing.SupportsIndex = 0) -> int:
         """
         Tokens that a sequence has read.
@@ -1205,9 +1228,21 @@ class Context:
         seq: typing.SupportsInt | typing.SupportsIndex,
         tokens: typing.Annotated[npt.ArrayLike, np.int32],
         n_protected: typing.SupportsInt | typing.SupportsIndex = 0,
+        goes_on: bool = False,
     ) -> None:
         """
-        Append tokens to a sequence. The first `n_protected` positions of it are never evicted.
+        Append tokens to a sequence. The first `n_protected` positions of it are never evicted. `goes_on`: more of the
+        same prompt follows.
+        """
+    def read_image(
+        self,
+        seq: typing.SupportsInt | typing.SupportsIndex,
+        projector: Projector,
+        part: PromptPart,
+        n_protected: typing.SupportsInt | typing.SupportsIndex = 0,
+    ) -> None:
+        """
+        Append an image to a sequence, as read() appends tokens.
         """
     def read_with_logprobs(
         self,
@@ -1272,9 +1307,16 @@ class Context:
         """
         Append one token to each of these different sequences.
         """
-    def step_and_sample(self, token: typing.SupportsInt | typing.SupportsIndex, sampler: Sampler) -> int:
+    def step_and_sample(
+        self,
+        token: typing.SupportsInt | typing.SupportsIndex,
+        sampler: Sampler,
+        drafts: typing.Annotated[npt.ArrayLike, np.int32] = (),
+    ) -> int:
         """
-        Append a token to sequence 0 and draw the next one.
+        Append a token to sequence 0 and draw the next one. `drafts`, at most max_drafts(token) of them, are computed in
+        the same step; when they are appended next, in their order, that costs no step. Any other call takes the rest of
+        them back.
         """
     def step_and_sample_each(
         self,
@@ -1343,6 +1385,99 @@ class Context:
     def takes_questions(self) -> bool:
         """
         Whether the mode takes questions.
+        """
+
+class PromptPart:
+    """
+    A piece of a prompt: tokens, or an image (or a tile of one).
+    """
+    @property
+    def identity(self) -> str:
+        """
+        A hash of the image's file; empty for text.
+        """
+    @property
+    def is_image(self) -> bool:
+        """
+        Whether it is an image.
+        """
+    @property
+    def n_positions(self) -> int:
+        """
+        Positions that it takes.
+        """
+    @property
+    def n_tokens(self) -> int:
+        """
+        Keys that it takes in the cache.
+        """
+    @property
+    def tokens(self) -> npt.NDArray[np.int32]:
+        """
+        Ids of the tokens, int32 [n]; none of an image.
+        """
+
+class Projector:
+    """
+    Turns images into what a model reads in place of tokens.
+    """
+    def __init__(
+        self,
+        model: Model,
+        path: os.PathLike[str] | str | bytes,
+        *,
+        n_threads: typing.SupportsInt | typing.SupportsIndex,
+        use_gpu: bool,
+    ) -> None: ...
+    def split(self, prompt: bytes, images: collections.abc.Sequence[bytes]) -> list[PromptPart]:
+        """
+        The parts of a prompt, with a file for each marker. Raises ImageError.
+        """
+    @property
+    def marker(self) -> str:
+        """
+        Stands in a prompt for an image.
+        """
+
+class Drafter:
+    """
+    Guesses what a model will say next: from the text itself, or by a small model.
+    """
+    @typing.overload
+    def __init__(
+        self, *, n_match: typing.SupportsInt | typing.SupportsIndex, n_draft: typing.SupportsInt | typing.SupportsIndex
+    ) -> None: ...
+    @typing.overload
+    def __init__(
+        self,
+        model: Model,
+        target: Context,
+        *,
+        n_ctx: typing.SupportsInt | typing.SupportsIndex,
+        n_threads: typing.SupportsInt | typing.SupportsIndex,
+        n_draft: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+    def append(self, tokens: typing.Annotated[npt.ArrayLike, np.int32]) -> None:
+        """
+        The text goes on with these tokens, int32 [n_tokens].
+        """
+    def cancel(self) -> None:
+        """
+        From any thread: end what is being computed, with RequestCancelledError.
+        """
+    def draft(
+        self, last: typing.SupportsInt | typing.SupportsIndex, n_max: typing.SupportsInt | typing.SupportsIndex
+    ) -> list[int]:
+        """
+        At most `n_max` token ids that may follow the text and `last`.
+        """
+    def set_text(self, tokens: typing.Annotated[npt.ArrayLike, np.int32]) -> None:
+        """
+        The text that drafts go on from, int32 [n_tokens].
+        """
+    def start(self) -> None:
+        """
+        Take back cancel().
         """
 
 class Lora:

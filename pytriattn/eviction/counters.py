@@ -27,7 +27,7 @@ class PromptCounters:
 class KVStats(TypedDict):
     """The figures that `Llama.kv_stats` returns.
 
-    Bytes are those allocated. The last seven figures are sums since the model was loaded.
+    Bytes are those allocated. The last nine figures are sums since the model was loaded.
 
     Attributes:
         question: positions (begin, end) of the tokens that choose what is kept; None: no tokens do.
@@ -49,6 +49,8 @@ class KVStats(TypedDict):
         selection_seconds: seconds for choosing keys.
         compaction_seconds: seconds for moving rows.
         decoding_seconds: seconds in llama.cpp's decoder.
+        tokens_drafted: tokens computed on a guess of ``draft_model``.
+        tokens_accepted: those of them that were right.
     """
 
     question: tuple[int, int] | None
@@ -66,6 +68,8 @@ class KVStats(TypedDict):
     evictions: int
     tokens_evicted: int
     tokens_decoded: int
+    tokens_drafted: int
+    tokens_accepted: int
     scoring_seconds: float
     selection_seconds: float
     compaction_seconds: float
@@ -91,6 +95,8 @@ def kv_stats_of(context: core.Context, prompts: PromptCounters, question: tuple[
         evictions=counters.n_evictions,
         tokens_evicted=counters.n_tokens_evicted,
         tokens_decoded=counters.n_decoded,
+        tokens_drafted=counters.n_drafted,
+        tokens_accepted=counters.n_accepted,
         scoring_seconds=seconds.scoring,
         selection_seconds=seconds.selection,
         compaction_seconds=seconds.compaction,

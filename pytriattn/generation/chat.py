@@ -25,6 +25,7 @@ from pytriattn.generation.chat_types import (
     TokenLogprob,
 )
 from pytriattn.generation.completion import CompletionUsage
+from pytriattn.generation.images import has_images, last_text, take_images
 from pytriattn.generation.question import AUTO, Question, find_question
 from pytriattn.generation.sampling import LlamaGrammar, SamplingParams
 from pytriattn.generation.schemas.json_schema import exchange_numbers, held_schema, held_tools
@@ -100,14 +101,14 @@ class ChatRequest:
         return choice, tools
 
 
-def _apply_template(templates: core.ChatTemplates, request: ChatRequest) -> core.ChatPrompt:
-    if isinstance(request.messages, (str, bytes, Mapping)) or not request.messages:
-        raise ChatError("messages must be a list of dictionaries with 'role' and 'content', and not empty")
+def _apply_template(
+    templates: core.ChatTemplates, request: ChatRequest, messages_taken: Sequence[Mapping[str, Any]]
+) -> core.ChatPrompt:
     choice, given = request.choice_of_tools()
     tools = held_tools(given) if choice != "none" else []
     grammar = request.params.grammar
     try:
-        messages = json.dumps(list(request.messages))
+        messages = json.dumps(list(messages_taken))
     except RecursionError as error:
         raise ChatError("these messages are nested too deeply; give 'content' as text or a list of parts") from error
     prompt = templates.apply(
@@ -165,24 +166,33 @@ def chat(
 
     Raises:
         ValueError: ``n`` is below 1, or answers are to be streamed of which there is more than one.
+        ChatError: the messages are no list, or the template cannot take them.
+        ImageError: an image cannot be read.
     """
-    prompt = _apply_template(templates, request)
+    if isinstance(request.messages, (str, bytes, Mapping)) or not request.messages:
+        raise ChatError("messages must be a list of dictionaries with 'role' and 'content', and not empty")
+    messages: Sequence[Mapping[str, Any]] = request.messages
+    files: list[bytes] = []
+    if has_images(request.messages):
+        messages, files = take_images(request.messages, llm.image_marker)
+    prompt = _apply_template(templates, request, messages)
     stops = [*check_stops(request.stop), *prompt.stops]
-    tokens = llm.check_tokens(llm.tokenize_prompt(prompt.prompt))
+    parted = llm.split_prompt(prompt.prompt, files) if files else None
+    tokens = llm.check_tokens(llm.tokenize_prompt(prompt.prompt)) if parted is None else parted.tokens
+    n_prompt = len(tokens) if parted is None else parted.n_tokens
     limit = token_limit(request.max_tokens)
     if request.n < 1:
         raise ValueError(f"n is {request.n}, it must be at least 1")
-    usage = CompletionUsage(prompt_tokens=len(tokens), completion_tokens=0, total_tokens=len(tokens))
+    usage = CompletionUsage(prompt_tokens=n_prompt, completion_tokens=0, total_tokens=n_prompt)
     first = _sampler(llm, request, prompt, tokens, 0)
     question = _question_of(llm, request, tokens)
-    llm.read_prompt(tokens, question=question)
+    llm.read_prompt(tokens, question=question, parted=parted)
 
     def answers() -> Iterator[ChatChunk]:
         for index in range(request.n):
             if index:
-                llm.read_prompt(
-                    tokens, question=question
-                )  # all of it is still there, unless an eviction has touched it
+                # all of it is still there, unless an eviction has touched it
+                llm.read_prompt(tokens, question=question, parted=parted)
             sampler = first if index == 0 else _sampler(llm, request, prompt, tokens, index)
             generation = Generation(llm, sampler, limit, ignore_eos=request.params.ignore_eos)
             for chunk in _chunks(llm, request, prompt, stops, generation, index):
@@ -201,10 +211,10 @@ def _question_of(llm: Session, request: ChatRequest, tokens: npt.NDArray[np.int3
     """Return the last user message, from where it stands to the end of the prompt or as much of it as may be asked."""
     if request.question != AUTO:
         return find_question(llm, tokens, request.question)
-    texts = [message.get("content") for message in request.messages if message.get("role") == "user"]
-    if not texts or not isinstance(texts[-1], str):
+    asked = [last_text(message) for message in request.messages if message.get("role") == "user"]
+    if not asked or asked[-1] is None:
         return find_question(llm, tokens, AUTO)
-    return find_question(llm, tokens, texts[-1], is_text=True)
+    return find_question(llm, tokens, asked[-1], is_text=True)
 
 
 def _stamped(chunks: Iterator[ChatChunk], identity: str, created: int, model: str) -> Iterator[ChatChunk]:

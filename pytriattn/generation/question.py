@@ -32,7 +32,7 @@ def find_question(
 
     Args:
         llm: the model.
-        tokens: ids of the prompt, int32 [n_tokens].
+        tokens: ids of the prompt, int32 [n_tokens]; negative numbers stand for images.
         question: ``auto``: the last tokens; a number of last tokens; a text that stands in the prompt (its last
             occurrence counts); None or 0: none.
         is_text: `question` is a text even if it reads ``auto``, and where it cannot be found the last tokens count.
@@ -42,6 +42,10 @@ def find_question(
     """
     if question is None or len(tokens) == 0:
         return None
+    n_before = int(np.flatnonzero(tokens < 0)[-1]) + 1 if (tokens < 0).any() else 0
+    if n_before:  # a question is a text, and stands behind the last image
+        found = find_question(llm, tokens[n_before:], question, is_text=is_text)
+        return None if found is None else Question(found.begin + n_before, found.end + n_before)
     if question == AUTO and not is_text:
         return Question(max(0, len(tokens) - N_AUTO), len(tokens))
     if isinstance(question, str):

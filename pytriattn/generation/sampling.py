@@ -237,8 +237,12 @@ class SamplingParams:
         return self.prepare(llm, self.to_native(llm.n_ctx()), prompt)
 
     def prepare(self, llm: Session, settings: core.SamplingSettings, prompt: npt.NDArray[np.int32]) -> core.Sampler:
-        """Return a sampler with these native settings that knows the last tokens of `prompt`, int32 [n_tokens]."""
+        """Return a sampler with these native settings that knows the last tokens of `prompt`, int32 [n_tokens].
+
+        Negative numbers, which stand for images, are left out.
+        """
         sampler = llm.make_sampler(settings)
+        prompt = prompt[prompt >= 0]
         has_dry = self.dry_multiplier > 0
         looks_back = max(settings.penalty_last_n, settings.dry_penalty_last_n if has_dry else 0)
         for token in prompt[-looks_back:] if looks_back else []:

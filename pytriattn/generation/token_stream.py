@@ -48,7 +48,8 @@ class Generation(Iterator[int]):
         if self.n_generated == self._limit or is_full:
             return self._finish("length")
         try:
-            token = self._llm.draw(self._sampler, after=self._last)
+            n_more = None if self._limit is None else self._limit - self.n_generated - 1
+            token = self._llm.draw(self._sampler, after=self._last, n_more=n_more)
         except BusyError:
             raise  # nothing has changed: the next call can go on
         except BaseException:

@@ -34,6 +34,7 @@ class CacheOptions:
         flash_attn: ``auto``, ``on`` or ``off``.
         prefill: ``chunked`` or ``full``.
         rope: RoPE settings in place of the model's own.
+        n_draft: the most tokens that a step computes ahead; 0: none ever.
 
     Raises:
         ContextError: a value makes no sense; the message names it.
@@ -49,6 +50,7 @@ class CacheOptions:
     flash_attn: str = "auto"
     prefill: str = "chunked"
     rope: RopeSettings = field(default_factory=RopeSettings)
+    n_draft: int = 0
 
     def __post_init__(self) -> None:
         """Check all values; take whole numbers of any kind, numpy's too."""
@@ -116,6 +118,7 @@ class CacheOptions:
             rope=self.rope.to_native(),
             eviction=None if self.eviction is None else self.eviction.to_native(),
             full_prefill=self.prefill == "full",
+            n_draft=self.n_draft,
         )
 
     def describe_state(self, model_sha256: str, n_cells: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,9 @@ from pytriattn.errors import (
 )
 from pytriattn.eviction.counters import PromptCounters
 from pytriattn.eviction.records import Eviction, EvictionReporter
+from pytriattn.session.images import PartedPrompt
 from pytriattn.session.loaded_model import LoadedModel
 from pytriattn.session.opening import OpenedModel
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["CachedText", "ScoredTokens"]
 
@@ -55,6 +53,7 @@ class CachedText(LoadedModel):
         """Take a model that `open_model` has opened; see `Llama` for the settings."""
         super().__init__(opened.model, opened.identity, opened.path, opened.n_threads, opened.options.rope)
         self._context: core.Context | None = opened.context
+        self._drafting = opened.drafting
         self._stats = opened.stats
         self._n_ctx = opened.options.n_ctx
         self._n_ctx_train = opened.model.n_ctx_train
@@ -98,9 +97,10 @@ class CachedText(LoadedModel):
         tokens: npt.NDArray[np.int32],
         n_top_logprobs: int | None = None,
         question: tuple[int, int] | None = None,
+        parted: PartedPrompt | None = None,
     ) -> list[tuple[float, list[tuple[int, float]]]]:
-        """Read a prompt that `check_tokens` gave; return (log-probability, best tokens) of tokens[1:] if
-        `n_top_logprobs` is given.
+        """Read a prompt that `check_tokens` gave, or one with images (`parted`, whose tokens these are); return
+        (log-probability, best tokens) of tokens[1:] if `n_top_logprobs` is given.
 
         Its tokens `question` (begin and end) choose what is kept of the rest, if the prompt is evicted from while it is
         read and the mode takes questions; see `Llama.__call__`.
@@ -109,16 +109,21 @@ class CachedText(LoadedModel):
         ``reuse_evicted`` of `Llama`), or log-probabilities of all tokens are wanted; `kv_stats` tells.
         """
         context = self._open_context()
-        self._check_fits(len(tokens), protected=self._protect_prompt)
+        self._check_fits(len(tokens) if parted is None else parted.n_tokens, protected=self._protect_prompt)
+        if parted is not None:
+            parted.check(context)
         n_protected = len(tokens) if self._protect_prompt else 0
         self.forget_cancellation()
-        n_kept = self._keep_prefix(tokens, wanted=n_top_logprobs is None)
+        n_kept = self._keep_prefix(tokens, parted, wanted=n_top_logprobs is None)
         self._call += 1
         self._ask(0, tokens, question)
         with self._forgetting_on_failure():
-            if n_top_logprobs is None:
-                context.read(0, tokens[n_kept:], n_protected)
+            if parted is not None:
+                parted.read(context, n_kept, n_protected)
                 found: list[tuple[float, list[tuple[int, float]]]] = []
+            elif n_top_logprobs is None:
+                context.read(0, tokens[n_kept:], n_protected)
+                found = []
             else:
                 rows = context.read_with_logprobs(0, tokens, n_protected, n_top_logprobs)
                 found = [_as_pairs(row) for row in rows]
@@ -151,11 +156,12 @@ class CachedText(LoadedModel):
         if n_read != len(self._tokens):
             self.abandon()
 
-    def _keep_prefix(self, tokens: npt.NDArray[np.int32], *, wanted: bool) -> int:
+    def _keep_prefix(self, tokens: npt.NDArray[np.int32], parted: PartedPrompt | None, *, wanted: bool) -> int:
         """Cut the cache back to what it has in common with `tokens`; return how many that are."""
         context = self._open_context()
         # the last token is always read, for its logits
         common = min(_n_common(np.asarray(self._tokens, dtype=np.int32), tokens), len(tokens) - 1)
+        common = common if parted is None else parted.whole_parts(common)
         was_evicted = context.has_evicted(0)
         # what is evicted from a protected prompt would be missing in a longer one
         keep_evicted = self._reuse_evicted and not self._protect_prompt
@@ -330,18 +336,19 @@ class CachedText(LoadedModel):
 
     @property
     def tokens(self) -> list[int]:
-        """What has been read, token by token."""
+        """What has been read, token by token; negative numbers stand for images."""
         if self._context is not None:
             with contextlib.suppress(BusyError):  # another thread is reading more
                 self._settle()
         return list(self._tokens)
 
-    def draw(self, sampler: core.Sampler, *, after: int | None = None) -> int:
+    def draw(self, sampler: core.Sampler, *, after: int | None = None, n_more: int | None = None) -> int:
         """Return the next token.
 
         Args:
             sampler: draws it.
             after: the token that was drawn before; it is read first.
+            n_more: how many tokens will be drawn after this one, at most; more are not drafted. None: any number.
 
         Raises:
             BusyError: another thread is computing with this object; nothing has changed.
@@ -360,7 +367,12 @@ class CachedText(LoadedModel):
         if after is not None:
             self.warn_beyond_training(len(self._tokens) + 1)
         try:
-            token = context.sample(sampler) if after is None else context.step_and_sample(after, sampler)
+            if after is None:
+                token = context.sample(sampler)
+            elif self._drafting is None:
+                token = context.step_and_sample(after, sampler)
+            else:
+                token = self._drafting.step_and_sample(context, self._tokens, after, sampler, n_more)
         except BusyError:
             raise  # nothing has been touched
         except BaseException:
@@ -512,10 +524,14 @@ class CachedText(LoadedModel):
         call, nothing happens.
         """
         self._open_context().cancel()
+        if self._drafting is not None:
+            self._drafting.cancel()
 
     def forget_cancellation(self) -> None:
         """Begin a call: a `cancel` that came while nothing was under way does not end it."""
         self._open_context().start()
+        if self._drafting is not None:
+            self._drafting.start()
 
     def abandon(self) -> None:
         """Forget what has been read, after a call that was interrupted or has failed halfway."""

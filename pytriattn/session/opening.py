@@ -20,10 +20,13 @@ from pytriattn.model_info.info import ModelInfo
 from pytriattn.model_info.kv_bytes import check_cache_types
 from pytriattn.model_info.reader import gguf_info
 from pytriattn.options.cache import QUANTISED_TYPES, CacheOptions
+from pytriattn.options.drafting import LlamaDraftModel, LlamaModelDrafting
 from pytriattn.options.eviction import DEFAULT_MODE
 from pytriattn.preflight.findings import raise_failures
 from pytriattn.preflight.run import run_preflight
 from pytriattn.preflight.settings import PreflightSettings, effective_options
+from pytriattn.session.drafting import Drafting, open_drafting
+from pytriattn.session.images import Images, check_projector, open_images
 from pytriattn.session.memory_errors import telling_cache_memory, telling_model_memory
 from pytriattn.stats.bundled import bundled_stats
 from pytriattn.stats.model_stats import TriAttentionStats
@@ -71,6 +74,12 @@ class DeviceOptions:
             progress=progress,
         )
 
+    def load_draft_model(self, path: Path, n_gpu_layers: int) -> core.Model:
+        """Load a small model onto this machine's devices; errors as `load`."""
+        devices = replace(self, n_gpu_layers=n_gpu_layers, tensor_split=None, rpc_servers=None)
+        with telling_model_memory(path):
+            return devices.load(path, None)
+
 
 def count_threads(n_threads: int | Literal["idle"] | None) -> int:
     """Return the number of threads that `Llama`'s setting asks for.
@@ -96,6 +105,8 @@ class OpenedModel(NamedTuple):
         options: as they took effect: ``n_ctx`` is never 0, and the budget is the scaled one.
         stats: those in use; None where keys are not scored.
         n_threads: CPU threads.
+        drafting: what guesses the next tokens; None: nothing.
+        images: what reads images; None: nothing.
     """
 
     model: core.Model
@@ -105,6 +116,8 @@ class OpenedModel(NamedTuple):
     options: CacheOptions
     stats: TriAttentionStats | None
     n_threads: int
+    drafting: Drafting | None = None
+    images: Images | None = None
 
 
 def open_model(
@@ -117,6 +130,8 @@ def open_model(
     allow_untested: bool,
     may_fall_back: bool = False,
     progress: Callable[[float], object] | None,
+    draft_rule: LlamaModelDrafting | LlamaDraftModel | None = None,
+    mmproj: str | os.PathLike[str] | None = None,
 ) -> OpenedModel:
     """Check the settings, load a model, calibrate it if need be, and make its context.
 
@@ -125,6 +140,13 @@ def open_model(
     Raises:
         The errors of `Llama`. What the file's header tells is checked before the weights are read.
     """
+    if draft_rule is not None:
+        options = replace(options, n_draft=draft_rule.num_pred_tokens)
+    if isinstance(draft_rule, LlamaModelDrafting):
+        check_model_file(draft_rule.model_path)
+    projector = None if mmproj is None else Path(mmproj).expanduser()
+    if projector is not None:
+        check_projector(projector)
     path, identity, options, stats, _ = check_opening(
         model_path, options, triattn_stats, allow_untested=allow_untested, may_fall_back=may_fall_back
     )
@@ -140,9 +162,17 @@ def open_model(
         native_stats = None if stats is None or options.eviction is None else stats.to_native()
         with telling_cache_memory(path, options):
             context = core.Context(model, options.to_native(n_threads), native_stats)
+        images = open_images(
+            projector,
+            model,
+            context,
+            n_threads=n_threads,
+            use_gpu=devices.n_gpu_layers != 0,
+        )
+        drafting = open_drafting(draft_rule, context, n_threads, devices.load_draft_model)
     finally:
         forward_llama_log()
-    return OpenedModel(model, context, identity, str(path), options, stats, n_threads)
+    return OpenedModel(model, context, identity, str(path), options, stats, n_threads, drafting, images)
 
 
 class CheckedOpening(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,12 @@ import numpy.typing as npt
 
 from pytriattn._native import core
 from pytriattn._native.log import forward_llama_log
+from pytriattn.errors import ImageError
 from pytriattn.eviction.counters import KVStats, kv_stats_of
 from pytriattn.session.adapters import Adapters, LoraScales
 from pytriattn.session.cached_text import CachedText
+from pytriattn.session.images import Images, PartedPrompt
+from pytriattn.session.opening import OpenedModel
 from pytriattn.session.state import context_state, read_state, write_state
 from pytriattn.stats.model_stats import TriAttentionStats
 
@@ -26,6 +30,36 @@ __all__ = ["Session"]
 class Session(CachedText):
     """A loaded model with a context, and what can be known and done of its cache."""
 
+    def __init__(self, opened: OpenedModel, *, protect_prompt: bool = False, reuse_evicted: bool = True) -> None:
+        """Take a model that `open_model` has opened; see `Llama` for the settings."""
+        super().__init__(opened, protect_prompt=protect_prompt, reuse_evicted=reuse_evicted)
+        self._images = opened.images
+
+    def split_prompt(self, prompt: bytes, files: Sequence[bytes]) -> PartedPrompt:
+        """Return the parts of a prompt, in which `image_marker` stands for each of these image files.
+
+        Raises:
+            ImageError: a file is no image, or the model takes none.
+        """
+        try:
+            return self._open_images().split(prompt, files)
+        finally:
+            forward_llama_log()
+
+    @property
+    def image_marker(self) -> str:
+        """Stands for an image in a prompt that `split_prompt` takes."""
+        return self._open_images().projector.marker
+
+    def _open_images(self) -> Images:
+        self._open_context()
+        if self._images is None:
+            raise ImageError(
+                "there is an image in the messages, and the model was loaded without an encoder of images; load it "
+                "with mmproj=..., the GGUF file that was published beside the model"
+            )
+        return self._images
+
     def save_state(self, path: str | os.PathLike[str] | None = None) -> bytes | None:
         """Return what has been read and what is left of it in the cache as bytes, or write it to a file.
 
@@ -36,7 +70,7 @@ class Session(CachedText):
             OSError: the file cannot be written.
         """
         self._settle()
-        state = context_state(self._open_context(), self._tokens, self._describe_state())
+        state = context_state(self._open_context(), self._tokens, self._describe_state(self._tokens))
         if path is None:
             return state.to_bytes()
         write_state(state, path)
@@ -54,15 +88,20 @@ class Session(CachedText):
         """
         saved, source = read_state(state)
         context = self._open_context()
-        saved.check({**self._describe_state(), "llama.cpp": core.LLAMA_CPP_COMMIT}, source)
+        saved.check({**self._describe_state(saved.tokens), "llama.cpp": core.LLAMA_CPP_COMMIT}, source)
         self.reset()
         context.load(saved.to_native())
         self._tokens, self._n_protected = saved.tokens.tolist(), saved.n_protected
 
-    def _describe_state(self) -> dict[str, Any]:
-        """Return all that has to be the same where a saved state is loaded."""
+    def _describe_state(self, tokens: Sequence[int] | npt.NDArray[np.int32]) -> dict[str, Any]:
+        """Return all that has to be the same where a saved state of `tokens` is loaded."""
+        found = dict(self._made_with)
         adapters = {} if self._adapters is None else self._adapters.describe_state()
-        return {**self._made_with, **({"adapters": adapters} if adapters else {})}
+        if adapters:
+            found["adapters"] = adapters
+        if min(tokens, default=0) < 0:
+            found["mmproj"] = None if self._images is None else self._images.sha256
+        return found
 
     def set_loras(self, scales: LoraScales) -> None:
         """Use these LoRA adapters (GGUF file -> scale) from now on, and no others; ``{}``: none.
@@ -124,6 +163,8 @@ class Session(CachedText):
             self._context.close()
             self._context = None
         self._adapters = None
+        self._drafting = None
+        self._images = None
         self._model = None
 
     def __enter__(self) -> Self:

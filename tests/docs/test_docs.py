@@ -29,6 +29,7 @@ from support.doc_pages import DOCS, Block, python_blocks
 from support.paths import ROOT
 
 EXECUTED = ["README.md", "docs/index.md", "docs/tutorial.md", "docs/moving-from-llama-cpp-python.md"]
+EXECUTED += ["docs/images-and-drafts.md"]
 MOST_TOKENS = 40  # a test has no hours
 
 
@@ -156,9 +157,11 @@ INTERNAL = {
             "score",
         ),
         *("draw", "draw_each", "start_sequence", "warn_beyond_training", "abandon", "forget_cancellation"),
+        *("split_prompt", "image_marker"),
     },
     "CacheOptions": {"check", "make_context", "describe_state"},
     "EvictionSettings": {"check_prompt", "to_native"},
+    "LlamaPromptLookupDecoding": {"to_native"},
     "RopeSettings": {"check", "to_native"},
     "SamplingParams": {"to_native", "make_sampler", "native_seed", "prepare"},
     "LayerStats": {"to_native", "from_native"},

@@ -15,9 +15,12 @@ from support.server_client import ask
 pytestmark = pytest.mark.slow
 
 
-def messages(*texts: str, seed: int = 0) -> list[dict]:
+SIZES = (80, 96), (320, 384)
+
+
+def messages(*texts: str, seed: int = 0, url: str | None = None) -> list[dict]:
     """Return a conversation whose first message has an image in the middle."""
-    image = {"type": "image_url", "image_url": {"url": png_url(seed)}}
+    image = {"type": "image_url", "image_url": {"url": url or png_url(seed)}}
     first = {"role": "user", "content": [{"type": "text", "text": texts[0]}, image, {"type": "text", "text": texts[1]}]}
     roles = ("assistant", "user")
     return [first, *({"role": roles[n % 2], "content": text} for n, text in enumerate(texts[2:]))]
@@ -65,7 +68,25 @@ def test_a_conversation_about_an_image_goes_on_after_evictions(tmp_path: pathlib
         assert again["usage"]["prompt_tokens_details"]["cached_tokens"] >= 900
 
 
-def test_images_with_two_dimensions_are_refused(tmp_path: pathlib.Path) -> None:
+def test_images_with_rows_and_columns(tmp_path: pathlib.Path, long_text: str) -> None:
+    """M-RoPE: as without a budget as long as nothing is evicted; an image larger than the budget is read within it."""
     model = make_tiny_model("qwen2vl", tmp_path, of_bytes=True)
-    with pytest.raises(BackendError, match="positions in two dimensions"):
+    projector = make_projector(tmp_path / "mmproj.gguf", 128, "qwen2vl_merger")
+    small, large = (messages(long_text[:200], long_text[200:300], url=png_url(1, *size)) for size in SIZES)
+    with start(model, projector, None) as server:
+        free = chat(server, small)
+    with start(model, projector, 1024) as server:
+        assert chat(server, small)["choices"] == free["choices"]
+    with start(model, projector, 128, interval=32) as server:
+        first = chat(server, large)
+        slot = ask(f"{server.url}/slots")[0]["triattention"]
+        assert slot["evictions"] > 4 and slot["resident_keys"] < 128 + 64
+        told = first["choices"][0]["message"]["content"]
+        again = chat(server, [*large, {"role": "assistant", "content": told}, {"role": "user", "content": "and?"}])
+        assert again["usage"]["prompt_tokens_details"]["cached_tokens"] >= 300
+
+
+def test_images_with_a_fourth_coordinate_are_refused(tmp_path: pathlib.Path) -> None:
+    model = make_tiny_model("hunyuan_vl", tmp_path, of_bytes=True)
+    with pytest.raises(BackendError, match="fourth coordinate"):
         start(model, make_projector(tmp_path / "mmproj.gguf"), 128)

@@ -209,4 +209,16 @@ std::vector<uint8_t> probe_hadamard(const KvView & view) {
     return result;
 }
 
+void check_images(const KvView & view) {
+    constexpr size_t MODE = 2, FOURTH_SECTION = 14;  // ggml's places for the parameters of GGML_OP_ROPE
+    for (const AttentionNode & node : probe_attention(view)) {
+        const bool has_sections = node.op && (node.op->params[MODE] & GGML_ROPE_TYPE_MROPE) != 0;
+        if (has_sections && node.op->params[FOURTH_SECTION] != 0) {
+            throw UnsupportedModelError(
+                "images of this model have a fourth coordinate, which the cache does not keep, so their keys cannot be "
+                "scored; load it without an encoder of images (mmproj), or without a budget");
+        }
+    }
+}
+
 }  // namespace triattn

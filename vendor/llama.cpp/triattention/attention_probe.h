@@ -39,6 +39,9 @@ struct AttentionNode {
 // UnsupportedModelError if a layer's queries and cached keys are not rotated alike, or by something that is not RoPE.
 std::vector<AttentionNode> probe_attention(const KvView & view);
 
+// Throws UnsupportedModelError if a model's images have coordinates that its cache does not tell: a fourth one.
+void check_images(const KvView & view);
+
 // The nodes that read the cache of each of the view's layers. Throws UnsupportedModelError if a layer has none.
 std::vector<std::vector<AttentionNode>> readers_of(const KvView & view, const std::vector<AttentionNode> & nodes);
 

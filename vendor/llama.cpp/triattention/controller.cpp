@@ -116,10 +116,10 @@ EvictionView Controller::make_view(int32_t seq, int32_t n_protected) {
     subject.seq = seq;
     subject.cells = view_.cells(seq);
     const size_t n = subject.cells.size();
-    const int32_t first_free = std::max(config_.n_sink, n_protected);
     for (size_t i = 0; i < n; ++i) {
-        // Below first_free nothing is ever evicted, so there positions are still those of the keys.
-        subject.is_protected.push_back(subject.cells[i].pos < first_free || i + config_.window >= n ? 1 : 0);
+        // Below n_protected nothing is ever evicted, so there positions are still those of the keys.
+        const bool is_first = i < static_cast<size_t>(config_.n_sink) || subject.cells[i].pos < n_protected;
+        subject.is_protected.push_back(is_first || i + config_.window >= n ? 1 : 0);
     }
     subject.n_keep = std::min(n, static_cast<size_t>(budget(seq)));
     if (has_hadamard_) {
@@ -211,13 +211,7 @@ void Controller::evict(int32_t seq, int32_t n_protected) {
         if (key_scorer_) {
             key_scorer_->apply(seq, plan);
         }
-        std::vector<int32_t> freed;
-        for (size_t i = 0; i < cells.size(); ++i) {
-            if (plan.freed[i]) {
-                freed.push_back(cells[i].pos);
-            }
-        }
-        view_.remove(seq, freed);
+        view_.remove(seq, cells, plan.freed);
         is_half_moved_ = false;
     }
     evicted_at_[seq] = view.position();
@@ -238,7 +232,7 @@ HeadScores Controller::scores(int32_t seq) {
         origin.sync(cells);
         return key_scorer_->peek(seq, cells, origin);
     }
-    return scorer_->score(view_.stream_of(seq), cells, cells.back().pos + 1);
+    return scorer_->score(view_.stream_of(seq), cells, next_position(cells));
 }
 
 void Controller::stop_second_reading(int32_t seq, int32_t begin) {

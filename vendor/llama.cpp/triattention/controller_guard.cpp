@@ -71,7 +71,8 @@ void Controller::step_is_laid_out(const std::vector<StepToken> & tokens) {
     observed_seqs_.clear();
     for (const StepToken & token : tokens) {
         positions.push_back(token.position);
-        wanted.push_back(is_second_reading_ || key_scorer_->wants(token.position) ? 1 : 0);
+        const bool is_wanted = !token.is_image && key_scorer_->wants(token.position);
+        wanted.push_back(is_second_reading_ || is_wanted ? 1 : 0);
         if (wanted.back() != 0) {
             observed_seqs_.push_back(token.seq);
         }

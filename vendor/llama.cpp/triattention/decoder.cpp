@@ -77,6 +77,7 @@ Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
     p.n_ubatch = static_cast<uint32_t>(cache_.n_ubatch);
     p.swa_full = false;  // sliding layers hold their window, with a budget or without
     p.n_seq_max = static_cast<uint32_t>(params_.n_seq_max);
+    p.n_rs_seq = static_cast<uint32_t>(params_.n_draft);  // recurrent states to go back to
     p.kv_unified = params_.kv_unified;
     p.n_threads = params_.n_threads;
     p.n_threads_batch = params_.n_threads;
@@ -95,6 +96,11 @@ Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
     ctx_.reset(llama_init_from_model(model, p));
     if (!ctx_) {
         throw ContextError("llama.cpp could not make a context with " + std::to_string(p.n_ctx) + " cells");
+    }
+    const bool has_states = llama_model_is_recurrent(model) || llama_model_is_hybrid(model);
+    if (has_states && llama_n_rs_seq(ctx_.get()) < static_cast<uint32_t>(params_.n_draft)) {
+        throw UnsupportedModelError("this model has recurrent states that llama.cpp cannot turn back, so tokens cannot "
+                                    "be drafted for it; load it without draft_model");
     }
     n_vocab_ = llama_vocab_n_tokens(llama_model_get_vocab(model));
     if (params_.eviction) {
@@ -126,7 +132,9 @@ void Decoder::check_room(int32_t seq, size_t n) const {
         throw ContextError("sequence " + std::to_string(seq) + " does not exist; n_seq_max is " +
                            std::to_string(params_.n_seq_max));
     }
-    const int64_t total = n_past_[static_cast<size_t>(seq)] + static_cast<int64_t>(n);
+    const int64_t past = n_past_[static_cast<size_t>(seq)];
+    const int64_t used = has_media_ && view_ ? std::max<int64_t>(past, view_->n_used(seq) - n_ahead(seq)) : past;
+    const int64_t total = used + static_cast<int64_t>(n);
     if (total > params_.n_ctx) {
         throw ContextFullError(std::to_string(total) + " tokens are more than n_ctx " + std::to_string(params_.n_ctx) +
                                "; raise n_ctx (under a budget it allocates nothing) or shorten the text");
@@ -145,6 +153,22 @@ void Decoder::guarded(const std::function<void()> & work) {
     }
 }
 
+// Devices other than the CPU do not poll while they compute, so this asks once more.
+void Decoder::check_not_interrupted() const {
+    if (was_interrupted_ || (params_.interrupted && params_.interrupted())) {
+        throw InterruptedError("decoding was interrupted; the context has been cleared");
+    }
+}
+
+void Decoder::check_status(int32_t status) const {
+    check_not_interrupted();
+    if (status != 0) {
+        throw DecodeError(status == 1 ? "llama.cpp found no room in the KV cache; the context has been cleared"
+                                      : "llama.cpp could not decode (status " + std::to_string(status) +
+                                            "); the context has been cleared");
+    }
+}
+
 void Decoder::decode(const std::vector<Row> & rows) {
     const auto start = std::chrono::steady_clock::now();
     Batch batch(static_cast<int32_t>(rows.size()));
@@ -160,15 +184,7 @@ void Decoder::decode(const std::vector<Row> & rows) {
         controller_->finish_step();
     }
     counters_.decoding_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    // devices other than the CPU do not poll while they compute
-    if (was_interrupted_ || (params_.interrupted && params_.interrupted())) {
-        throw InterruptedError("decoding was interrupted; the context has been cleared");
-    }
-    if (status != 0) {
-        throw DecodeError(status == 1 ? "llama.cpp found no room in the KV cache; the context has been cleared"
-                                      : "llama.cpp could not decode (status " + std::to_string(status) +
-                                            "); the context has been cleared");
-    }
+    check_status(status);
     if (controller_ && controller_->config().reread) {
         for (const Row & row : rows) {
             remember(row.seq, row.token);
@@ -176,6 +192,7 @@ void Decoder::decode(const std::vector<Row> & rows) {
     }
     n_past_ = std::move(position);
     n_rows_ = n_rows;
+    n_hidden_rows_ = 0;
     counters_.n_decoded += static_cast<int64_t>(rows.size());
 }
 
@@ -232,9 +249,7 @@ void Decoder::reread(int32_t seq) {
         const int status = llama_decode(ctx_.get(), batch.get());
         llama_synchronize(ctx_.get());
         controller_->stop_second_reading(seq, static_cast<int32_t>(from));
-        if (was_interrupted_ || (params_.interrupted && params_.interrupted())) {
-            throw InterruptedError("decoding was interrupted; the context has been cleared");
-        }
+        check_not_interrupted();
         if (status != 0) {
             throw DecodeError("llama.cpp could not read the text a second time (status " + std::to_string(status) +
                               "); the context has been cleared");
@@ -243,16 +258,23 @@ void Decoder::reread(int32_t seq) {
     }
 }
 
-void Decoder::read(int32_t seq, const std::vector<llama_token> & tokens, int32_t n_protected, const RowSink & sink) {
-    check_tokens(tokens);
-    check_room(seq, tokens.size());
-    if (controller_) {
-        check_protected_prompt(n_protected, controller_->config());
+void Decoder::check_protection(int32_t seq, int32_t n_protected) const {
+    if (!controller_) {
+        return;
     }
-    if (controller_ && n_protected > controller_->n_protected(seq) && controller_->has_evicted(seq)) {
+    check_protected_prompt(n_protected, controller_->config());
+    if (n_protected > controller_->n_protected(seq) && controller_->has_evicted(seq)) {
         throw BudgetError(
             "more positions cannot be protected after an eviction: some may be gone; clear the sequence first");
     }
+}
+
+void Decoder::read(int32_t seq, const std::vector<llama_token> & tokens, int32_t n_protected, const RowSink & sink,
+                   bool goes_on) {
+    check_tokens(tokens);
+    check_room(seq, tokens.size());
+    check_protection(seq, n_protected);
+    take_back_drafts();
     guarded([&] {
         if (controller_) {
             controller_->protect(seq, n_protected);
@@ -271,7 +293,7 @@ void Decoder::read(int32_t seq, const std::vector<llama_token> & tokens, int32_t
                 sink(done + i, logits(static_cast<int32_t>(i)));
             }
             done += n;
-            if (!params_.full_prefill || done == tokens.size()) {
+            if (!params_.full_prefill || (done == tokens.size() && !goes_on)) {
                 evict_if_due(seq);
             }
         }
@@ -291,6 +313,11 @@ void Decoder::step(const std::vector<int32_t> & seqs, const std::vector<llama_to
     for (int32_t seq : seqs) {
         check_room(seq, 1);
     }
+    if (seqs.size() == 1 && seqs[0] == 0 && is_computed(tokens[0])) {
+        take_computed();
+        return;
+    }
+    take_back_drafts();
     guarded([&] {
         std::vector<Row> rows;
         for (size_t i = 0; i < seqs.size(); ++i) {
@@ -317,6 +344,7 @@ std::vector<TokenScore> Decoder::score(const std::vector<llama_token> & tokens, 
     }
     std::vector<TokenScore> result;
     result.reserve(tokens.size() - first);
+    take_back_drafts();
     guarded([&] {
         for (size_t done = 0; done < tokens.size();) {
             int64_t n = std::min<int64_t>(score_step(), static_cast<int64_t>(tokens.size() - done));
@@ -372,12 +400,16 @@ float Decoder::logprob(const float * logits, llama_token token) const {
     return static_cast<float>(logits[token] - maximum - std::log(sum));
 }
 
-const float * Decoder::logits(int32_t row) const {
+int32_t Decoder::output_of(int32_t row) const {
     if (row < -n_rows_ || row >= n_rows_) {
         throw ContextError("there are logits for " + std::to_string(n_rows_) + " rows, not for row " +
                            std::to_string(row));
     }
-    const float * values = llama_get_logits_ith(ctx_.get(), row < 0 ? row : row - n_rows_);
+    return (row < 0 ? row : row - n_rows_) - n_hidden_rows_;
+}
+
+const float * Decoder::logits(int32_t row) const {
+    const float * values = llama_get_logits_ith(ctx_.get(), output_of(row));
     if (values == nullptr) {
         throw DecodeError("llama.cpp gave no logits");
     }

@@ -10,6 +10,7 @@
 #include "llama.h"
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -19,7 +20,9 @@ namespace triattn {
 
 struct DecoderCounters {
     double decoding_s = 0;
-    int64_t n_decoded = 0;  // tokens
+    int64_t n_decoded = 0;   // tokens
+    int64_t n_drafted = 0;   // tokens computed on the guess that they come next
+    int64_t n_accepted = 0;  // of these, tokens that did
 };
 
 // How well a token was predicted.
@@ -36,6 +39,16 @@ struct SavedSequence {
     int32_t n_protected = 0;       // first positions that are never evicted
 };
 
+// What stands in a text beside tokens, such as an image.
+struct Media {
+    int32_t n_tokens = 0;     // keys of each head
+    int32_t n_positions = 0;  // that it takes in the sequence
+    bool is_whole = false;    // it has to be read in one step
+    // Reads it into a context's sequence from `position` on, in steps of at most `n_step` tokens; returns llama.cpp's
+    // status.
+    std::function<int32_t(llama_context * ctx, int32_t seq, int32_t position, int32_t n_step)> decode;
+};
+
 // Every method that computes throws DecodeError or InterruptedError; then all sequences have been cleared.
 class Decoder {
 public:
@@ -46,11 +59,33 @@ public:
 
     // Appends tokens to a sequence; logits() then has the row of the last one. The first n_protected positions are
     // never evicted. `sink`, if given, gets the logits of every token. Throws InvalidTokenError, ContextFullError,
-    // BudgetError before anything changes.
-    void read(int32_t seq, const std::vector<llama_token> & tokens, int32_t n_protected, const RowSink & sink = {});
+    // BudgetError before anything changes. `goes_on`: more of the same prompt follows.
+    void read(int32_t seq, const std::vector<llama_token> & tokens, int32_t n_protected, const RowSink & sink = {},
+              bool goes_on = false);
+
+    // Throws UnsupportedModelError if there is a budget, and keys of images could not be scored.
+    void check_images() const;
+
+    // Throws ContextError if there is no room for something of `n_tokens` that has to be read in one step (`is_whole`).
+    void check_media(int32_t n_tokens, bool is_whole) const;
+
+    // Appends something else of a prompt that goes on behind it. There are no logits then. Errors of read() and
+    // check_media() before anything changes.
+    void read_media(int32_t seq, const Media & media, int32_t n_protected);
 
     // Appends one token to each of these (different) sequences; logits() has their rows in the same order.
     void step(const std::vector<int32_t> & seqs, const std::vector<llama_token> & tokens);
+
+    // As step() with one token of sequence 0, but `drafts`, tokens that may follow it, are computed with it. A step() with
+    // one of these, in their order, then only looks up what is there; any other call first takes the rest of them back.
+    // Evictions take place where they would without drafts. At most max_drafts() of them are used.
+    void step_ahead(llama_token token, std::vector<llama_token> drafts);
+
+    // How many drafts may follow `token`: none reaches the next eviction or n_ctx. 0 if `token` itself has been computed
+    // already. Otherwise takes back what has been computed ahead.
+    int32_t max_drafts(llama_token token);
+    void take_back_drafts();
+    int32_t n_ahead(int32_t seq) const { return seq == 0 ? static_cast<int32_t>(ahead_.size()) : 0; }
 
     // Clears sequence 0 and reads `tokens` in steps of the eviction interval, evicting exactly where decoding would.
     // Returns ln p(tokens[i+1] | tokens[..i]) for every i: [tokens.size() - 1].
@@ -66,6 +101,8 @@ public:
 
     // Logits [n_vocab] of a row of the last read or step, counted from the end if negative. Valid until the next one.
     const float * logits(int32_t row) const;
+    // The same row as llama.cpp counts them: from the end of its last step.
+    int32_t output_of(int32_t row) const;
     int32_t n_rows() const { return n_rows_; }
 
     // Cuts a sequence back to its first n positions, so that a text that begins alike need not be read again. Returns
@@ -131,11 +168,16 @@ private:
     };
     void check_tokens(const std::vector<llama_token> & tokens) const;
     void check_room(int32_t seq, size_t n) const;
+    void check_protection(int32_t seq, int32_t n_protected) const;
+    void check_not_interrupted() const;
+    void check_status(int32_t status) const;
     void make_room(int32_t seq, int32_t n);
     void decode(const std::vector<Row> & rows);
     void evict_if_due(int32_t seq);
     void evict_now(int32_t seq);
     void reread(int32_t seq);
+    bool is_computed(llama_token token) const { return !ahead_.empty() && ahead_.front() == token; }
+    void take_computed();
     void load_origins(const std::vector<uint8_t> & bytes);
     // Remembers what was read last, for that.
     void remember(int32_t seq, llama_token token);
@@ -153,8 +195,11 @@ private:
     int64_t cache_version_ = 0;
     std::shared_ptr<Controller> controller_;        // guards the memory of ctx_, which has it too
     std::vector<int64_t> n_past_;                   // [n_seq_max]
+    bool has_media_ = false;                        // with more tokens than positions
     std::vector<std::vector<llama_token>> recent_;  // [n_seq_max] the newest tokens, with reread
     int32_t n_rows_ = 0;
+    std::deque<llama_token> ahead_;  // behind n_past_ of sequence 0: computed, and not yet a part of it
+    int32_t n_hidden_rows_ = 0;      // of logits, of these, and of those of them that were taken back
     DecoderCounters counters_;
     std::unique_ptr<QuestionReader> question_reader_;  // once there is a question
     std::function<void(llama_context *)> set_up_;

@@ -28,6 +28,7 @@ struct DecoderParams {
     RopeOverrides rope;
     std::optional<EvictionConfig> eviction;
     bool full_prefill = false;          // read a prompt in full, then prune once; else prune while reading
+    int32_t n_draft = 0;                // the most tokens that a step computes ahead; 0: none ever
     std::function<bool()> interrupted;  // polled while computing
 };
 

@@ -14,6 +14,7 @@ namespace triattn {
 
 int64_t Decoder::truncate(int32_t seq, int64_t n, bool keep_evicted) {
     check_room(seq, 0);
+    take_back_drafts();
     int64_t & past = n_past_[static_cast<size_t>(seq)];
     n = std::clamp<int64_t>(n, 0, past);
     n_rows_ = 0;
@@ -76,6 +77,7 @@ SavedSequence Decoder::save() {
     if (params_.n_seq_max != 1) {
         throw ContextError("a state can be saved only from a context of one sequence (n_seq_max=1)");
     }
+    take_back_drafts();
     SavedSequence saved;
     saved.cells = save_sequence(ctx_.get(), 0);
     if (controller_) {
@@ -148,6 +150,9 @@ void Decoder::clear(int32_t seq) {
     ++cache_version_;
     llama_memory_seq_rm(llama_get_memory(ctx_.get()), seq, -1, -1);
     n_past_[static_cast<size_t>(seq)] = 0;
+    if (seq == 0) {
+        ahead_.clear();
+    }
     recent_[static_cast<size_t>(seq)].clear();
 }
 
@@ -157,6 +162,8 @@ void Decoder::clear_all() {
     for (std::vector<llama_token> & recent : recent_) {
         recent.clear();
     }
+    ahead_.clear();
+    has_media_ = false;
     n_rows_ = 0;
     ++cache_version_;
 }
@@ -166,12 +173,14 @@ void Decoder::remove(int32_t seq, const std::vector<int32_t> & positions) {
     if (!view_) {
         throw ContextError("positions can be removed only from a KV cache that nothing else evicts from");
     }
+    take_back_drafts();
     ++cache_version_;
     view_->remove(seq, positions);
 }
 
 void Decoder::evict(int32_t seq, int32_t n_protected) {
     check_room(seq, 0);
+    take_back_drafts();
     if (controller_) {
         ++cache_version_;
         try {
@@ -187,6 +196,7 @@ void Decoder::evict(int32_t seq, int32_t n_protected) {
 
 void Decoder::read_again(int32_t seq) {
     check_room(seq, 0);
+    take_back_drafts();
     if (controller_ && controller_->config().reread) {
         guarded([&] { reread(seq); });
     }
@@ -194,6 +204,7 @@ void Decoder::read_again(int32_t seq) {
 
 EvictionView Decoder::eviction_view(int32_t seq) {
     check_room(seq, 0);
+    take_back_drafts();
     if (controller_) {
         return controller_->view_of(seq, controller_->n_protected(seq));
     }
@@ -217,6 +228,7 @@ std::vector<int32_t> Decoder::kept_positions(int32_t seq, int32_t layer, int32_t
         throw UnsupportedModelError("this model keeps no KV cache whose positions could be listed");
     }
     check_room(seq, 0);
+    take_back_drafts();
     const std::vector<KvLayer> & layers = view()->layers();
     const auto found = std::find_if(layers.begin(), layers.end(), [&](const KvLayer & l) { return l.layer == layer; });
     if (found == layers.end()) {

@@ -27,9 +27,7 @@ public:
     EvictionView(const KvView & cache, Subject subject) : cache_(&cache), subject_(std::move(subject)) {}
 
     int32_t seq() const { return subject_.seq; }
-    int32_t position() const {
-        return subject_.cells.empty() ? 0 : subject_.cells.back().pos + 1;
-    }  // of the next token
+    int32_t position() const { return next_position(subject_.cells); }  // of the next token
     size_t n_keys() const { return subject_.cells.size(); }
     size_t n_keep() const { return subject_.n_keep; }  // what every head is to keep, protected keys among them
     const std::vector<KvCell> & cells() const { return subject_.cells; }

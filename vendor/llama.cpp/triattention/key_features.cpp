@@ -22,6 +22,15 @@ size_t n_key_features(int head_dim, int head_dim_v) {
 
 std::vector<float> key_features(const RopeLayout & rope, const std::vector<float> & keys,
                                 const std::vector<float> & values, const std::vector<int32_t> & positions) {
+    std::vector<Coordinates> all;
+    for (const int32_t position : positions) {
+        all.push_back({position, position, position});
+    }
+    return key_features(rope, keys, values, all);
+}
+
+std::vector<float> key_features(const RopeLayout & rope, const std::vector<float> & keys,
+                                const std::vector<float> & values, const std::vector<Coordinates> & positions) {
     const size_t n = positions.size(), d = static_cast<size_t>(rope.head_dim);
     const size_t dv = n > 0 ? values.size() / n : 0;
     const size_t width = n_key_features(rope.head_dim, static_cast<int>(dv));
@@ -35,7 +44,8 @@ std::vector<float> key_features(const RopeLayout & rope, const std::vector<float
         out[1] = dv > 0 ? log_norm(value, dv) : 0.0f;
         for (int f = 0; f < rope.n_bands(); ++f) {
             const auto [a, b] = rope.dims(f);
-            const double angle = rope.omega[static_cast<size_t>(f)] * positions[i], scale = rope.band_scale(f);
+            const double angle = rope.omega[static_cast<size_t>(f)] * rope.coordinate(f, positions[i]),
+                         scale = rope.band_scale(f);
             const double c = std::cos(angle) / scale, s = std::sin(angle) / scale;
             const double re = c * key[a] + s * key[b], im = c * key[b] - s * key[a];
             before[a] = static_cast<float>(re);

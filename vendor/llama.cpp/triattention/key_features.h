@@ -16,6 +16,9 @@ size_t n_key_features(int head_dim, int head_dim_v);
 // Keys as a cache stores them (after RoPE, without Hadamard matrix) [n_keys, head_dim], values [n_keys, head_dim_v], and
 // the positions of their tokens. Returns [n_keys, n_key_features].
 std::vector<float> key_features(const RopeLayout & rope, const std::vector<float> & keys,
+                                const std::vector<float> & values, const std::vector<Coordinates> & positions);
+// The same of text.
+std::vector<float> key_features(const RopeLayout & rope, const std::vector<float> & keys,
                                 const std::vector<float> & values, const std::vector<int32_t> & positions);
 
 // What is added to attention before its logarithm is taken, and to what a key is worth.

@@ -29,11 +29,12 @@ std::vector<float> spread(const float * values, const std::vector<int32_t> & pos
     for (size_t i = 0; i < n; ++i) {
         const int32_t p = positions[order[i]];
         float best = 0;
+        // tokens of an image share a position and are no neighbours
         for (size_t j = i; j < n && positions[order[j]] <= p + back; ++j) {
-            best = std::max(best, values[order[j]]);
+            best = j == i || positions[order[j]] != p ? std::max(best, values[order[j]]) : best;
         }
         for (size_t j = i; j-- > 0 && positions[order[j]] >= p - forward;) {
-            best = std::max(best, values[order[j]]);
+            best = positions[order[j]] != p ? std::max(best, values[order[j]]) : best;
         }
         result[order[i]] = best;
     }
@@ -118,15 +119,14 @@ void KeyScorer::add_queries(int32_t seq, LayerQueries queries) {
 void KeyScorer::set_question(int32_t seq, LayerQueries queries) { sequence(seq).question = std::move(queries); }
 
 void KeyScorer::enter(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells) {
-    const auto first = std::find_if(cells.begin(), cells.end(), [&](const KvCell & c) { return c.pos >= of.next_pos; });
-    const std::vector<KvCell> fresh(first, cells.end());
+    const std::vector<KvCell> fresh(of.seen.first_new(cells), cells.end());
     if (fresh.empty()) {
         return;
     }
-    of.next_pos = fresh.back().pos + 1;
-    std::vector<int32_t> positions;
+    of.seen.take(cells);
+    std::vector<Coordinates> positions;
     for (const KvCell & cell : fresh) {
-        positions.push_back(cell.pos);  // a key that was never moved is that of its cell's position
+        positions.push_back({cell.pos, cell.row, cell.column});  // a key that was never moved is its cell's own
     }
     const std::vector<KeyRows> rows = read_key_rows(graph_, view_, readers_, stream, fresh);
     const size_t n_numbers = rows[0].keys.size() * rows[0].keys[0].size() * rows.size();
@@ -249,7 +249,7 @@ void KeyScorer::apply(int32_t seq, const CompactionPlan & plan) {
 
 void KeyScorer::truncate(int32_t seq, int32_t n) {
     Sequence & of = sequence(seq);
-    of.next_pos = std::min(of.next_pos, n);
+    of.seen.truncate(n);
     of.reread_pos = std::min(of.reread_pos, n);
     of.updated_pos = std::min(of.updated_pos, n);
     for (auto & layer : of.queries) {
@@ -261,7 +261,7 @@ void KeyScorer::truncate(int32_t seq, int32_t n) {
 
 void KeyScorer::save(int32_t seq, std::vector<uint8_t> & bytes, const std::vector<KvCell> & cells) {
     const Sequence & of = sequence(seq);
-    for (const int32_t position : {of.next_pos, of.reread_pos, of.updated_pos}) {
+    for (const int32_t position : {of.seen.next_pos(), of.reread_pos, of.updated_pos}) {
         put(bytes, &position, sizeof position);
     }
     for (const auto & layer : of.keys) {
@@ -278,9 +278,11 @@ void KeyScorer::save(int32_t seq, std::vector<uint8_t> & bytes, const std::vecto
 void KeyScorer::load(int32_t seq, ByteReader & in, const std::vector<KvCell> & cells) {
     forget(seq);
     Sequence & of = sequence(seq);
-    for (int32_t * position : {&of.next_pos, &of.reread_pos, &of.updated_pos}) {
+    int32_t next_pos = 0;
+    for (int32_t * position : {&next_pos, &of.reread_pos, &of.updated_pos}) {
         in.get(position, sizeof *position);
     }
+    of.seen.set_next_pos(next_pos);
     for (auto & layer : of.keys) {
         for (auto & head : layer) {
             for (const KvCell & cell : cells) {

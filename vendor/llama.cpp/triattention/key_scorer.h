@@ -91,9 +91,9 @@ private:
     struct Worth { float expected = 0, norm = 1, received = 0; };
     struct Sequence {
         std::vector<std::vector<std::vector<Worth>>> keys;  // [layer][kv_head][slot]
-        int32_t next_pos = 0;                               // keys before it have been seen
-        int32_t reread_pos = 0;                             // keys before it have been read a second time
-        int32_t updated_pos = 0;                            // of the last update
+        SeenCells seen;
+        int32_t reread_pos = 0;   // keys before it have been read a second time
+        int32_t updated_pos = 0;  // of the last update
         LayerQueries queries, question;
     };
 

@@ -49,7 +49,7 @@ bool read_steps(const llama_memory_context_i & layout, std::vector<StepToken> & 
     }
     for (const llama_ubatch & step : of->*steps_member(of)) {
         for (uint32_t i = 0; i < step.n_tokens; ++i) {
-            tokens.push_back({step.seq_id[i][0], step.pos[i]});
+            tokens.push_back({step.seq_id[i][0], step.pos[i], step.is_pos_2d() && step.token == nullptr});
         }
     }
     return true;
@@ -73,7 +73,7 @@ std::vector<StepToken> tokens_of(const llama_batch & batch) {
                 "a token of several sequences would share a cell, which cannot be evicted from one of them; give each "
                 "sequence a token of its own");
         }
-        tokens.push_back({batch.seq_id[i][0], batch.pos[i]});
+        tokens.push_back({batch.seq_id[i][0], batch.pos[i], false});
     }
     return tokens;
 }

@@ -14,6 +14,7 @@ namespace triattn {
 struct StepToken {
     int32_t seq;
     int32_t position;
+    bool is_image = false;  // of an image with rows and columns, whose tokens share a position
 };
 
 // What is known of a sequence's cache beside its cells. Exceptions of these come out of the call of llama.cpp that asked.

@@ -115,9 +115,12 @@ llama_kv_cache::slot_info slot_info_at(uint32_t stream, std::vector<uint32_t> sl
     return info;
 }
 
+// Whether tokens of an image share a position.
+bool may_share_positions(const llama_context * ctx) { return llama_get_model(ctx)->hparams.n_pos_per_embd() > 1; }
+
 // The cells get positions below `n_positions`. What the bytes say is checked where llama.cpp does not, or would end the
 // process: they may come from a file.
-void load_cache(Reader & in, llama_kv_cache & cache, int32_t seq, int64_t n_positions) {
+void load_cache(Reader & in, llama_kv_cache & cache, int32_t seq, int64_t n_positions, bool may_share) {
     const auto n_slots = in.get<uint32_t>();
     if (n_slots > cache.get_size()) {
         throw std::runtime_error("it has more cells than this context");
@@ -144,7 +147,8 @@ void load_cache(Reader & in, llama_kv_cache & cache, int32_t seq, int64_t n_posi
     std::vector<bool> taken(static_cast<size_t>(n_positions));
     for (const uint32_t slot : slots) {
         const llama_pos position = cells.is_empty(slot) ? -1 : cells.pos_get(slot);
-        if (position < 0 || position >= n_positions || taken[static_cast<size_t>(position)]) {
+        const bool is_taken = position >= 0 && position < n_positions && taken[static_cast<size_t>(position)];
+        if (position < 0 || position >= n_positions || (is_taken && !may_share)) {
             throw std::runtime_error("its cells have wrong positions");
         }
         taken[static_cast<size_t>(position)] = true;
@@ -200,7 +204,7 @@ void go_back(llama_context * ctx, int32_t seq, int32_t n, const std::vector<uint
     }
     if (parts.sliding != nullptr) {
         parts.sliding->seq_rm(seq, -1, -1);
-        load_cache(in, *parts.sliding, seq, n);
+        load_cache(in, *parts.sliding, seq, n, may_share_positions(ctx));
     }
     if (parts.recurrent != nullptr) {
         parts.recurrent->seq_rm(seq, -1, -1);
@@ -214,9 +218,9 @@ void load_sequence(llama_context * ctx, int32_t seq, const std::vector<uint8_t> 
     llama_memory_seq_rm(llama_get_memory(ctx), seq, -1, -1);
     try {
         Reader in(bytes);
-        load_cache(in, *parts.full, seq, n_positions);
+        load_cache(in, *parts.full, seq, n_positions, may_share_positions(ctx));
         if (parts.sliding != nullptr) {
-            load_cache(in, *parts.sliding, seq, n_positions);
+            load_cache(in, *parts.sliding, seq, n_positions, may_share_positions(ctx));
         }
         if (parts.recurrent != nullptr) {
             parts.recurrent->state_read(in, seq);

@@ -131,6 +131,7 @@ KvView::KvView(llama_context * ctx) : ctx_(ctx) {
     const llama_hparams & hparams = llama_get_model(ctx)->hparams;
     const bool has_v = !hparams.is_mla();
     has_alibi_ = hparams.use_alibi;
+    has_grid_ = hparams.n_pos_per_embd() > 1;
     // a model with a router layer counts it among the MTP layers, but decoding uses it
     const uint32_t n_layer = hparams.router_layer < 0 ? hparams.n_layer() : hparams.n_layer_all;
     layers_ = read_layers(*kv_, n_layer, has_v, bytes_.k, bytes_.v, bytes_, v_transposed_);
@@ -156,6 +157,38 @@ KvView::KvView(llama_context * ctx) : ctx_(ctx) {
 
 KvView::~KvView() = default;
 
+int32_t next_position(const std::vector<KvCell> & cells) {
+    int32_t last = -1;
+    for (const KvCell & cell : cells) {
+        last = std::max({last, cell.pos, cell.row, cell.column});
+    }
+    return last + 1;
+}
+
+std::vector<KvCell>::const_iterator SeenCells::first_new(const std::vector<KvCell> & cells) const {
+    return std::find_if(cells.begin(), cells.end(), [this](const KvCell & cell) {
+        return cell.pos >= next_pos_ || (cell.pos == last_.pos && last_ < cell);
+    });
+}
+
+void SeenCells::take(const std::vector<KvCell> & cells) {
+    if (!cells.empty() && cells.back().pos + 1 >= next_pos_) {
+        last_ = cells.back();
+        next_pos_ = last_.pos + 1;
+    }
+}
+
+void SeenCells::truncate(int32_t n) {
+    if (n < next_pos_) {
+        set_next_pos(n);
+    }
+}
+
+void SeenCells::set_next_pos(int32_t pos) {
+    next_pos_ = pos;
+    last_ = {0, -1};
+}
+
 uint32_t KvView::n_cells() const { return kv_->get_size(); }
 uint32_t KvView::n_stream() const { return kv_->get_n_stream(); }
 uint32_t KvView::stream_of(int32_t seq) const { return kv_->get_stream(seq); }
@@ -165,10 +198,11 @@ std::vector<KvCell> KvView::shared_cells(int32_t seq) const {
     std::vector<KvCell> result;
     for (uint32_t i = 0; i < all.size(); ++i) {
         if (!all.is_empty(i) && all.seq_has(i, seq)) {
-            result.push_back({i, all.pos_get(i)});
+            const llama_kv_cell_ext & grid = all.ext_get(i);
+            result.push_back({i, all.pos_get(i), has_grid_ ? grid.y : 0, has_grid_ ? grid.x : 0});
         }
     }
-    std::sort(result.begin(), result.end(), [](const KvCell & a, const KvCell & b) { return a.pos < b.pos; });
+    std::sort(result.begin(), result.end());
     return result;
 }
 
@@ -195,6 +229,28 @@ uint32_t KvView::n_used(int32_t seq) const {
         n += !all.is_empty(i) && all.seq_has(i, seq) ? 1 : 0;
     }
     return n;
+}
+
+void KvView::remove(int32_t seq, const std::vector<KvCell> & cells, const std::vector<uint8_t> & marks) {
+    std::vector<int32_t> positions;
+    for (size_t begin = 0, end = 0; begin < cells.size(); begin = end) {
+        size_t n_marked = 0;
+        for (end = begin; end < cells.size() && cells[end].pos == cells[begin].pos; ++end) {
+            n_marked += marks[end];
+        }
+        if (n_marked == end - begin) {
+            positions.push_back(cells[begin].pos);
+            continue;
+        }
+        // llama.cpp frees by position, which the tokens of an image share
+        auto & all = const_cast<llama_kv_cells &>(kv_->get_cells(seq));
+        for (size_t i = begin; n_marked > 0 && i < end; ++i) {
+            if (marks[i] != 0) {
+                all.seq_rm(cells[i].slot, seq);
+            }
+        }
+    }
+    remove(seq, positions);
 }
 
 void KvView::remove(int32_t seq, const std::vector<int32_t> & positions) {

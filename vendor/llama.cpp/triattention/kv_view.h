@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <tuple>
 #include <vector>
 
 struct ggml_backend_device;
@@ -30,6 +31,31 @@ struct KvLayer {
 struct KvCell {
     uint32_t slot;  // index of the cell in its stream
     int32_t pos;
+    int32_t row = 0, column = 0;  // with M-RoPE: those of an image's token, whose tokens share `pos`; of text: `pos`
+};
+
+// The order in which cells were filled. Cells of a sequence have it, before and after evictions.
+inline bool operator<(const KvCell & a, const KvCell & b) {
+    return std::tie(a.pos, a.row, a.column) < std::tie(b.pos, b.row, b.column);
+}
+
+// The position of the token that follows these cells, in their order: behind the largest coordinate of an image.
+int32_t next_position(const std::vector<KvCell> & cells);
+
+// Tells cells that have been looked at from those that were filled since.
+class SeenCells {
+public:
+    // The first new one; `cells` in their order.
+    std::vector<KvCell>::const_iterator first_new(const std::vector<KvCell> & cells) const;
+    void take(const std::vector<KvCell> & cells);
+    // The sequence was cut back to its first `n` positions.
+    void truncate(int32_t n);
+    int32_t next_pos() const { return next_pos_; }
+    void set_next_pos(int32_t pos);
+
+private:
+    int32_t next_pos_ = 0;  // all cells before this position have been seen
+    KvCell last_{0, -1};    // of an image that is being read there may be more at the position before
 };
 
 // Allocated bytes.
@@ -55,6 +81,7 @@ public:
     uint32_t n_stream() const;
     uint32_t stream_of(int32_t seq) const;
     bool v_transposed() const { return v_transposed_; }
+    bool has_grid() const { return has_grid_; }    // M-RoPE: tokens of images have a row and a column
     bool has_alibi() const { return has_alibi_; }  // ALiBi: attention depends on the cells' positions
     KvBytes bytes() const { return bytes_; }
 
@@ -67,6 +94,8 @@ public:
     // Frees the cells of the sequence at these ascending positions, in this cache alone (not in sliding or recurrent
     // parts).
     void remove(int32_t seq, const std::vector<int32_t> & positions);
+    // Frees the marked ones of all cells of the sequence, which are given in their order.
+    void remove(int32_t seq, const std::vector<KvCell> & cells, const std::vector<uint8_t> & marks);
 
     // llama.cpp rotates pieces of the keys of most quantised caches by a symmetric orthonormal matrix: its values
     // [size, size], empty if there is none. Not all layers need use it; see AttentionNode::hadamard.
@@ -92,6 +121,7 @@ private:
     int k_rotation_size_ = 0, v_rotation_size_ = 0;
     bool v_transposed_ = false;
     bool has_alibi_ = false;
+    bool has_grid_ = false;
     KvBytes bytes_;
 };
 

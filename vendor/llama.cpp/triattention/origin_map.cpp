@@ -11,8 +11,7 @@ OriginMap::OriginMap(size_t n_cells, const std::vector<KvLayer> & layers) {
 }
 
 void OriginMap::sync(const std::vector<KvCell> & cells) {
-    const auto first = std::lower_bound(cells.begin(), cells.end(), next_pos_,
-                                        [](const KvCell & cell, int32_t pos) { return cell.pos < pos; });
+    const auto first = seen_.first_new(cells);
     for (auto & layer : origin_) {
         for (auto & head : layer) {
             for (auto cell = first; cell != cells.end(); ++cell) {
@@ -20,9 +19,7 @@ void OriginMap::sync(const std::vector<KvCell> & cells) {
             }
         }
     }
-    if (!cells.empty()) {
-        next_pos_ = std::max(next_pos_, cells.back().pos + 1);
-    }
+    seen_.take(cells);
 }
 
 void OriginMap::apply(const CompactionPlan & plan) {
@@ -36,7 +33,8 @@ void OriginMap::apply(const CompactionPlan & plan) {
 }
 
 void OriginMap::save(std::vector<uint8_t> & bytes, const std::vector<KvCell> & cells) const {
-    put(bytes, &next_pos_, sizeof next_pos_);
+    const int32_t next_pos = seen_.next_pos();
+    put(bytes, &next_pos, sizeof next_pos);
     for (const auto & layer : origin_) {
         for (const auto & head : layer) {
             for (const KvCell & cell : cells) {
@@ -47,7 +45,9 @@ void OriginMap::save(std::vector<uint8_t> & bytes, const std::vector<KvCell> & c
 }
 
 void OriginMap::load(ByteReader & in, const std::vector<KvCell> & cells) {
-    in.get(&next_pos_, sizeof next_pos_);
+    int32_t next_pos = 0;
+    in.get(&next_pos, sizeof next_pos);
+    seen_.set_next_pos(next_pos);
     for (auto & layer : origin_) {
         for (auto & head : layer) {
             for (const KvCell & cell : cells) {
@@ -57,7 +57,7 @@ void OriginMap::load(ByteReader & in, const std::vector<KvCell> & cells) {
     }
 }
 
-void OriginMap::truncate(int32_t n) { next_pos_ = std::min(next_pos_, n); }
+void OriginMap::truncate(int32_t n) { seen_.truncate(n); }
 
 std::vector<int32_t> OriginMap::kept(size_t layer, size_t kv_head, const std::vector<KvCell> & cells) const {
     const auto & origin = origin_.at(layer).at(kv_head);

@@ -37,7 +37,7 @@ public:
 
 private:
     std::vector<std::vector<std::vector<int32_t>>> origin_;  // [layer][kv_head][slot]
-    int32_t next_pos_ = 0;
+    SeenCells seen_;
 };
 
 }  // namespace triattn

@@ -1,10 +1,15 @@
 // What RoPE does to one layer's heads, and doing it (or undoing it) on the host in double precision.
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <utility>
 #include <vector>
 
 namespace triattn {
+
+// Of a token: its position, and in an image the row and the column; of text all three are the position.
+using Coordinates = std::array<int32_t, 3>;
 
 // A head's dimensions are split into head_dim/2 bands of two. RoPE rotates n_rot dimensions from rot_begin on; their
 // bands turn by omega*position. The dimensions before and behind them form bands as well, which pass unchanged and have
@@ -17,7 +22,12 @@ struct RopeLayout {
     bool interleaved = false;   // bands are neighbours (2f, 2f+1), else halves of each of the three parts
     double scale = 1.0;         // RoPE also multiplies rotated dimensions by this (YaRN's attention factor)
     std::vector<double> omega;  // [head_dim/2], radians per position
+    // [head_dim/2] with M-RoPE: which coordinate turns a band; empty: all turn by the first
+    std::vector<uint8_t> sections;
 
+    int32_t coordinate(int band, const Coordinates & position) const {
+        return position[sections.empty() ? 0 : sections[static_cast<size_t>(band)]];
+    }
     int n_bands() const { return head_dim / 2; }
     std::pair<int, int> dims(int band) const;
     double band_scale(int band) const { return band >= rot_begin / 2 && band < (rot_begin + n_rot) / 2 ? scale : 1.0; }

@@ -179,6 +179,15 @@ RopeTrace trace_rope(const ggml_tensor * vectors, int head_dim) { return trace_b
 
 std::vector<float> run_rope(const RopeOperator & rope, const std::vector<float> & vectors, int head_dim,
                             const std::vector<int32_t> & positions) {
+    std::vector<Coordinates> all;
+    for (const int32_t position : positions) {
+        all.push_back({position, position, position});
+    }
+    return run_rope(rope, vectors, head_dim, all);
+}
+
+std::vector<float> run_rope(const RopeOperator & rope, const std::vector<float> & vectors, int head_dim,
+                            const std::vector<Coordinates> & positions) {
     const int64_t n = static_cast<int64_t>(positions.size());
     const int32_t n_dims = rope.params[N_DIMS], mode = rope.params[MODE];
     const bool four_positions = (mode & GGML_ROPE_TYPE_MROPE) != 0;
@@ -190,12 +199,11 @@ std::vector<float> run_rope(const RopeOperator & rope, const std::vector<float> 
         std::copy_n(vectors.begin() + i * head_dim + rope.begin, rope.width, part.begin() + i * rope.width);
     }
     ggml_tensor * x = graph.input_f32(part, rope.width, 1, n);
-    // multi-modal models give text three times its position, and 0 for the fourth
-    std::vector<int32_t> all = positions;
-    for (int i = 1; four_positions && i < 4; ++i) {
-        all.insert(all.end(), positions.begin(), positions.end());
-        if (i == 3) {
-            std::fill(all.end() - n, all.end(), 0);
+    // M-RoPE has a fourth coordinate, which is 0 for text
+    std::vector<int32_t> all(static_cast<size_t>(n) * (four_positions ? 4 : 1), 0);
+    for (size_t i = 0; i < positions.size(); ++i) {
+        for (size_t c = 0; c < (four_positions ? positions[i].size() : 1); ++c) {
+            all[c * static_cast<size_t>(n) + i] = positions[i][c];
         }
     }
     ggml_tensor * p = graph.input(all.data(), GGML_TYPE_I32, static_cast<int64_t>(all.size()));
@@ -264,6 +272,20 @@ RopeLayout probe_rope(const std::optional<RopeOperator> & op, int head_dim) {
     for (size_t i = 0; i < expected.size(); ++i) {
         if (std::abs(expected[i] - at_one[i]) > 1e-4) {
             refuse("is not a rotation of pairs of dimensions");
+        }
+    }
+    if ((op->params[MODE] & GGML_ROPE_TYPE_MROPE) != 0) {
+        rope.sections.assign(static_cast<size_t>(rope.n_bands()), 0);
+        for (const uint8_t c : {uint8_t{1}, uint8_t{2}}) {
+            Coordinates one{};
+            one[c] = 1;
+            const std::vector<float> turned = run_rope(*op, basis, head_dim, std::vector<Coordinates>(d, one));
+            for (int f = first_band; f < end_band; ++f) {
+                const auto [a, b] = rope.dims(f);
+                if (turned[static_cast<size_t>(a) * d + static_cast<size_t>(b)] != 0.0f) {
+                    rope.sections[static_cast<size_t>(f)] = c;
+                }
+            }
         }
     }
     // Frequency factors of 1e30 mean "not rotated"; what is left of them is far below any angle that matters.

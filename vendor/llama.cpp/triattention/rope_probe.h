@@ -36,9 +36,12 @@ struct RopeTrace {
 // `vectors`.
 RopeTrace trace_rope(const ggml_tensor * vectors, int head_dim);
 
-// Runs the operator on `vectors` [positions.size(), head_dim]; other dimensions pass unchanged.
+// Runs the operator on `vectors` [positions.size(), head_dim] as those of text; other dimensions pass unchanged.
 std::vector<float> run_rope(const RopeOperator & rope, const std::vector<float> & vectors, int head_dim,
                             const std::vector<int32_t> & positions);
+// The same with several coordinates; only M-RoPE looks at more than the first.
+std::vector<float> run_rope(const RopeOperator & rope, const std::vector<float> & vectors, int head_dim,
+                            const std::vector<Coordinates> & positions);
 
 // What the operator (none: no RoPE) does to heads of `head_dim`, found by running it on unit vectors.
 // Throws UnsupportedModelError if it is not a rotation of neighbouring or half-split pairs.
