@@ -263,7 +263,7 @@ def test_bad_input(tiny: Tiny, random_tokens: Tokens) -> None:
 @pytest.mark.parametrize("cache", ["f16", "q8_0", "kv3"])
 @pytest.mark.parametrize("arch", ["qwen3", "gemma3", "deepseek2-full"])
 def test_copied_rows_give_the_same_scores(tiny: Tiny, random_tokens: Tokens, arch: str, cache: str) -> None:
-    """As on devices that cannot multiply by the cache as it lies; queries that are rounded for the product lose a little."""
+    """As on devices that cannot multiply by the cache as it lies. Rounding queries for the product costs a little."""
     if cache == "kv3" and arch not in WHOLE_KV3_BLOCKS:
         pytest.skip("kv3 does not fit the heads of this model")
     first = TinyContext(tiny(arch), mode="fitted", type_k=cache, type_v=cache)

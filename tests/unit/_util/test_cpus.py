@@ -22,7 +22,7 @@ def test_threads_respect_affinity_and_quota(tmp_path: pathlib.Path) -> None:
 def test_busy_cpus_are_not_idle(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2}, raising=False)
     first, second = tmp_path / "first", tmp_path / "second"
-    first.write_text("cpu 9 9 9 9 9 9 9 9 0 0\ncpu0 10 0 0 50 0 0 0 0 0 0\ncpu1 5 0 0 0 0 0 0 0\ncpu2 1 1 1 7 2 1 1 1\n")
+    first.write_text("cpu 9 9 9 9\ncpu0 10 0 0 50 0 0 0 0 0 0\ncpu1 5 0 0 0 0 0 0 0\ncpu2 1 1 1 7 2 1 1 1\n")
     second.write_text("cpu0 30 0 0 50 0 0 0 0 0 0\ncpu1 99 0 0 0 0 0 0 0\ncpu2 1 1 1 20 9 1 1 1\nintr 5 x y\n")
     assert _cpu_times(first) == {0: (10, 50), 2: (6, 9)}
     assert _busy_share(_cpu_times(first), _cpu_times(second)) == 1.0
