@@ -19,7 +19,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(wildcard cmake/* bindings/* bindings/
 
 CPP_SOURCES = $(shell git ls-files 'bindings/*.cpp' 'bindings/*.h' 'vendor/llama.cpp/triattention/*.cpp' 'vendor/llama.cpp/triattention/*.h' 'vendor/llama.cpp/kv3/*')
 
-.PHONY: help demo test test-fast test-server test-ray test-asan lint tidy fuzz format stubs docs install clean
+.PHONY: help demo test test-fast test-server test-ray test-asan test-tsan lint tidy fuzz format stubs docs install clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name what; do printf '%-18s %s\n' "$$name" "$$what"; done
@@ -71,6 +71,10 @@ tidy: $(VENV)/developing  ## look for mistakes in our C++ with clang-tidy, some 
 test-asan: $(VENV)/developing  ## tests of engine and bindings with AddressSanitizer and UndefinedBehaviorSanitizer
 	OMP_THREAD_LIMIT=1 OPENBLAS_NUM_THREADS=1 tools/sanitized_tests.sh asan -m "not alone" tests/engine \
 	    tests/unit/session tests/unit/conversion tests/unit/stats tests/unit/gguf
+
+test-tsan: $(VENV)/developing  ## tests of threads with ThreadSanitizer
+	tools/sanitized_tests.sh tsan -m "not slow" tests/unit/_util tests/unit/test_async_llama.py tests/unit/test_bad_input.py \
+	    tests/unit/session/test_interrupt.py tests/engine/test_key_scores.py
 
 format: $(VENV)/developing  ## format Python and C++ in place
 	$(BIN)/ruff check --fix-only .

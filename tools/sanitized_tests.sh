@@ -6,7 +6,7 @@
 # llama.cpp is compiled as always: what it allocates is watched, what it reads and writes itself is not. The build is in
 # build/asan or build/tsan; an environment there has the package with that build, and all else from the Python that
 # PYTHON names. With tsan, threads of our own are watched, and those of Python that call us; ggml computes with one
-# thread (OMP_THREAD_LIMIT=1), since OpenMP's barriers are not seen.
+# thread, and so does numpy, since the barriers of their threads are not seen.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -54,8 +54,8 @@ reports=$build/report
 rm -f "$reports".*
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:abort_on_error=1:log_path=$reports
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$reports
-export TSAN_OPTIONS=halt_on_error=0:exitcode=0:suppressions=$root/tools/tsan.supp:log_path=$reports
-[ $kind != tsan ] || export OMP_THREAD_LIMIT=1
+export TSAN_OPTIONS=halt_on_error=0:exitcode=0:log_path=$reports
+[ $kind != tsan ] || export OMP_THREAD_LIMIT=1 OPENBLAS_NUM_THREADS=1
 export GGML_NO_BACKTRACE=1 PYTHONMALLOC=malloc
 # not `-m pytest`, which would put this folder, with its own `pytriattn`, in front
 status=0
