@@ -19,7 +19,7 @@ file(GLOB mtmd CONFIGURE_DEPENDS ${tools}/mtmd/clip.cpp ${tools}/mtmd/mtmd*.cpp 
 list(FILTER mtmd EXCLUDE REGEX "mtmd-cli\\.cpp$")
 file(GLOB server CONFIGURE_DEPENDS ${tools}/server/server*.cpp)
 
-# Without assets there is no web page: `/` answers 404.
+# No web page is compiled in; web_page.cmake may build one as files, which the program serves.
 set(N_ASSETS 0)
 set(USE_GZIP false)
 configure_file(${tools}/ui/ui.h.in ${CMAKE_BINARY_DIR}/server/ui.h)
@@ -60,3 +60,5 @@ foreach(target pytriattn-drafting pytriattn-mtmd pytriattn-llama-server)
     target_compile_options(${target} PRIVATE ${PYTRIATTN_COLD_OPTIONS}
         "$<$<CXX_COMPILER_ID:GNU,Clang,AppleClang>:-w>" "$<$<CXX_COMPILER_ID:MSVC>:/utf-8;/bigobj;/w>")
 endforeach()
+
+include(${CMAKE_CURRENT_LIST_DIR}/web_page.cmake)

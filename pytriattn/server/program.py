@@ -6,8 +6,9 @@ import importlib
 import ipaddress
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pytriattn._native import backends, core
@@ -22,13 +23,17 @@ from pytriattn.session.opening import CheckedOpening, DeviceOptions, check_openi
 from pytriattn.stats.bundled import bundled_stats, stored_stats
 from pytriattn.stats.model_stats import TriAttentionStats
 
-__all__ = ["main"]
+__all__ = ["main", "page_arguments"]
 
 PROGRAM = "pytriattn-server"
 N_CHECKPOINTS = 4
 """Copies of a slot's cache that are kept under a budget where nobody says; each holds all keys of the budget."""
 CACHE_FLAGS = {"-ctk": "type_k", "--cache-type-k": "type_k", "-ctv": "type_v", "--cache-type-v": "type_v"}
 UPSTREAM_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+PAGE = Path(core.__file__).parent / "page"
+"""llama.cpp's web page, if the package was built with it."""
+PAGE_FLAGS = ("--path", "--no-ui", "--no-webui")
+PAGE_VARIABLES = ("LLAMA_ARG_STATIC_PATH", "LLAMA_ARG_UI")
 HUB_FLAGS = ("-hf", "-hfr", "--hf-repo", "-hff", "--hf-file")
 HUB_VARIABLES = ("LLAMA_ARG_HF_REPO", "LLAMA_ARG_HF_FILE")
 
@@ -123,6 +128,16 @@ def _measured_stats(checked: CheckedOpening, params: Any, *, fit: bool) -> TriAt
         forward_llama_log()
 
 
+def page_arguments(
+    arguments: Sequence[str], folder: Path = PAGE, environment: Mapping[str, str] = os.environ
+) -> list[str]:
+    """Return the arguments that let the server show its web page: none if there is none, or if others say which."""
+    is_said = any(argument.partition("=")[0] in PAGE_FLAGS for argument in arguments)
+    if is_said or any(environment.get(name) for name in PAGE_VARIABLES) or not (folder / "index.html").is_file():
+        return []
+    return ["--path", str(folder)]
+
+
 def _is_local(host: str) -> bool:
     if host.endswith(".sock") or host == "localhost":
         return True
@@ -148,6 +163,7 @@ def _run(arguments: list[str]) -> int:
     budget = {} if flags.eviction is None else _budget(path, params, flags, own)
     if budget and not {"-ctxcp", "--ctx-checkpoints", "--swa-checkpoints"} & {a.partition("=")[0] for a in rest}:
         rest += ["--ctx-checkpoints", str(N_CHECKPOINTS)]
+    rest += page_arguments(rest)
     elsewhere = [host for host in params.hosts if not _is_local(host)]
     if elsewhere:
         print(

@@ -1,9 +1,12 @@
 """Our flags among llama-server's own."""
 
+import pathlib
+
 import pytest
 
 from pytriattn import BudgetError
 from pytriattn.server.flags import FLAGS, budget_flags, split_flags, take_flags, usage
+from pytriattn.server.program import page_arguments
 
 
 def test_other_arguments_stay_as_they_are() -> None:
@@ -56,3 +59,12 @@ def test_bad_flags(arguments: list[str], message: str) -> None:
 
 def test_the_usage_names_every_flag() -> None:
     assert all(f"--triattention-{flag.name}" in usage() and flag.variable in usage() for flag in FLAGS)
+
+
+def test_the_web_page_is_served_if_it_was_built(tmp_path: pathlib.Path) -> None:
+    assert page_arguments(["-m", "x"], tmp_path, {}) == []
+    (tmp_path / "index.html").write_text("<html>")
+    assert page_arguments(["-m", "x"], tmp_path, {}) == ["--path", str(tmp_path)]
+    for flags in (["--path", "elsewhere"], ["--path=elsewhere"], ["--no-ui"]):
+        assert page_arguments(flags, tmp_path, {}) == []
+    assert page_arguments([], tmp_path, {"LLAMA_ARG_STATIC_PATH": "elsewhere"}) == []

@@ -20,6 +20,7 @@ from pytriattn import (
     LlamaModelDrafting,
     LlamaPromptLookupDecoding,
     ModelLoadError,
+    RequestCancelledError,
     UnsupportedModelError,
 )
 
@@ -188,3 +189,35 @@ def test_a_rule_that_fails_does_no_harm(opens: Opens, random_tokens: npt.NDArray
         with pytest.raises(KeyError, match="no idea"):
             list(llm.generate(random_tokens[:60], 5, temperature=0, ignore_eos=True))
         assert len(list(llm.generate(random_tokens[:60], 1, temperature=0, ignore_eos=True))) == 1
+
+
+def test_a_request_is_cancelled_where_it_drafts(opens: Opens, random_tokens: npt.NDArray[np.int32]) -> None:
+    class Cancels(LlamaDraftModel):
+        llm: Llama
+
+        def __call__(self, input_ids: npt.NDArray[np.int32], /, **kwargs: Any) -> npt.NDArray[np.int32]:
+            if len(input_ids) == 55:
+                self.llm.cancel()
+            return np.array([1, 2, 3], dtype=np.int32)
+
+    rule = Cancels()
+    with opens(draft_model=rule) as rule.llm:
+        with pytest.raises(RequestCancelledError):
+            list(rule.llm.generate(random_tokens[:50], 20, temperature=0, ignore_eos=True))
+        assert rule.llm.tokens == []
+        assert len(list(rule.llm.generate(random_tokens[:60], 20, temperature=0, ignore_eos=True))) == 20
+
+
+@pytest.mark.slow
+def test_a_real_model_says_the_same(smollm2: pathlib.Path, sidecar: pathlib.Path, long_text: str) -> None:
+    """Greedy text with a draft model, and with drafts from the text itself, is that without; also past evictions."""
+    texts = []
+    for draft_model in (None, smollm2, LlamaPromptLookupDecoding(3, 8)):
+        settings: dict[str, Any] = {"budget": 256, "triattn_stats": sidecar, "n_ctx": 4096, "n_threads": 1}
+        with Llama(smollm2, draft_model=draft_model, **settings) as llm:
+            result: Any = llm(long_text[:3500], 100, temperature=0, ignore_eos=True)
+            texts.append(result["choices"][0]["text"])
+            stats = llm.kv_stats()
+            assert stats["evictions"] > 2
+            assert draft_model is None or stats["tokens_accepted"] > 10
+    assert texts[1:] == texts[:1] * 2

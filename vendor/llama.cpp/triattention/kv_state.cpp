@@ -147,8 +147,11 @@ void load_cache(Reader & in, llama_kv_cache & cache, int32_t seq, int64_t n_posi
     std::vector<bool> taken(static_cast<size_t>(n_positions));
     for (const uint32_t slot : slots) {
         const llama_pos position = cells.is_empty(slot) ? -1 : cells.pos_get(slot);
-        const bool is_taken = position >= 0 && position < n_positions && taken[static_cast<size_t>(position)];
-        if (position < 0 || position >= n_positions || (is_taken && !may_share)) {
+        const auto is_one = [&](llama_pos coordinate) { return coordinate >= 0 && coordinate < n_positions; };
+        const llama_kv_cell_ext grid = position < 0 ? llama_kv_cell_ext{} : cells.ext_get(slot);
+        const bool is_apart = is_one(position) && !taken[static_cast<size_t>(position)];
+        const bool is_in_image = may_share && is_one(position) && is_one(grid.x) && is_one(grid.y);
+        if (may_share ? !is_in_image : !is_apart) {
             throw std::runtime_error("its cells have wrong positions");
         }
         taken[static_cast<size_t>(position)] = true;

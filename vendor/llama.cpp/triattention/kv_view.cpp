@@ -12,6 +12,7 @@
 #include "llama.h"
 
 #include <algorithm>
+#include <limits>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -162,7 +163,7 @@ int32_t next_position(const std::vector<KvCell> & cells) {
     for (const KvCell & cell : cells) {
         last = std::max({last, cell.pos, cell.row, cell.column});
     }
-    return last + 1;
+    return std::min(last, std::numeric_limits<int32_t>::max() - 1) + 1;
 }
 
 std::vector<KvCell>::const_iterator SeenCells::first_new(const std::vector<KvCell> & cells) const {
