@@ -53,6 +53,7 @@ class Arm:
             with the package, as `Llama` measures them by itself.
         change: what becomes of the statistics.
         is_scaled: the kept share b becomes 1 - (1 - b) * n_attention / n_layer.
+        has_wide_window: the window is that of mode ``fitted``.
         is_everywhere: it is measured at every share, else at those of 75 % and less.
     """
 
@@ -60,6 +61,7 @@ class Arm:
     n_calibration: int = 4096
     change: Callable[[TriAttentionStats], TriAttentionStats] = field(default=_all)
     is_scaled: bool = False
+    has_wide_window: bool = False
     is_everywhere: bool = False
 
 
@@ -96,6 +98,10 @@ def _arms() -> dict[str, Arm]:
         Arm(
             Rule("recipe", "rotated bands, prompt pinned", score=rotated_score, needs_stats=True, is_pinned=True),
             is_scaled=True,
+        ),
+        Arm(
+            replace(RULES["per_layer_head"], name="per_layer_head_wide", summary="with the window of mode fitted"),
+            has_wide_window=True,
         ),
         Arm(Rule("per_layer", "one set for the heads of a layer", "per_layer", needs_stats=True)),
         Arm(Rule("global", "one set for all layers and heads", "global", needs_stats=True)),

@@ -28,6 +28,7 @@ from pytriattn.lab.documents import Document
 from pytriattn.lab.reading import Answered, read_document
 from pytriattn.lab.rules.base import Given, chooser_of
 from pytriattn.model_info.reader import gguf_info
+from pytriattn.options.eviction import default_window
 
 SHARES = (97.5, 95.0, 90.0, 75.0, 50.0, 25.0)
 LOW_SHARES = (75.0, 50.0, 25.0)
@@ -93,6 +94,8 @@ class Experiment:
         options: dict[str, Any] = {"n_ctx": N_CTX, "n_threads": self._n_threads}
         if arm.rule.mode is not None:
             options |= {"budget": budget, "mode": arm.rule.mode, "interval": INTERVAL, "triattn_stats": stats}
+            if arm.has_wide_window:
+                options["window"] = default_window("fitted", budget)
             options |= {"protect_prompt": arm.rule.is_pinned, **arm.rule.settings}
         if arm.rule.mode == "custom":
             options["chooser"] = chooser_of(arm.rule, given)

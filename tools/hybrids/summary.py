@@ -187,8 +187,8 @@ def main() -> None:
         print(f"\n{results.model}, {arguments.share:g} %, by kind\n")
         print(kind_table(results, arguments.share, results.arms()))
     if arguments.plot:
-        plot_shares(models, arguments.plot / "hybrids-shares.png")
-        plot_depths(models, arguments.share, arguments.plot / "hybrids-depths.png")
+        plot_shares(models, arguments.plot / "shares.png")
+        plot_depths(models, arguments.share, arguments.plot / "depths.png")
 
 
 if __name__ == "__main__":

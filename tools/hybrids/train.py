@@ -84,7 +84,10 @@ def save(
 
 
 def train(name: str, path: Path, n_steps: int, until: int, seed: int) -> None:
-    """Train a model up to a step of so many, or go on with it; a line of JSON for each ten steps goes to the checkpoint's name with .jsonl."""
+    """Train a model up to the step `until`, or go on with it.
+
+    A line of JSON for each ten steps goes to the checkpoint's name with .jsonl.
+    """
     torch.manual_seed(seed)
     network = Network(SHAPES[name])
     optimizers = make_optimizers(network)
