@@ -73,7 +73,7 @@ test-asan: $(VENV)/developing  ## tests of engine and bindings with AddressSanit
 	    tests/unit/session tests/unit/conversion tests/unit/stats tests/unit/gguf
 
 test-tsan: $(VENV)/developing  ## tests of threads with ThreadSanitizer
-	tools/sanitized_tests.sh tsan -m "not slow" tests/unit/_util tests/unit/test_async_llama.py tests/unit/test_bad_input.py \
+	tools/sanitized_tests.sh tsan -m "not slow and not alone" tests/unit/_util tests/unit/test_async_llama.py tests/unit/test_bad_input.py \
 	    tests/unit/session/test_interrupt.py tests/engine/test_key_scores.py
 
 format: $(VENV)/developing  ## format Python and C++ in place

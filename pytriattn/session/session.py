@@ -15,9 +15,9 @@ from pytriattn._native.log import forward_llama_log
 from pytriattn.errors import ImageError
 from pytriattn.eviction.counters import KVStats, kv_stats_of
 from pytriattn.session.adapters import Adapters, LoraScales
-from pytriattn.session.cached_text import CachedText
 from pytriattn.session.images import Images, PartedPrompt
 from pytriattn.session.opening import OpenedModel
+from pytriattn.session.scored_text import ScoredText
 from pytriattn.session.state import context_state, read_state, write_state
 from pytriattn.stats.model_stats import TriAttentionStats
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 
-class Session(CachedText):
+class Session(ScoredText):
     """A loaded model with a context, and what can be known and done of its cache."""
 
     def __init__(self, opened: OpenedModel, *, protect_prompt: bool = False, reuse_evicted: bool = True) -> None:
