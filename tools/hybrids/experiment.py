@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from hybrids.arms import ARMS, Arm
-from hybrids.documents import KINDS, N_LATER, N_TOKENS, write_document
+from hybrids.documents import AT_END, KINDS, N_LATER, N_TOKENS, write_document
 from hybrids.text import Mix, training_text
 from pytriattn import Llama, StatsWarning, TriAttentionStats, calibrate
 from pytriattn.lab.documents import Document
@@ -105,7 +105,7 @@ class Experiment:
                 start = time.monotonic()
                 document = write_document(index)
                 if arm.rule.reads_question:  # the question stands at the end of the prompt, so there is no later one
-                    document = document.only(("at_end",))
+                    document = document.only((AT_END,))
                 reading = read_document(
                     llm, document, is_pinned=arm.rule.is_pinned, reads_question=arm.rule.reads_question
                 )
