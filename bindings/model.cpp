@@ -151,6 +151,12 @@ ModelPtr load(const std::filesystem::path & file, int n_gpu_layers, int split_mo
     if (llama_model_has_encoder(result->model.get()) || !llama_model_has_decoder(result->model.get())) {
         throw triattn::UnsupportedModelError("'" + path + "' has an encoder; only decoder models can generate here");
     }
+    if (triattn::lacks_recurrent_layers(result->model.get())) {
+        throw triattn::UnsupportedModelError(
+            "'" + path +
+            "' is of an architecture with recurrent layers and has none, which llama.cpp cannot run; add a "
+            "recurrent layer, or write it as another architecture");
+    }
     return result;
 }
 

@@ -233,7 +233,8 @@ class CachedText(LoadedModel):
         """
         if self._eviction is None:
             return None
-        return self._eviction.budget + self._eviction.interval - self._open_context().counters().cells_used
+        left = self._eviction.budget + self._eviction.interval - self._open_context().counters().cells_used
+        return left if left > 0 else self._eviction.interval  # with `reread` the next step begins with an eviction
 
     def truncate(self, n: int) -> int:
         """Forget what has been read after the first `n` tokens; return how many are left: `n` or none.

@@ -159,6 +159,20 @@ def test_file_names_need_not_be_utf8(tiny: Callable[[str], pathlib.Path], tmp_pa
 
 
 @pytest.mark.slow
+def test_a_hybrid_without_recurrent_layers(tmp_path: pathlib.Path) -> None:
+    """llama.cpp ends the process where it makes a context for such a file."""
+    model = TinyModel("lfm2", n_layer=2, head_dim=32, n_embd=128, n_head_kv=2)
+    model.keys({"shortconv.l_cache": 3})
+    model.ends(norm="token_embd_norm")
+    for layer in range(model.n_layer):
+        model.norms(layer, "attn_norm", "ffn_norm")
+        model.ffn(layer)
+        model.attention(layer, qk_norm=True)
+    model.save(tmp_path / "attention.gguf")
+    with pytest.raises(UnsupportedModelError, match="has none, which llama.cpp cannot run"):
+        Llama(tmp_path / "attention.gguf", n_ctx=64)
+
+
 @pytest.mark.parametrize("n_threads", ["two", 1.5])
 def test_threads_that_are_no_number(tiny: Callable[[str], pathlib.Path], n_threads: Any) -> None:
     with pytest.raises(ContextError, match="n_threads is"):

@@ -3,8 +3,11 @@
     python tools/bench/server.py --parts slots turns mixed
 
 slots: eight texts of 4,000 tokens at once, then 64 tokens generated for each; with a budget of 512, and without.
-turns: the time to the first token of each turn of a chat beyond 8,000 tokens, budget 1,024.
+turns: the time to the first token of each turn of a chat up to 7,700 tokens (SmolLM2 was trained for 8,192), budget
+1,024.
 mixed: requests of mixed lengths, with cancellations, disconnects and bad ones among them; memory at the end.
+throughput: 200 tokens after a prompt of 320, without a budget, in turns with `--llama-server PROGRAM`, one built from
+the same tree.
 """
 
 from __future__ import annotations
@@ -89,7 +92,8 @@ def measure_turns(model: Path, threads: int, n_turns: int) -> None:
         messages = [{"role": "system", "content": "Answer in one sentence."}]
         times: list[float] = []
         for turn in range(n_turns):
-            messages.append({"role": "user", "content": TEXT[turn * 1600 : turn * 1600 + 1600]})
+            question = ask(server, "/detokenize", {"tokens": tokens_of(server, 320, 1420 * turn)})["content"]
+            messages.append({"role": "user", "content": question})
             body = {"messages": messages, "max_tokens": 60, "temperature": 0}
             answer = ask(server, "/v1/chat/completions", body)
             times.append(answer["timings"]["prompt_ms"] / 1000)
@@ -98,6 +102,44 @@ def measure_turns(model: Path, threads: int, n_turns: int) -> None:
             print(f"turn {turn + 1}: {usage['prompt_tokens']} tokens, {cached} cached, {times[-1]:.2f} s", flush=True)
             messages.append({"role": "assistant", "content": answer["choices"][0]["message"]["content"]})
         print(f"first token, turn {n_turns} : turn 5 = {times[-1] / times[4]:.2f}")
+
+
+def measure_throughput(model: Path, threads: int, program: Path, rounds: int) -> None:
+    """Print how fast a stream is without a budget, llama-server's speed = 1."""
+    body = {"prompt": "Once upon a time there was a lighthouse " * 40, "n_predict": 200, "temperature": 0}
+    body |= {"ignore_eos": True, "cache_prompt": False, "stream": True}
+    data = json.dumps(body).encode()
+
+    def seconds(url: str) -> float:
+        start = time.perf_counter()
+        request = urllib.request.Request(url + "/completion", data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=3600) as answer:
+            answer.read()
+        return time.perf_counter() - start
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(program), "-m", str(model), "-c", "4096", "--port", str(port), "-t", str(threads), "--parallel", "1"]
+    with (
+        Server(model, n_ctx=4096, n_threads=threads) as ours,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as theirs,
+    ):
+        try:
+            urls = [ours.url, f"http://127.0.0.1:{port}"]
+            while True:
+                with contextlib.suppress(urllib.error.URLError):
+                    for url in urls:
+                        seconds(url)
+                    break
+                time.sleep(0.5)
+            ratios = []
+            for turn in range(rounds):
+                times = {url: seconds(url) for url in (urls if turn % 2 else urls[::-1])}
+                ratios.append(times[urls[1]] / times[urls[0]])
+            print(f"throughput : llama-server's = {statistics.median(ratios):.3f}, from {sorted(ratios)}")
+        finally:
+            theirs.kill()
 
 
 def resident_bytes(pid: int) -> int:
@@ -158,6 +200,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=4000)
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--llama-server", type=Path, help="for the part throughput")
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--requests", type=int, default=500)
     arguments = parser.parse_args()
@@ -171,6 +214,8 @@ def main() -> int:
         measure_turns(model, arguments.threads, arguments.turns)
     if "mixed" in arguments.parts:
         measure_mixed(model, arguments.threads, arguments.requests)
+    if "throughput" in arguments.parts:
+        measure_throughput(model, arguments.threads, arguments.llama_server, 2 * arguments.rounds + 7)
     return 0
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pathlib
+from typing import Any
+
 import numpy as np
 import pytest
 
-from pytriattn import ContextFullError, InvalidTokenError, Llama
+from pytriattn import ContextFullError, InvalidTokenError, Llama, TriAttentionStats
 from support.tiny_context import Tiny, Tokens
 
 
@@ -19,6 +22,17 @@ def test_scoring_on_is_what_one_pass_gives(tiny: Tiny, random_tokens: Tokens) ->
         assert llm.tokens == random_tokens[:400].tolist()
     assert np.array_equal(first.logprobs, whole[:255])
     assert np.array_equal(second.logprobs, whole[256:])
+
+
+def test_room_before_an_eviction_that_waits_for_its_second_reading(
+    smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str
+) -> None:
+    settings: dict[str, Any] = {"n_ctx": 2048, "budget": 96, "interval": 32, "window": 16, "reread": True}
+    with Llama(smollm2, triattn_stats=smollm2_stats, **settings) as llm:
+        tokens = llm.tokenize(long_text)
+        for begin in range(0, 256, 64):
+            llm.eval(tokens[begin : begin + 64])
+            assert 0 < (llm.n_until_eviction or 0) <= 128
 
 
 def test_logits_after_each_token_are_those_of_decoding(tiny: Tiny, random_tokens: Tokens) -> None:

@@ -155,7 +155,8 @@ void KeyScorer::enter(Sequence & of, uint32_t stream, const std::vector<KvCell> 
 
 void KeyScorer::receive(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells, int32_t n_new) {
     const auto decay = static_cast<float>(std::pow(options_.decay, n_new / DECAY_TOKENS));
-    const std::vector<std::vector<float>> now = most_attention(graph_, view_, stream, cells, readers_, of.queries, source_);
+    const std::vector<std::vector<float>> now =
+        most_attention(graph_, view_, stream, cells, readers_, of.queries, source_);
     for (size_t l = 0; l < of.keys.size(); ++l) {
         for (size_t head = 0; head < of.keys[l].size(); ++head) {
             for (size_t i = 0; i < cells.size(); ++i) {
@@ -177,7 +178,8 @@ void KeyScorer::take_second_reading(int32_t seq, const std::vector<KvCell> & cel
     const int32_t end = queries[0][0].positions.front();  // where the second reading begins
     const auto last = std::find_if(cells.begin(), cells.end(), [&](const KvCell & cell) { return cell.pos >= end; });
     enter(of, stream, {cells.begin(), last});
-    const std::vector<std::vector<float>> found = most_attention(graph_, view_, stream, cells, readers_, queries, source_);
+    const std::vector<std::vector<float>> found =
+        most_attention(graph_, view_, stream, cells, readers_, queries, source_);
     for (size_t l = 0; l < of.keys.size(); ++l) {
         for (size_t head = 0; head < of.keys[l].size(); ++head) {
             for (auto cell = cells.begin(); cell != last; ++cell) {

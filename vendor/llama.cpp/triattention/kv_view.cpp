@@ -302,6 +302,18 @@ void KvView::observe(ggml_backend_sched_eval_callback callback, void * data) con
 
 bool has_learned_positions(const llama_model * model) { return model->pos_embd != nullptr; }
 
+bool lacks_recurrent_layers(const llama_model * model) {
+    if (!llama_model_is_hybrid(model)) {
+        return false;
+    }
+    for (uint32_t layer = 0; layer < model->hparams.n_layer(); ++layer) {
+        if (model->hparams.is_recr(layer)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool has_long_rope(const llama_model * model) {
     return std::any_of(model->layers.begin(), model->layers.end(),
                        [](const llama_layer & layer) { return layer.rope_long != nullptr; });

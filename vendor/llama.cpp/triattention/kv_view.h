@@ -128,6 +128,9 @@ private:
 // A table of positions in place of RoPE (GPT-2): llama.cpp ends the process at a position beyond it.
 bool has_learned_positions(const llama_model * model);
 
+// A hybrid model's file in which no layer is recurrent: llama.cpp ends the process when it makes the states of none.
+bool lacks_recurrent_layers(const llama_model * model);
+
 bool has_long_rope(const llama_model * model);
 
 // LongRoPE models have two sets of frequencies, and llama.cpp chooses the long ones where a context's *allocated* size

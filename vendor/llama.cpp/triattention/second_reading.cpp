@@ -35,7 +35,8 @@ int SecondReading::raise(const std::vector<llama_token> & tokens, size_t n,
     const LayerQueries queries = capture_.stop();
     if (status == 0) {
         const std::vector<KvCell> cells = view_.shared_cells(1);
-        const std::vector<std::vector<float>> found = most_attention(graph_, view_, 0, cells, readers_, queries, source_);
+        const std::vector<std::vector<float>> found =
+            most_attention(graph_, view_, 0, cells, readers_, queries, source_);
         for (size_t l = 0; l < queries.size(); ++l) {
             for (size_t head = 0; head < table[l].size(); ++head) {
                 for (size_t i = 0; i < cells.size() && static_cast<size_t>(cells[i].pos) < end; ++i) {
