@@ -76,6 +76,7 @@ def test_a_stream_that_nobody_reads_to_its_end(smollm2: pathlib.Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.alone
 def test_cancel_from_another_thread(smollm2: pathlib.Path, long_text: str) -> None:
     with Llama(smollm2, n_ctx=60_000, budget=512, mode="recent", seed=1) as llm:
         llm.cancel()  # nothing is under way: nothing happens
