@@ -37,8 +37,7 @@ __all__ = ["Llama"]
 class Llama(Session):
     """A model with one context.
 
-    Use it from one thread at a time; a second thread gets `BusyError`. It is a context manager, and `close` frees its
-    memory.
+    Use it from one thread at a time; a second one gets `BusyError`. A context manager; `close` frees its memory.
 
     Args:
         model_path: a GGUF file.
@@ -69,14 +68,12 @@ class Llama(Session):
         scale_budget_by_attention: in models where only some layers have full attention, raise the kept fraction b of
             ``n_ctx`` to 1 - (1 - b) * (their number) / (number of layers).
         n_ctx: the largest number of positions; 0: what the model was trained for. Under a budget it allocates nothing,
-            and may be any number. `Llama` warns once of a text that goes beyond what the model was trained for
-            (`ContextWarning`).
+            and may be any number. `ContextWarning` tells once of a text beyond what the model was trained for.
         n_batch: tokens given to llama.cpp at once.
         n_ubatch: tokens computed at once.
         n_seq_max: texts that `generate_batch` decodes at once; each has cells of its own.
-        n_threads: CPU threads; None: all that this process may use; ``"idle"``: as many as there are CPUs that nothing
-            else keeps busy now, for a machine that other programs use too. Another number of threads changes the last
-            bits of logits.
+        n_threads: CPU threads; None: all that this process may use; ``"idle"``: one for each CPU that nothing else uses
+            now. The number of threads changes the last bits of logits.
         n_gpu_layers: layers on the GPU; -1: all.
         split_mode: over several GPUs: 0 none, 1 by layers, 2 by rows.
         main_gpu: the GPU that is used without splitting.
