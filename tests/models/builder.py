@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import gguf
 import numpy as np
 
-N_VOCAB = 256
+from byte_vocabulary import N_BYTES, add_byte_vocabulary
+
+N_VOCAB = N_BYTES
 CONTEXT_LENGTH = 2048
 WINDOW = 32  # of sliding attention: shorter than any text the tests read
 QK_GAIN = 1.5  # attention logits of about twice unit deviation: neither uniform nor one-hot
@@ -208,11 +210,7 @@ class TinyModel:
         os.close(handle)
         writer = gguf.GGUFWriter(partial, self.arch)
         if of_bytes:
-            writer.add_tokenizer_model("gpt2")
-            writer.add_tokenizer_pre("gpt-2")
-            writer.add_token_list(byte_symbols())
-            writer.add_token_types([gguf.TokenType.NORMAL] * N_VOCAB)
-            writer.add_token_merges(["! !"])  # none would be refused; its result is no token, so it never applies
+            add_byte_vocabulary(writer)
         else:
             writer.add_tokenizer_model("no_vocab")
         for key, value in self._keys.items():
@@ -226,14 +224,6 @@ class TinyModel:
         writer.write_tensors_to_file()
         writer.close()
         pathlib.Path(partial).replace(path)
-
-
-def byte_symbols() -> list[str]:
-    """Return the printable symbol that stands for each byte in GPT-2's vocabularies, in the order of the bytes."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = (byte for byte in range(256) if byte not in printable)
-    symbols = {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
-    return [symbols[byte] for byte in range(256)]
 
 
 def _add_value(writer: gguf.GGUFWriter, key: str, value: Value) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import numpy.typing as npt
 
+from byte_vocabulary import N_BYTES, add_byte_vocabulary
 from hybrids.shape import Shape
 
 __all__ = [
     "ARCHITECTURE",
     "ExportError",
-    "byte_symbols",
     "check_tensors",
     "read_shape",
     "read_tensors",
@@ -24,6 +25,22 @@ __all__ = [
 ]
 
 ARCHITECTURE = "qwen35"
+COUNTS = {
+    "vocab_size": "n_vocab",
+    "context_length": "n_ctx",
+    "embedding_length": "n_embd",
+    "feed_forward_length": "n_ff",
+    "attention.head_count": "n_head",
+    "attention.head_count_kv": "n_head_kv",
+    "attention.key_length": "head_dim",
+    "rope.dimension_count": "n_rot",
+    "ssm.conv_kernel": "conv_kernel",
+    "ssm.state_size": "state_dim",
+    "ssm.time_step_rank": "n_state_head",
+}
+"""Keys of a file whose value is a field of `Shape`."""
+NUMBERS = {"attention.layer_norm_rms_epsilon": "norm_eps", "rope.freq_base": "freq_base"}
+"""The same of 32-bit floating-point numbers."""
 Tensors = Mapping[str, npt.NDArray[np.float32]]
 
 
@@ -91,14 +108,6 @@ def check_tensors(shape: Shape, tensors: Tensors) -> None:
         raise ExportError(f"the tensor {unknown[0]} is not known; {ARCHITECTURE} has no such tensor in this place")
 
 
-def byte_symbols() -> list[str]:
-    """Return the printable symbol that stands for each byte in GPT-2's vocabularies, in the order of the bytes."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = (byte for byte in range(256) if byte not in printable)
-    symbols = {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(others)}
-    return [symbols[byte] for byte in range(256)]
-
-
 def write_model(path: Path, shape: Shape, tensors: Tensors, type_name: str = "F32", name: str = "") -> None:
     """Write a model file with a vocabulary of bytes.
 
@@ -112,20 +121,15 @@ def write_model(path: Path, shape: Shape, tensors: Tensors, type_name: str = "F3
     Raises:
         ExportError: the tensors or the vocabulary do not fit the shape.
     """
-    symbols = byte_symbols()
-    if shape.n_vocab != len(symbols):
+    if shape.n_vocab != N_BYTES:
         raise ExportError(
-            f"tokenizer.ggml.tokens has {len(symbols)} entries, one for each byte, but token_embd.weight has "
+            f"tokenizer.ggml.tokens has {N_BYTES} entries, one for each byte, but token_embd.weight has "
             f"{shape.n_vocab} rows"
         )
     check_tensors(shape, tensors)
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
     writer.add_name(name or path.stem)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(symbols)
-    writer.add_token_types([gguf.TokenType.NORMAL] * len(symbols))
-    writer.add_token_merges(["! !"])  # none would be refused; its result is no token, so it never applies
+    add_byte_vocabulary(writer)
     writer.add_add_bos_token(False)
     silent = {} if any(not shape.has_attention(i) for i in range(shape.n_layer)) else _silent_layer(shape)
     _add_keys(writer, shape, has_silent_layer=bool(silent))
@@ -154,27 +158,16 @@ def _silent_layer(shape: Shape) -> dict[str, npt.NDArray[np.float32]]:
 def _add_keys(writer: gguf.GGUFWriter, shape: Shape, *, has_silent_layer: bool) -> None:
     n_bands = shape.n_rot // 2
     sections = [len(range(start, n_bands, 3)) for start in range(3)]  # they take turns; in a text they agree
-    counts = {
-        "vocab_size": shape.n_vocab,
-        "context_length": shape.n_ctx,
-        "embedding_length": shape.n_embd,
+    counts = {key: getattr(shape, field) for key, field in COUNTS.items()} | {
         "block_count": shape.n_layer + has_silent_layer,
-        "feed_forward_length": shape.n_ff,
-        "attention.head_count": shape.n_head,
-        "attention.head_count_kv": shape.n_head_kv,
-        "attention.key_length": shape.head_dim,
         "attention.value_length": shape.head_dim,
-        "rope.dimension_count": shape.n_rot,
-        "ssm.conv_kernel": shape.conv_kernel,
         "ssm.inner_size": shape.n_state_head * shape.state_dim,
-        "ssm.state_size": shape.state_dim,
-        "ssm.time_step_rank": shape.n_state_head,
         "ssm.group_count": shape.n_state_head,
     }
     for key, count in counts.items():
         writer.add_uint32(f"{ARCHITECTURE}.{key}", count)
-    writer.add_float32(f"{ARCHITECTURE}.attention.layer_norm_rms_epsilon", shape.norm_eps)
-    writer.add_float32(f"{ARCHITECTURE}.rope.freq_base", shape.freq_base)
+    for key, field in NUMBERS.items():
+        writer.add_float32(f"{ARCHITECTURE}.{key}", getattr(shape, field))
     writer.add_array(f"{ARCHITECTURE}.rope.dimension_sections", [*sections, 0])
     if has_silent_layer:
         writer.add_array(f"{ARCHITECTURE}.attention.recurrent_layers", [0] * shape.n_layer + [1])
@@ -199,22 +192,12 @@ def read_shape(reader: gguf.GGUFReader) -> Shape:
         return int(reader.fields[f"{ARCHITECTURE}.{name}"].contents())
 
     has_silent_layer = f"{ARCHITECTURE}.attention.recurrent_layers" in reader.fields
+    sizes: dict[str, Any] = {field: key(name) for name, field in COUNTS.items()}
+    sizes |= {field: number(name) for name, field in NUMBERS.items()}
     return Shape(
         attention_interval=1 if has_silent_layer else key("full_attention_interval"),
         n_layer=key("block_count") - has_silent_layer,
-        n_embd=key("embedding_length"),
-        n_ff=key("feed_forward_length"),
-        n_head=key("attention.head_count"),
-        n_head_kv=key("attention.head_count_kv"),
-        head_dim=key("attention.key_length"),
-        n_rot=key("rope.dimension_count"),
-        freq_base=number("rope.freq_base"),
-        n_state_head=key("ssm.time_step_rank"),
-        state_dim=key("ssm.state_size"),
-        conv_kernel=key("ssm.conv_kernel"),
-        norm_eps=number("attention.layer_norm_rms_epsilon"),
-        n_vocab=key("vocab_size"),
-        n_ctx=key("context_length"),
+        **sizes,
     )
 
 

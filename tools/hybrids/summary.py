@@ -141,13 +141,9 @@ def plot_shares(models: Sequence[Results], path: Path) -> None:
                 if bounds:
                     low, high = zip(*bounds, strict=True)
                     ax.fill_between(shares, low, high, alpha=0.12, color=line.get_color())
-            ax.set_title(f"{results.model}: question {'at the end' if task == 'at_end' else '256 tokens later'}")
-            ax.set_xlabel("keys kept (% of the text)")
-            ax.set_ylabel("needles answered")
-            ax.set_ylim(-0.03, 1.03)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
-    figure.savefig(path, metadata={"Date": None})
+            when = "at the end" if task == "at_end" else "256 tokens later"
+            _label(ax, f"{results.model}: question {when}", "keys kept (% of the text)")
+    _save(figure, axes[0][0], path)
 
 
 def plot_depths(models: Sequence[Results], share: float, path: Path) -> None:
@@ -162,12 +158,20 @@ def plot_depths(models: Sequence[Results], share: float, path: Path) -> None:
             if share in results.shares(arm):
                 means = [results.right(arm, share, "at_end", depth=depth).mean() for depth in depths]
                 ax.plot(depths, means, marker="os^vD*P"[number], label=arm)
-        ax.set_title(f"{results.model}: {share:g} % kept")
-        ax.set_xlabel("depth of the needle (% of the text)")
-        ax.set_ylabel("needles answered")
-        ax.set_ylim(-0.03, 1.03)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+        _label(ax, f"{results.model}: {share:g} % kept", "depth of the needle (% of the text)")
+    _save(figure, axes[0][0], path)
+
+
+def _label(ax: Any, title: str, across: str) -> None:
+    ax.set_title(title)
+    ax.set_xlabel(across)
+    ax.set_ylabel("needles answered")
+    ax.set_ylim(-0.03, 1.03)
+
+
+def _save(figure: Any, first: Any, path: Path) -> None:
+    """Write a figure with one legend for all its axes, that of the first ones."""
+    figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.savefig(path, metadata={"Date": None})
 
 
