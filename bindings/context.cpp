@@ -106,6 +106,15 @@ void add_reading(py::class_<Context> & context) {
             },
             "Whether the mode takes questions.")
         .def_property_readonly(
+            "n_until_eviction",
+            [](Context & self) {
+                return self.run_with_gil([](Decoder & d) -> std::optional<int32_t> {
+                    return d.controller() != nullptr ? std::optional(d.controller()->until_eviction(0) + d.n_ahead(0))
+                                                     : std::nullopt;
+                });
+            },
+            "Tokens that sequence 0 can read until it is evicted from; None without a budget.")
+        .def_property_readonly(
             "score_step", [](Context & self) { return self.run_with_gil([](Decoder & d) { return d.score_step(); }); },
             "Tokens in a whole step of score().");
 }

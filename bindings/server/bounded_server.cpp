@@ -76,11 +76,6 @@ public:
 
     bool guards(const llama_context * ctx) const { return ctx == ctx_; }
 
-    // Tokens that a slot can read before it is pruned.
-    int32_t until_eviction(int32_t slot) const {
-        return is_due(slot) ? config().interval
-                            : budget(slot) + config().interval - static_cast<int32_t>(view().n_used(slot));
-    }
     int32_t n_slots() const { return params_.n_seq_max; }
 
     // A slot begins a task.

@@ -1372,6 +1372,11 @@ class Context:
         Tokens computed at once.
         """
     @property
+    def n_until_eviction(self) -> int | None:
+        """
+        Tokens that sequence 0 can read until it is evicted from; None without a budget.
+        """
+    @property
     def params(self) -> DecoderParams:
         """
         What it was made with.

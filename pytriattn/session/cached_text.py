@@ -231,10 +231,7 @@ class CachedText(LoadedModel):
 
         `eval` evicts exactly where decoding would if no call goes beyond this; longer calls evict once, after them.
         """
-        if self._eviction is None:
-            return None
-        left = self._eviction.budget + self._eviction.interval - self._open_context().counters().cells_used
-        return left if left > 0 else self._eviction.interval  # with `reread` the next step begins with an eviction
+        return self._open_context().n_until_eviction
 
     def truncate(self, n: int) -> int:
         """Forget what has been read after the first `n` tokens; return how many are left: `n` or none.

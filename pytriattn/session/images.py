@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -111,8 +112,20 @@ def text_of(tokens: Iterable[int]) -> list[int]:
     return [int(token) for token in tokens if token >= 0]
 
 
-def check_projector(path: Path) -> str:
-    """Return which projector a file holds, before a model is loaded.
+class ProjectorFile(NamedTuple):
+    """A file that holds a projector.
+
+    Attributes:
+        path: the file.
+        sha256: which it is, as `ModelIdentity.sha256`.
+    """
+
+    path: Path
+    sha256: str
+
+
+def check_projector(path: Path) -> ProjectorFile:
+    """Return the projector that a file holds, before a model is loaded.
 
     Raises:
         ModelLoadError: it is missing, damaged, or a model of another kind.
@@ -123,16 +136,16 @@ def check_projector(path: Path) -> str:
             f"'{path}' is a model of the architecture {identity.architecture!r}, not an encoder of images; give the "
             "file that was published beside the model, often called mmproj-….gguf"
         )
-    return identity.sha256
+    return ProjectorFile(path, identity.sha256)
 
 
 def open_images(
-    path: Path | None, model: core.Model, context: core.Context, *, n_threads: int, use_gpu: bool
+    file: ProjectorFile | None, model: core.Model, context: core.Context, *, n_threads: int, use_gpu: bool
 ) -> Images | None:
     """Load the projector of a model; None: no images.
 
     Args:
-        path: the file that `check_projector` has checked.
+        file: what `check_projector` has found.
         model: the model.
         context: of the model.
         n_threads: CPU threads.
@@ -142,8 +155,8 @@ def open_images(
         ModelLoadError: it does not belong to the model, or has no encoder of images.
         UnsupportedModelError: the keys of its images cannot be evicted.
     """
-    if path is None:
+    if file is None:
         return None
     context.check_images()
-    projector = core.Projector(model, path, n_threads=n_threads, use_gpu=use_gpu)
-    return Images(projector, check_projector(path))
+    projector = core.Projector(model, file.path, n_threads=n_threads, use_gpu=use_gpu)
+    return Images(projector, file.sha256)

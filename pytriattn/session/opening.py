@@ -144,9 +144,7 @@ def open_model(
         options = replace(options, n_draft=draft_rule.num_pred_tokens)
     if isinstance(draft_rule, LlamaModelDrafting):
         check_model_file(draft_rule.model_path)
-    projector = None if mmproj is None else Path(mmproj).expanduser()
-    if projector is not None:
-        check_projector(projector)
+    projector = None if mmproj is None else check_projector(Path(mmproj).expanduser())
     path, identity, options, stats, _ = check_opening(
         model_path, options, triattn_stats, allow_untested=allow_untested, may_fall_back=may_fall_back
     )

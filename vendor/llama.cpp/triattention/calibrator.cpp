@@ -130,8 +130,9 @@ private:
     std::vector<std::vector<AttentionNode>> readers_;
     std::unique_ptr<QueryCapture> capture_;
     std::unique_ptr<DeviceGraph> graph_;
-    std::vector<std::vector<Sums>> sums_;  // [layer][reader]
-    Table most_;                           // attention in the second reading
+    std::unique_ptr<SecondReading> second_reading_;  // where keys are wanted
+    std::vector<std::vector<Sums>> sums_;            // [layer][reader]
+    Table most_;                                     // attention in the second reading
 };
 
 Calibration::Calibration(llama_model * model, const CalibrationOptions & options) : options_(options) {
@@ -178,6 +179,9 @@ Calibration::Calibration(llama_model * model, const CalibrationOptions & options
     }
     capture_ = std::make_unique<QueryCapture>(*view_, readers_);
     graph_ = std::make_unique<DeviceGraph>(tensors, options.n_threads);
+    if (reads_again()) {
+        second_reading_ = std::make_unique<SecondReading>(ctx_.get(), *view_, readers_, *capture_, *graph_);
+    }
 }
 
 void Calibration::check(int status) {
@@ -211,8 +215,7 @@ void Calibration::read(const std::vector<llama_token> & piece, int32_t first, in
 }
 
 void Calibration::read_again(const std::vector<llama_token> & piece, int32_t end) {
-    SecondReading reading(ctx_.get(), *view_, readers_, *capture_, *graph_);
-    check(reading.raise({piece.begin(), piece.begin() + end}, CHUNK + READ_AGAIN_BEFORE, most_));
+    check(second_reading_->raise({piece.begin(), piece.begin() + end}, CHUNK + READ_AGAIN_BEFORE, most_));
 }
 
 // The keys of a piece of which `n` tokens were read.

@@ -95,6 +95,11 @@ bool Controller::is_due(int32_t seq) const {
     return view_.n_used(seq) >= static_cast<uint32_t>(budget(seq) + config_.interval);
 }
 
+int32_t Controller::until_eviction(int32_t seq) const {
+    const int32_t left = budget(seq) + config_.interval - static_cast<int32_t>(view_.n_used(seq));
+    return left > 0 ? left : config_.interval;
+}
+
 OriginMap & Controller::origins(int32_t seq) {
     return origins_.try_emplace(seq, view_.n_cells(), view_.layers()).first->second;
 }

@@ -56,6 +56,8 @@ public:
 
     // Whether decoding has filled the sequence's cache by `interval` beyond the budget.
     bool is_due(int32_t seq) const;
+    // Tokens that the sequence can read until it is due; where it is already, after the eviction that comes first.
+    int32_t until_eviction(int32_t seq) const;
     bool has_room(int32_t seq, int32_t n_tokens) const {
         return view_.n_used(seq) + static_cast<uint32_t>(n_tokens) <= view_.n_cells();
     }

@@ -22,11 +22,7 @@ size_t n_key_features(int head_dim, int head_dim_v) {
 
 std::vector<float> key_features(const RopeLayout & rope, const std::vector<float> & keys,
                                 const std::vector<float> & values, const std::vector<int32_t> & positions) {
-    std::vector<Coordinates> all;
-    for (const int32_t position : positions) {
-        all.push_back({position, position, position});
-    }
-    return key_features(rope, keys, values, all);
+    return key_features(rope, keys, values, coordinates_of_text(positions));
 }
 
 std::vector<float> key_features(const RopeLayout & rope, const std::vector<float> & keys,

@@ -91,11 +91,8 @@ KeyScorer::KeyScorer(const KvView & view, const Stats * stats, const KeyScoreOpt
 
 std::vector<std::string> KeyScorer::missing_operations(ggml_backend_dev_t device) {
     std::vector<std::string> missing = missing_attention(graph_, view_, source_, device);
-    for (std::string & of_rows : missing_key_rows(graph_, view_, device)) {
-        if (std::find(missing.begin(), missing.end(), of_rows) == missing.end()) {
-            missing.push_back(std::move(of_rows));
-        }
-    }
+    const std::vector<std::string> of_rows = missing_key_rows(graph_, view_, device);
+    missing.insert(missing.end(), of_rows.begin(), of_rows.end());
     return missing;
 }
 

@@ -7,6 +7,14 @@
 
 namespace triattn {
 
+std::vector<Coordinates> coordinates_of_text(const std::vector<int32_t> & positions) {
+    std::vector<Coordinates> all;
+    for (const int32_t position : positions) {
+        all.push_back({position, position, position});
+    }
+    return all;
+}
+
 std::vector<RopeLayout::Part> RopeLayout::parts() const {
     std::vector<Part> result;
     for (const Part & part :

@@ -10,6 +10,8 @@ namespace triattn {
 
 // Of a token: its position, and in an image the row and the column; of text all three are the position.
 using Coordinates = std::array<int32_t, 3>;
+// Those of text.
+std::vector<Coordinates> coordinates_of_text(const std::vector<int32_t> & positions);
 
 // A head's dimensions are split into head_dim/2 bands of two. RoPE rotates n_rot dimensions from rot_begin on; their
 // bands turn by omega*position. The dimensions before and behind them form bands as well, which pass unchanged and have

@@ -179,11 +179,7 @@ RopeTrace trace_rope(const ggml_tensor * vectors, int head_dim) { return trace_b
 
 std::vector<float> run_rope(const RopeOperator & rope, const std::vector<float> & vectors, int head_dim,
                             const std::vector<int32_t> & positions) {
-    std::vector<Coordinates> all;
-    for (const int32_t position : positions) {
-        all.push_back({position, position, position});
-    }
-    return run_rope(rope, vectors, head_dim, all);
+    return run_rope(rope, vectors, head_dim, coordinates_of_text(positions));
 }
 
 std::vector<float> run_rope(const RopeOperator & rope, const std::vector<float> & vectors, int head_dim,
