@@ -6,6 +6,9 @@
 #include "eviction_config.h"
 
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 namespace pytriattn {
 namespace {
@@ -63,10 +66,19 @@ void add_key_score_options(py::module_ & m) {
     auto options =
         py::class_<KeyScoreOptions>(m, "KeyScoreOptions", "The parts of the score of mode 'fitted'.")
             .def(py::init([](bool use_fit, bool use_received, double decay, double received_weight,
-                             double question_weight, double value_power, int stride, int spread_back,
-                             int spread_forward) {
-                     KeyScoreOptions result{use_fit,     use_received, decay,       received_weight, question_weight,
-                                            value_power, stride,       spread_back, spread_forward};
+                             double question_weight, double standing_weight, double value_power, int stride,
+                             int spread_back, int spread_forward, std::vector<std::string> standing_questions) {
+                     KeyScoreOptions result{use_fit,
+                                            use_received,
+                                            decay,
+                                            received_weight,
+                                            question_weight,
+                                            standing_weight,
+                                            value_power,
+                                            stride,
+                                            spread_back,
+                                            spread_forward,
+                                            std::move(standing_questions)};
                      triattn::check(result);
                      return result;
                  }),
@@ -74,24 +86,30 @@ void add_key_score_options(py::module_ & m) {
                  py::arg("decay") = KeyScoreOptions().decay,
                  py::arg("received_weight") = KeyScoreOptions().received_weight,
                  py::arg("question_weight") = KeyScoreOptions().question_weight,
+                 py::arg("standing_weight") = KeyScoreOptions().standing_weight,
                  py::arg("value_power") = KeyScoreOptions().value_power, py::arg("stride") = KeyScoreOptions().stride,
                  py::arg("spread_back") = KeyScoreOptions().spread_back,
-                 py::arg("spread_forward") = KeyScoreOptions().spread_forward)
+                 py::arg("spread_forward") = KeyScoreOptions().spread_forward,
+                 py::arg_v("standing_questions", KeyScoreOptions().standing_questions, "DEFAULT_STANDING_QUESTIONS"))
             .def_readonly("use_fit", &KeyScoreOptions::use_fit, "Whether expected attention counts.")
             .def_readonly("use_received", &KeyScoreOptions::use_received, "Whether received attention counts.")
             .def_readonly("decay", &KeyScoreOptions::decay, "Factor on received attention, for every 128 tokens.")
             .def_readonly("received_weight", &KeyScoreOptions::received_weight, "Factor on received attention.")
             .def_readonly("question_weight", &KeyScoreOptions::question_weight,
                           "Factor on the attention of the question.")
+            .def_readonly("standing_weight", &KeyScoreOptions::standing_weight,
+                          "Factor on the attention of standing questions; 0: they are not read.")
             .def_readonly("value_power", &KeyScoreOptions::value_power,
                           "Power of the norm of a key's value that its attention is multiplied by.")
             .def_readonly("stride", &KeyScoreOptions::stride,
                           "The queries of one token in so many give received attention.")
             .def_readonly("spread_back", &KeyScoreOptions::spread_back,
                           "So many keys before a key get its attention of the question, too.")
-            .def_readonly("spread_forward", &KeyScoreOptions::spread_forward, "The same for keys after it.");
-    add_repr(options, {"use_fit", "use_received", "decay", "received_weight", "question_weight", "value_power",
-                       "stride", "spread_back", "spread_forward"});
+            .def_readonly("spread_forward", &KeyScoreOptions::spread_forward, "The same for keys after it.")
+            .def_readonly("standing_questions", &KeyScoreOptions::standing_questions,
+                          "Questions that might be asked of any text, each up to where its answer would begin.");
+    add_repr(options, {"use_fit", "use_received", "decay", "received_weight", "question_weight", "standing_weight",
+                       "value_power", "stride", "spread_back", "spread_forward", "standing_questions"});
 }
 
 void add_eviction_config(py::module_ & m) {

@@ -74,14 +74,16 @@ struct Queries {
     array<float> rows;         // [n, n_head, head_dim]
 };
 
-// Those of the text or of its question. Empty in a mode that looks at none.
-Queries queries(Context & context, int seq, size_t layer, bool of_question) {
+// Those of the text, of its question, or the standing ones as they are read alone. Empty in a mode that looks at none.
+Queries queries(Context & context, int seq, size_t layer, const std::string & of) {
     return context.run_with_gil([&](Decoder & d) {
         triattn::QuerySet set;
         triattn::KeyScorer * scorer = d.controller() != nullptr ? d.controller()->key_scorer() : nullptr;
         const py::ssize_t width = d.view()->layers().at(layer).head_dim_k;
         if (scorer != nullptr) {
-            const triattn::LayerQueries & all = of_question ? scorer->question(seq) : scorer->queries(seq);
+            const triattn::LayerQueries & all = of == "standing"   ? scorer->standing_queries()
+                                                : of == "question" ? scorer->question(seq)
+                                                                   : scorer->queries(seq);
             set = all.empty() ? set : all.at(layer).front();
         }
         const auto n = static_cast<py::ssize_t>(set.positions.size());
@@ -175,9 +177,9 @@ void add_testing(py::module_ & m) {
         .def_readonly("positions", &Queries::positions, "Where they were asked: int32 [n].")
         .def_readonly("rows", &Queries::rows, "The queries after RoPE: float32 [n, n_head, head_dim].");
     testing.def("queries", &queries, py::arg("context"), py::arg("seq") = 0, py::arg("layer") = 0,
-                py::arg("of_question") = false,
-                "The queries that will score a layer's keys, of the text or of its question; none in a mode that "
-                "looks at none.");
+                py::arg("of") = "text",
+                "The queries that will score a layer's keys: of the 'text', of its 'question', or 'standing' ones as "
+                "they are read alone; none in a mode that looks at none.");
     testing.def(
         "read_again", [](Context & context, int seq) { context.run_with_gil([&](Decoder & d) { d.read_again(seq); }); },
         py::arg("context"), py::arg("seq") = 0, "The second reading that comes before an eviction with reread=True.");

@@ -6,6 +6,7 @@
 #include "errors.h"
 #include "kv_memory.h"
 #include "question_reader.h"
+#include "standing_questions.h"
 
 #include "log.h"
 
@@ -63,6 +64,11 @@ public:
           params_(params),
           states_(static_cast<size_t>(params.n_seq_max)) {
         evict_by_itself();
+        const llama_vocab * vocab = llama_model_get_vocab(llama_get_model(ctx));
+        read_standing_questions_by(
+            [this, questions = triattn::standing_question_tokens(vocab, config().key_score.standing_questions)] {
+                return triattn::read_standing_questions(reader(), questions);
+            });
         for (SlotState & state : states_) {
             state.budget = config().budget;
         }
@@ -89,12 +95,8 @@ public:
         if (question.empty()) {
             return;
         }
-        if (!reader_) {
-            auto * model = const_cast<llama_model *>(llama_get_model(ctx_));
-            reader_ = std::make_unique<triattn::QuestionReader>(model, params_);
-        }
-        work.question = reader_->read(question);
-        work.further = task.tokens.pos_next() - static_cast<int32_t>(question.size()) - reader_->n_before();
+        work.question = reader().read(question);
+        work.further = task.tokens.pos_next() - static_cast<int32_t>(question.size()) - reader().n_before();
     }
 
     // Only now: upstream may clear a slot that has begun a task.
@@ -151,6 +153,14 @@ private:
         int32_t further = 0;  // see Controller::set_question
         bool is_set = false;
     };
+
+    triattn::QuestionReader & reader() {
+        if (!reader_) {
+            reader_ =
+                std::make_unique<triattn::QuestionReader>(const_cast<llama_model *>(llama_get_model(ctx_)), params_);
+        }
+        return *reader_;
+    }
 
     llama_context * ctx_;            // null: it is gone
     std::map<int32_t, Work> works_;  // of slots that have begun a task

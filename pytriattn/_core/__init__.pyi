@@ -588,12 +588,14 @@ class KeyScoreOptions:
         use_fit: bool = True,
         use_received: bool = True,
         decay: typing.SupportsFloat | typing.SupportsIndex = 0.95,
-        received_weight: typing.SupportsFloat | typing.SupportsIndex = 2.0,
+        received_weight: typing.SupportsFloat | typing.SupportsIndex = 1.0,
         question_weight: typing.SupportsFloat | typing.SupportsIndex = 10.0,
+        standing_weight: typing.SupportsFloat | typing.SupportsIndex = 20.0,
         value_power: typing.SupportsFloat | typing.SupportsIndex = 0.5,
-        stride: typing.SupportsInt | typing.SupportsIndex = 4,
+        stride: typing.SupportsInt | typing.SupportsIndex = 16,
         spread_back: typing.SupportsInt | typing.SupportsIndex = 2,
         spread_forward: typing.SupportsInt | typing.SupportsIndex = 8,
+        standing_questions: collections.abc.Sequence[str] = ...,
     ) -> None: ...
     def __repr__(self) -> str: ...
     @property
@@ -620,6 +622,16 @@ class KeyScoreOptions:
     def spread_forward(self) -> int:
         """
         The same for keys after it.
+        """
+    @property
+    def standing_questions(self) -> list[str]:
+        """
+        Questions that might be asked of any text, each up to where its answer would begin.
+        """
+    @property
+    def standing_weight(self) -> float:
+        """
+        Factor on the attention of standing questions; 0: they are not read.
         """
     @property
     def stride(self) -> int:

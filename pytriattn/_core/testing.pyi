@@ -90,10 +90,11 @@ def queries(
     context: pytriattn._core.Context,
     seq: typing.SupportsInt | typing.SupportsIndex = 0,
     layer: typing.SupportsInt | typing.SupportsIndex = 0,
-    of_question: bool = False,
+    of: str = "text",
 ) -> Queries:
     """
-    The queries that will score a layer's keys, of the text or of its question; none in a mode that looks at none.
+    The queries that will score a layer's keys: of the 'text', of its 'question', or 'standing' ones as they are read
+    alone; none in a mode that looks at none.
     """
 
 def read_again(context: pytriattn._core.Context, seq: typing.SupportsInt | typing.SupportsIndex = 0) -> None:

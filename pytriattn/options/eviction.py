@@ -26,10 +26,10 @@ Chooser = Callable[[core.EvictionView], Sequence[npt.NDArray[np.bool_]]]
 
 
 def default_window(mode: str, budget: int) -> int:
-    """Return the default window: three tenths of the budget in mode ``fitted``, but at least 64, as in all other modes.
+    """Return the default window: a quarter of the budget in mode ``fitted``, but at least 64, as in all other modes.
     Ordinary text needs them, and facts lose little by it (docs/quality.md).
     """
-    return max(LEAST_WINDOW, budget * 3 // 10) if mode == DEFAULT_MODE else LEAST_WINDOW
+    return max(LEAST_WINDOW, budget // 4) if mode == DEFAULT_MODE else LEAST_WINDOW
 
 
 _BEST = core.KeyScoreOptions()  # the engine knows what was found best
@@ -37,8 +37,8 @@ _BEST = core.KeyScoreOptions()  # the engine knows what was found best
 
 @dataclass(frozen=True)
 class KeyScoreOptions:
-    """The parts of the score of mode ``fitted``: (expected + received + asked) attention of a key, times a power of the
-    norm of its value (docs/how-it-works.md). For ablations.
+    """The parts of the score of mode ``fitted``: (expected + received + foreseen + asked) attention of a key, times a
+    power of the norm of its value (docs/how-it-works.md). For ablations, and for standing questions of your own.
 
     Attributes:
         use_fit: count expected attention.
@@ -46,10 +46,13 @@ class KeyScoreOptions:
         decay: factor on received attention, for every 128 tokens.
         received_weight: factor on received attention.
         question_weight: factor on the attention of the question.
+        standing_weight: factor on foreseen attention, that of the standing questions; 0: they are not read.
         value_power: power of the norm of a key's value that its attention is multiplied by; 0: the norm does not count.
         stride: the queries of one token in so many give received attention.
         spread_back: so many keys before a key get its attention of the question, too.
         spread_forward: so many keys after a key get its attention of the question, too.
+        standing_questions: questions that might be asked of any text, each up to where its answer would begin, of at
+            most 128 tokens.
     """
 
     use_fit: bool = _BEST.use_fit
@@ -57,10 +60,12 @@ class KeyScoreOptions:
     decay: float = _BEST.decay
     received_weight: float = _BEST.received_weight
     question_weight: float = _BEST.question_weight
+    standing_weight: float = _BEST.standing_weight
     value_power: float = _BEST.value_power
     stride: int = _BEST.stride
     spread_back: int = _BEST.spread_back
     spread_forward: int = _BEST.spread_forward
+    standing_questions: tuple[str, ...] = tuple(_BEST.standing_questions)
 
     def to_native(self) -> core.KeyScoreOptions:
         """Return the same settings as the C++ engine takes them.

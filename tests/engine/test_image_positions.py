@@ -64,7 +64,7 @@ def test_nothing_changes_as_long_as_nothing_is_evicted(arch: str, opens: Opens, 
 
 def test_keys_of_images_are_turned_back_by_row_and_column(opens: Opens, long_text: str) -> None:
     """All tokens of a grey image are the same, and so are their keys in the first layer, but for RoPE."""
-    key_score = KeyScoreOptions(use_received=False, question_weight=0.0, value_power=0.0)
+    key_score = KeyScoreOptions(use_received=False, question_weight=0.0, standing_weight=0.0, value_power=0.0)
     found = []
     for image, n_before in ((grey_url(*GRID), 7), (grey_url(*GRID), 300), (png_url(1, *GRID), 7)):
         with opens("qwen2vl", budget=512, key_score=key_score) as llm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any
 
 import gguf
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from models.registry import ARCHITECTURES
+from models.registry import ARCHITECTURES, make_tiny_model
 from pytriattn import BudgetError, InvalidTokenError, StatsError, UnsupportedModelError
 from pytriattn._native import core
 from support.architecture_checks import WHOLE_KV3_BLOCKS
@@ -17,9 +18,11 @@ from support.tiny_context import Tiny, TinyContext, Tokens, calibrated
 
 Array = npt.NDArray[np.float64]
 Known = dict[tuple[int, int, int], Array]
-"""(expected, received) by layer, head and token."""
+"""(expected, received) by layer, head and token; foreseen by -1, -1 and token."""
 LEAST = 1e-5
-EVERY = core.KeyScoreOptions(stride=1, value_power=0.5, decay=0.8, received_weight=2.0, question_weight=3.0)
+EVERY = core.KeyScoreOptions(
+    stride=1, value_power=0.5, decay=0.8, received_weight=2.0, question_weight=3.0, standing_weight=5.0
+)
 
 
 def turned(layer: core.LayerStats, rows: Array, positions: npt.ArrayLike) -> Array:
@@ -50,16 +53,44 @@ def attention(
     return np.asarray(weights.max(axis=(0, 1)))
 
 
+def foreseen(
+    context: core.Context, stats: core.Stats, first_new: int, scale: float | None, sinks: list[Array]
+) -> Array:
+    """What standing questions look for, [n_keys]: the mean over all KV heads; 0 for keys that gain nothing now."""
+    view = context.eviction_view(0)
+    positions = np.array(view.positions)
+    recent = positions >= first_new - 8
+    behind = positions[recent][:, None] - positions[recent][None]
+    found = []
+    for index, (layer, of) in enumerate(zip(view.layers, stats.layers, strict=True)):
+        alone = core.testing.queries(context, 0, index, of="standing")
+        by = positions[-1] + 8
+        rows = np.stack([turned(of, alone.rows[:, h].astype(np.float64), by) / of.scale for h in range(of.n_head)], 1)
+        group = of.n_head // of.n_head_kv
+        for head, keys in enumerate(layer.keys().astype(np.float64)):
+            mine = slice(head * group, (head + 1) * group)
+            rest = (keys, positions, scale or of.head_dim**-0.5, sinks[index][mine])
+            got = attention(rows[:, mine], alone.positions + by, *rest)[recent]
+            found.append(np.where((behind >= -2) & (behind <= 8), got[None], 0.0).max(axis=1))
+    result = np.zeros(len(positions))
+    result[recent] = np.mean(found, axis=0)
+    return result
+
+
 def expected_scores(
     context: core.Context, stats: core.Stats, known: Known, n_new: int, scale: float | None, sinks: list[Array]
 ) -> list[Array]:
     """Scores of all keys, [n_head_kv, n] a layer, after `n_new` tokens. Brings `known` up to date."""
     view = context.eviction_view(0)
     positions = np.array(view.positions)
+    asked_for = foreseen(context, stats, int(positions[-1]) + 1 - n_new, scale, sinks)
+    for position, value in zip(positions, asked_for, strict=True):
+        if position > positions[-1] - n_new - 8:  # below, positions of cells are not those of keys
+            known[-1, -1, int(position)] = np.maximum(known.get((-1, -1, int(position)), 0.0), value)
     result = []
     for index, (layer, of) in enumerate(zip(view.layers, stats.layers, strict=True)):
         of_text = core.testing.queries(context, 0, index)
-        of_question = core.testing.queries(context, 0, index, of_question=True)
+        of_question = core.testing.queries(context, 0, index, of="question")
         at, queries = of_text.positions, of_text.rows
         asked_at, asking = of_question.positions, of_question.rows
         rotation = core.testing.k_rotation(context)
@@ -82,6 +113,7 @@ def expected_scores(
                     known[key] = np.array([np.exp(min(0.0, float(x @ of.fit[head]))), 0.0])
                 known[key][1] = max(0.8 ** (n_new / 128) * known[key][1], got[i])
             worth = np.array([known[index, head, int(token)] @ [1.0, 2.0] for token in origins[head]])
+            worth += 5.0 * np.array([float(known[-1, -1, int(token)]) for token in origins[head]])
             if len(asked_at):
                 asked = attention(asking[:, mine].astype(np.float64), asked_at, *rest)
                 near = (origins[head][:, None] - origins[head][None] >= -2) & (
@@ -97,18 +129,22 @@ def expected_scores(
     ("arch", "cache"),
     [("llama", "f32"), ("qwen3", "f32"), ("gemma3", "f32"), ("glm4", "f32"), ("gpt-oss", "f32"), ("qwen3", "q8_0")],
 )
-def test_scores_are_those_of_the_formula(tiny: Tiny, random_tokens: Tokens, arch: str, cache: str) -> None:
+def test_scores_are_those_of_the_formula(
+    tiny_folder: pathlib.Path, random_tokens: Tokens, arch: str, cache: str
+) -> None:
     """Also after evictions: what is known of a key travels with its row, and attention received decays."""
-    made = TinyContext(tiny(arch), mode="fitted", budget=96, type_k=cache, type_v=cache, key_score=EVERY)
+    path = make_tiny_model(arch, tiny_folder, of_bytes=True)
+    made = TinyContext(path, mode="fitted", budget=96, type_k=cache, type_v=cache, key_score=EVERY)
     context, known, done = made.context, {}, 0  # type: ignore[var-annotated]
     scale = 1.0 if arch == "gemma3" else None  # its queries have been scaled before
-    tensors = {tensor.name: np.array(tensor.data) for tensor in gguf.GGUFReader(tiny(arch)).tensors}
+    tensors = {tensor.name: np.array(tensor.data) for tensor in gguf.GGUFReader(path).tensors}
     none = np.full(64, -np.inf)
     sinks = [tensors.get(f"blk.{layer.layer}.attn_sinks.weight", none) for layer in context.layers]
     context.set_question(0, random_tokens[300:310], 500)
     for n in (120, 20, 25):
         context.read(0, random_tokens[done : done + n], 0)
         done += n
+        core.testing.scores(context)  # the standing questions are read before the first scores
         expected = expected_scores(context, made.stats, known, n, scale, sinks)
         for _ in range(2):  # a look changes nothing
             for mine, theirs in zip(expected, core.testing.scores(context), strict=True):
@@ -128,7 +164,7 @@ def test_a_question_is_read_alone_and_turned(tiny: Tiny, random_tokens: Tokens, 
     rotation = core.testing.k_rotation(made.context)
     for index, layer in enumerate(made.stats.layers):
         rows = core.testing.queries(alone, 0, index).rows
-        of_question = core.testing.queries(made.context, 0, index, of_question=True)
+        of_question = core.testing.queries(made.context, 0, index, of="question")
         at, found = of_question.positions, of_question.rows
         assert at.tolist() == list(range(position, position + len(question)))
         for head in range(rows.shape[1]):
@@ -143,9 +179,9 @@ def test_a_question_with_the_token_that_begins_a_text(tiny: Tiny, random_tokens:
     """Its own positions are those of the question, not one further on."""
     context = TinyContext(tiny("llama"), mode="fitted").context
     context.set_question(0, random_tokens[:4], 50)
-    assert core.testing.queries(context, of_question=True).positions.tolist() == [50, 51, 52, 53]
+    assert core.testing.queries(context, of="question").positions.tolist() == [50, 51, 52, 53]
     context.set_question(0, [], 0)
-    assert len(core.testing.queries(context, of_question=True).positions) == 0
+    assert len(core.testing.queries(context, of="question").positions) == 0
 
 
 @pytest.mark.parametrize("arch", ["llama", "gemma3", "lfm2", "qwen3next", "falcon-h1"])
@@ -237,7 +273,7 @@ def test_steps_and_chunks_look_at_the_same_queries(tiny: Tiny, random_tokens: To
     for token in random_tokens[:100]:
         contexts[1].step([0], [int(token)])
     found, other = (core.testing.queries(context) for context in contexts)
-    assert found.positions.tolist() == other.positions.tolist() == list(range(3, 100, 4))
+    assert found.positions.tolist() == other.positions.tolist() == list(range(15, 100, 16))
     np.testing.assert_allclose(found.rows, other.rows, atol=5e-3 * np.abs(found.rows).max())
 
 

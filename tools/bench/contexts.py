@@ -17,7 +17,7 @@ import argparse
 import statistics
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ import _options
 from pytriattn import ContextError
 from pytriattn._native import backends, core
 from pytriattn._util.cpus import usable_cpus
+from pytriattn.options.eviction import DEFAULT_MODE, default_window
+from pytriattn.stats.key_fit import KeyFitter
+from pytriattn.stats.layer_stats import LayerStats
 
 INTERVAL = 128
 PARTS = ("scoring", "selection", "compaction")
@@ -104,6 +107,19 @@ def measure(readers: list[Reader], cache: str, position: int, rounds: int) -> li
     return points
 
 
+def calibrated(model: core.Model) -> core.Stats:
+    """Return statistics of random tokens, with fitted weights."""
+    tokens = np.random.default_rng(0).integers(0, model.n_vocab, 512, dtype=np.int32)
+    fitter = KeyFitter()
+    native = core.calibrate(model, tokens, n_ctx=512, n_ubatch=128, n_threads=usable_cpus(), on_keys=fitter.add)
+    found = fitter.fit()
+    layers = [
+        replace(LayerStats.from_native(layer), fit=found.of_layer(i)).to_native()
+        for i, layer in enumerate(native.layers)
+    ]
+    return core.Stats(layers, native.n_tokens)
+
+
 def make_readers(
     model: core.Model,
     stats: core.Stats,
@@ -111,11 +127,16 @@ def make_readers(
     text: npt.NDArray[np.int32],
     budgets: list[int | None],
     n_ubatch: int,
+    mode: str,
 ) -> list[Reader]:
     """Make the contexts, those that fit."""
     readers = []
     for budget in budgets:
-        config = None if budget is None else core.EvictionConfig(mode="per_layer_head", budget=budget)
+        config = (
+            None
+            if budget is None
+            else core.EvictionConfig(mode=mode, budget=budget, window=default_window(mode, budget))
+        )
         try:
             context = core.Context(
                 model,
@@ -163,7 +184,7 @@ def sweep(model: core.Model, stats: core.Stats, cache: str, n_seq: int, argument
     text = np.random.default_rng(1).integers(0, model.n_vocab, (n_seq, n_ctx), dtype=np.int32)
     columns = [None, *arguments.budgets]
     print(f"\n{cache}, {n_seq} sequence{'s' if n_seq > 1 else ''}\n", flush=True)
-    readers = make_readers(model, stats, cache, text, columns, arguments.n_ubatch)
+    readers = make_readers(model, stats, cache, text, columns, arguments.n_ubatch, arguments.mode)
     if not readers:
         return []
     print("| Position | " + " | ".join(map(name_of, columns)) + " |\n|" + "---|" * (len(columns) + 1), flush=True)
@@ -221,14 +242,14 @@ def main() -> int:
     parser.add_argument("--budgets", type=int, nargs="+", default=[1024, 2048, 4096, 8192])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="sequences at once (default: 1 8)")
     parser.add_argument("--caches", nargs="+", default=["f16", "q8_0", "q4_0"], help="default: f16 q8_0 q4_0")
+    parser.add_argument("--mode", default=DEFAULT_MODE, help="how keys are chosen (default: %(default)s)")
     parser.add_argument("--n-ubatch", type=int, default=512, help="of reading (default: %(default)s)")
     parser.add_argument("--n-gpu-layers", type=int, default=-1, help="default: all")
     arguments = parser.parse_args()
 
     backends.require()
     model = core.Model(str(_options.model_path(arguments.model)), arguments.n_gpu_layers)
-    tokens = np.random.default_rng(0).integers(0, model.n_vocab, 256, dtype=np.int32)
-    stats = core.calibrate(model, tokens, n_ctx=256, n_ubatch=256, n_threads=usable_cpus())
+    stats = calibrated(model)
     print("devices:", ", ".join(f"{device.name} ({device.description})" for device in core.device_list()))
     points: list[Point] = []
     for n_seq in arguments.batches:

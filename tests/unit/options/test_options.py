@@ -81,6 +81,6 @@ def test_a_budget_that_leaves_little_to_choose_is_warned_of() -> None:
 
 
 def test_the_default_window_grows_with_the_budget() -> None:
-    assert [EvictionSettings(budget).window for budget in (100, 256, 1000, 4096)] == [64, 76, 300, 1228]
+    assert [EvictionSettings(budget).window for budget in (100, 256, 1000, 4096)] == [64, 64, 250, 1024]
     assert EvictionSettings(4096, "per_layer_head").window == 64
     assert EvictionSettings(4096, window=10).window == 10

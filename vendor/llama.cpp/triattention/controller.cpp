@@ -144,6 +144,7 @@ Scores Controller::scores_of(const EvictionView & view, const std::vector<KvCell
     if (!key_scorer_) {
         return {};
     }
+    prepare_key_scorer();
     Scores scores = key_scorer_->update(view.seq(), view.cells(), origins(view.seq()));
     for (std::vector<float> & layer : scores) {
         size_t n = 0;
@@ -155,6 +156,13 @@ Scores Controller::scores_of(const EvictionView & view, const std::vector<KvCell
         layer.resize(n);
     }
     return scores;
+}
+
+// Not earlier: a text that fits the budget needs no standing questions.
+void Controller::prepare_key_scorer() {
+    if (read_standing_ && key_scorer_->lacks_standing_queries()) {
+        key_scorer_->set_standing_queries(read_standing_());
+    }
 }
 
 Kept Controller::choose_by_scores(const EvictionView & view) {
@@ -233,6 +241,7 @@ HeadScores Controller::scores(int32_t seq) {
     llama_synchronize(ctx_);
     finish_step();
     if (key_scorer_) {
+        prepare_key_scorer();
         OriginMap & origin = origins(seq);
         origin.sync(cells);
         return key_scorer_->peek(seq, cells, origin);
@@ -243,6 +252,7 @@ HeadScores Controller::scores(int32_t seq) {
 void Controller::stop_second_reading(int32_t seq, int32_t begin) {
     is_second_reading_ = false;
     if (std::exchange(is_observing_, false)) {
+        prepare_key_scorer();
         key_scorer_->take_second_reading(seq, view_.cells(seq), begin, capture_->stop());
     }
 }

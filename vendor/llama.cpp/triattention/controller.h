@@ -15,6 +15,7 @@
 #include "stats.h"
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -103,6 +104,9 @@ public:
     // queries: no question any more.
     void set_question(int32_t seq, LayerQueries queries, int32_t further);
 
+    // How the standing questions are read, which is done once, before the first scores. Without it there are none.
+    void read_standing_questions_by(std::function<LayerQueries()> read) { read_standing_ = std::move(read); }
+
     // Scores of the sequence's keys, in the order of view().cells(seq), for the next position: of query heads, or of KV
     // heads in Mode::fitted; empty if the mode needs none.
     HeadScores scores(int32_t seq);
@@ -136,6 +140,8 @@ private:
     // view_of for a chooser that does not read keys.
     EvictionView make_view(int32_t seq, int32_t n_protected);
 
+    void prepare_key_scorer();
+
     // The keys that each head keeps.
     Kept choose(const EvictionView & view);
     Kept choose_by_scores(const EvictionView & view);
@@ -149,7 +155,8 @@ private:
     std::unique_ptr<Scorer> scorer_;         // as published
     std::unique_ptr<KeyScorer> key_scorer_;  // Mode::fitted
     std::unique_ptr<QueryCapture> capture_;  // with key_scorer_
-    std::vector<int32_t> observed_seqs_;     // of the wanted tokens of the step that is observed; -1: cleared since
+    std::function<LayerQueries()> read_standing_;
+    std::vector<int32_t> observed_seqs_;  // of the wanted tokens of the step that is observed; -1: cleared since
     bool is_observing_ = false;
     bool is_second_reading_ = false;
     bool evicts_by_itself_ = false;

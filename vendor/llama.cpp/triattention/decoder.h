@@ -185,6 +185,9 @@ private:
     // Runs `work`; after an error the state of the cache is unknown, so all of it is cleared.
     void guarded(const std::function<void()> & work);
 
+    // Made when it is first needed.
+    QuestionReader & question_reader();
+
     DecoderParams params_;
     CacheSize cache_;
     bool was_interrupted_ = false;
@@ -201,7 +204,7 @@ private:
     std::deque<llama_token> ahead_;  // behind n_past_ of sequence 0: computed, and not yet a part of it
     int32_t n_hidden_rows_ = 0;      // of logits, of these, and of those of them that were taken back
     DecoderCounters counters_;
-    std::unique_ptr<QuestionReader> question_reader_;  // once there is a question
+    std::unique_ptr<QuestionReader> question_reader_;
     std::function<void(llama_context *)> set_up_;
 };
 

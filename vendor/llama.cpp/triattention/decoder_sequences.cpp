@@ -55,6 +55,11 @@ void Decoder::set_question(int32_t seq, const std::vector<llama_token> & tokens,
         throw InvalidTokenError("a question of " + std::to_string(tokens.size()) + " tokens is too long; use at most " +
                                 std::to_string(QuestionReader::MAX_TOKENS));
     }
+    LayerQueries queries = question_reader().read(tokens);
+    controller_->set_question(seq, std::move(queries), position - question_reader().n_before());
+}
+
+QuestionReader & Decoder::question_reader() {
     if (!question_reader_) {
         question_reader_ =
             std::make_unique<QuestionReader>(const_cast<llama_model *>(llama_get_model(ctx_.get())), params_);
@@ -62,7 +67,7 @@ void Decoder::set_question(int32_t seq, const std::vector<llama_token> & tokens,
             set_up_(question_reader_->context());
         }
     }
-    controller_->set_question(seq, question_reader_->read(tokens), position - question_reader_->n_before());
+    return *question_reader_;
 }
 
 void Decoder::for_each_context(const std::function<void(llama_context *)> & work) {

@@ -5,8 +5,10 @@
 
 namespace triattn {
 
-// Multiplies consecutive pieces of `values` by a symmetric orthonormal matrix [size, size]: once more undoes the first
-// time. Nothing happens where size is 0.
+// Whether a matrix [size, size] is Sylvester's: entries of one size, with the signs of [[H, H], [H, -H]].
+bool is_hadamard(const std::vector<float> & matrix, int size);
+
+// Multiplies consecutive pieces of `values` by such a matrix: once more undoes the first time. Nothing happens where size is 0.
 void apply_hadamard(std::vector<float> & values, const std::vector<float> & matrix, int size);
 
 }  // namespace triattn

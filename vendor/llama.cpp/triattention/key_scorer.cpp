@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -50,6 +51,7 @@ void check(const KeyScoreOptions & options) {
     if (!(options.decay >= 0.0 && options.decay <= 1.0)) refuse("decay", options.decay, "from 0 to 1");
     if (!(options.received_weight >= 0.0)) refuse("received_weight", options.received_weight, "at least 0");
     if (!(options.question_weight >= 0.0)) refuse("question_weight", options.question_weight, "at least 0");
+    if (!(options.standing_weight >= 0.0)) refuse("standing_weight", options.standing_weight, "at least 0");
     if (!(options.value_power >= 0.0 && options.value_power <= 2.0))
         refuse("value_power", options.value_power, "from 0 to 2");
     if (options.stride < 1) refuse("stride", options.stride, "at least 1");
@@ -148,6 +150,43 @@ void KeyScorer::enter(Sequence & of, uint32_t stream, const std::vector<KvCell> 
             }
         }
     });
+    foresee(of, stream, cells, fresh.size());
+}
+
+// The newest `n_fresh` cells are new. The keys just before them gain from what stands beside them, too.
+void KeyScorer::foresee(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells, size_t n_fresh) {
+    if (standing_.empty()) {
+        return;
+    }
+    LayerQueries queries = standing_;
+    turn(queries, cells.back().pos + STANDING_AHEAD, readers_, view_.k_rotation(), view_.k_rotation_size());
+    const std::vector<std::vector<float>> found =
+        most_attention(graph_, view_, stream, cells, readers_, queries, source_);
+    const int32_t begin = cells[cells.size() - n_fresh].pos - options_.spread_forward;
+    const auto first = std::find_if(cells.begin(), cells.end(), [&](const KvCell & cell) { return cell.pos >= begin; });
+    const auto skipped = static_cast<size_t>(first - cells.begin());
+    std::vector<int32_t> positions;  // the newest keys have not been moved
+    for (auto cell = first; cell != cells.end(); ++cell) {
+        positions.push_back(cell->pos);
+    }
+    std::vector<float> mean(positions.size());
+    size_t n_heads = 0;
+    for (size_t l = 0; l < of.keys.size(); ++l) {
+        n_heads += of.keys[l].size();
+        for (size_t head = 0; head < of.keys[l].size(); ++head) {
+            const std::vector<float> around = spread(found[l].data() + head * cells.size() + skipped, positions,
+                                                     options_.spread_back, options_.spread_forward);
+            std::transform(mean.begin(), mean.end(), around.begin(), mean.begin(), std::plus<>());
+        }
+    }
+    for (std::vector<std::vector<Worth>> & layer : of.keys) {
+        for (std::vector<Worth> & head : layer) {
+            for (size_t i = 0; i < mean.size(); ++i) {
+                float & foreseen = head[first[static_cast<std::ptrdiff_t>(i)].slot].foreseen;
+                foreseen = std::max(foreseen, mean[i] / static_cast<float>(n_heads));
+            }
+        }
+    }
 }
 
 void KeyScorer::receive(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells, int32_t n_new) {
@@ -219,9 +258,10 @@ Scores KeyScorer::update(int32_t seq, const std::vector<KvCell> & cells, const O
             }
             for (size_t i = 0; i < n; ++i) {
                 const Worth & key = of.keys[l][head][cells[i].slot];
-                out[i] = (key.expected + options_.received_weight * key.received + options_.question_weight * out[i] +
-                          LEAST_ATTENTION) *
-                         key.norm;
+                out[i] =
+                    (key.expected + options_.received_weight * key.received + options_.standing_weight * key.foreseen +
+                     options_.question_weight * out[i] + LEAST_ATTENTION) *
+                    key.norm;
             }
         }
     }

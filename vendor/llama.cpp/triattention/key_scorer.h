@@ -9,10 +9,13 @@
 #include "kv_view.h"
 #include "origin_map.h"
 #include "selector.h"
+#include "standing_questions.h"
 #include "stats.h"
 
 #include <cstdint>
 #include <map>
+#include <string>
+#include <utility>
 #include <vector>
 
 namespace triattn {
@@ -21,23 +24,28 @@ struct KeyScoreOptions {
     bool use_fit = true;  // each of these can be left out, for ablations
     bool use_received = true;
     double decay = 0.95;  // of attention received, for every 128 tokens
-    double received_weight = 2.0;
+    double received_weight = 1.0;
     double question_weight = 10.0;
-    double value_power = 0.5;    // of the norm of a key's value, which its attention is multiplied by
-    int32_t stride = 4;          // every so many tokens one's queries are looked at
-    int32_t spread_back = 2;     // an answer follows what its question matches: so many keys before
-    int32_t spread_forward = 8;  // and after a key get its attention from the question too
+    double standing_weight = 20.0;  // of the attention of standing questions; 0: they are not read
+    double value_power = 0.5;       // of the norm of a key's value, which its attention is multiplied by
+    int32_t stride = 16;            // every so many tokens one's queries are looked at
+    int32_t spread_back = 2;        // an answer follows what its question matches: so many keys before
+    int32_t spread_forward = 8;     // and after a key get its attention from the question too
+    std::vector<std::string> standing_questions = default_standing_questions();
 };
 
 // Throws BudgetError naming the value at fault.
 void check(const KeyScoreOptions & options);
 
-// The score of a key is (expected + received_weight * received + question_weight * asked) * |v|^value_power, where
+// The score of a key is (expected + received_weight * received + standing_weight * foreseen + question_weight * asked) *
+// |v|^value_power, where
 // - expected = exp(weights * key_features) is computed once, when the key is first seen here;
 // - received is the most attention that it got from the text's own queries, the maximum of what it got since the last
 //   time and of what was known before, which decays;
 // - asked is the most attention that it, or a key beside it, gets from the question's queries.
-// Expected and received values travel with the rows.
+// - foreseen is the most attention that it, or a key beside it, gets from the queries of standing questions: the mean over
+//   all KV heads of all layers, so that a token's keys stay or go together. It is computed once, too.
+// Expected, received and foreseen values travel with the rows.
 class KeyScorer {
 public:
     // `stats` may be null, if the fit is not used. Throws StatsError if they have no fitted weights or those of another
@@ -56,6 +64,14 @@ public:
     }
     void add_queries(int32_t seq, LayerQueries queries);
     const std::vector<std::vector<AttentionNode>> & readers() const { return readers_; }
+    // Whether the standing questions' queries are still to be given, before the next update. As QuestionReader reads
+    // them.
+    bool lacks_standing_queries() const { return options_.standing_weight > 0 && !has_standing_; }
+    void set_standing_queries(LayerQueries queries) {
+        standing_ = std::move(queries);
+        has_standing_ = true;
+    }
+    const LayerQueries & standing_queries() const { return standing_; }
     // The question that keys are chosen for from now on; empty: none. Turned to its positions.
     void set_question(int32_t seq, LayerQueries queries);
 
@@ -88,7 +104,7 @@ public:
     void copy(int32_t from, int32_t to) { sequences_[to] = sequence(from); }
 
 private:
-    struct Worth { float expected = 0, norm = 1, received = 0; };
+    struct Worth { float expected = 0, norm = 1, received = 0, foreseen = 0; };
     struct Sequence {
         std::vector<std::vector<std::vector<Worth>>> keys;  // [layer][kv_head][slot]
         SeenCells seen;
@@ -99,6 +115,7 @@ private:
 
     Sequence & sequence(int32_t seq);
     void enter(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells);
+    void foresee(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells, size_t n_fresh);
     void receive(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells, int32_t n_new);
 
     const KvView & view_;
@@ -108,6 +125,8 @@ private:
     DeviceGraph & graph_;
     int n_threads_;
     KeySource source_;
+    LayerQueries standing_;
+    bool has_standing_ = false;
     std::map<int32_t, Sequence> sequences_;
 };
 

@@ -1,6 +1,7 @@
 #include "kv_view.h"
 
 #include "errors.h"
+#include "hadamard.h"
 #include "kv_parts.h"
 #include "mode.h"
 
@@ -109,6 +110,10 @@ std::pair<std::vector<float>, int> read_rotation(const llama_kv_cache & cache, B
     (cache.*set)(rotation);
     std::vector<float> values(static_cast<size_t>(ggml_nelements(rotation)));
     ggml_backend_tensor_get(rotation, values.data(), 0, ggml_nbytes(rotation));
+    if (!is_hadamard(values, static_cast<int>(rotation->ne[0]))) {
+        throw UnsupportedModelError("this quantised cache is rotated by a matrix that is no Hadamard matrix; use "
+                                    "type_k='f16' and type_v='f16'");
+    }
     return {std::move(values), static_cast<int>(rotation->ne[0])};
 }
 

@@ -77,6 +77,10 @@ void turn(LayerQueries & queries, int32_t by, const std::vector<std::vector<Atte
         const auto weight = [&](int dim) {
             return node.weights.empty() ? 1.0 : node.weights[static_cast<size_t>(dim)];
         };
+        std::vector<std::complex<double>> turns;
+        for (const double omega : rope.omega) {
+            turns.push_back(std::polar(1.0, omega * by));
+        }
         for (QuerySet & set : queries[l]) {
             for (size_t row = 0; row < set.rows.size(); row += d) {
                 for (int f = 0; f < rope.n_bands(); ++f) {
@@ -85,8 +89,8 @@ void turn(LayerQueries & queries, int32_t by, const std::vector<std::vector<Atte
                         continue;  // a dimension of weight 0 meets nothing
                     }
                     float &x = set.rows[row + static_cast<size_t>(a)], &y = set.rows[row + static_cast<size_t>(b)];
-                    const std::complex<double> q = std::complex<double>(x / weight(a), y / weight(b)) *
-                                                   std::polar(1.0, rope.omega[static_cast<size_t>(f)] * by);
+                    const std::complex<double> q =
+                        std::complex<double>(x / weight(a), y / weight(b)) * turns[static_cast<size_t>(f)];
                     x = static_cast<float>(q.real() * weight(a));
                     y = static_cast<float>(q.imag() * weight(b));
                 }

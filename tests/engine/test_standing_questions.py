@@ -1,0 +1,85 @@
+"""Standing questions: what anybody might ask of a text is looked for while it is read."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from models.registry import make_tiny_model
+from pytriattn import BudgetError, KeyScoreOptions, Llama, TriAttentionStats
+from pytriattn._native import core
+from support.tiny_context import Tiny, TinyContext, Tokens
+
+FACT = " The number of houses in Ashford is 4712."
+
+
+def standing(context: core.Context) -> npt.NDArray[np.int32]:
+    """Return where the standing questions' queries were read, alone."""
+    return core.testing.queries(context, of="standing").positions
+
+
+def made(path: pathlib.Path, **options: object) -> core.Context:
+    return TinyContext(path, mode="fitted", budget=96, key_score=core.KeyScoreOptions(**options)).context
+
+
+def test_they_are_read_before_the_first_eviction_and_not_earlier(
+    tiny_folder: pathlib.Path, random_tokens: Tokens
+) -> None:
+    """The queries of the last three tokens of each, all read from the same position on."""
+    context = made(make_tiny_model("llama", tiny_folder, of_bytes=True), standing_questions=["who?", "what is it?"])
+    context.read(0, random_tokens[:110], 0)
+    assert standing(context).tolist() == []
+    context.evict()
+    assert context.counters().n_evictions == 1
+    first, second = standing(context)[:3], standing(context)[3:]
+    assert np.diff(first).tolist() == np.diff(second).tolist() == [1, 1]
+    assert second[0] - first[0] == len("what is it?") - len("who?")
+
+
+def test_models_without_a_vocabulary_and_a_weight_of_zero_have_none(
+    tiny: Tiny, tiny_folder: pathlib.Path, random_tokens: Tokens
+) -> None:
+    for context in (
+        made(tiny("llama")),
+        made(make_tiny_model("llama", tiny_folder, of_bytes=True), standing_weight=0.0),
+        made(make_tiny_model("llama", tiny_folder, of_bytes=True), standing_questions=[]),
+    ):
+        context.read(0, random_tokens[:150], 0)
+        assert context.counters().n_evictions == 1
+        assert len(standing(context)) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"standing_weight": -1.0}, "standing_weight is -1"),
+        ({"standing_questions": ["", "who?"]}, "standing question '' has 0 tokens"),
+        ({"standing_questions": ["who?" * 40]}, "has 160 tokens.*at most 128"),
+    ],
+)
+def test_bad_input(tiny_folder: pathlib.Path, random_tokens: Tokens, options: dict[str, object], message: str) -> None:
+    with pytest.raises(BudgetError, match=message):
+        made(make_tiny_model("llama", tiny_folder, of_bytes=True), **options)
+
+
+def share_of_fact(llm: Llama, text: str) -> float:
+    """Read text, a fact and text; return the share of the fact's keys that are left in all heads."""
+    before, after = text[:1500], text[1500:5000]
+    begin, end = len(llm.tokenize(before)), len(llm.tokenize(before + FACT))
+    llm.eval(llm.tokenize(before + FACT + after))
+    fact = np.arange(begin + 1, end)
+    return float(np.mean([np.isin(fact, llm.kept_positions(*head)).mean() for head in llm.attention_heads]))
+
+
+def test_a_fact_outlives_its_text(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str) -> None:
+    """Nobody has asked for it yet; heads keep it together."""
+    found = {}
+    for weight in (0.0, KeyScoreOptions().standing_weight):
+        key_score = KeyScoreOptions(standing_weight=weight)
+        with Llama(smollm2, triattn_stats=smollm2_stats, budget=256, n_ctx=2048, key_score=key_score) as llm:
+            found[weight] = share_of_fact(llm, long_text)
+            assert llm.kv_stats()["evictions"] >= 4
+    assert found.pop(0.0) + 0.2 < next(iter(found.values()))
