@@ -25,7 +25,7 @@ from pytriattn.stats.model_stats import TriAttentionStats
 
 __all__ = ["Progress", "run_eval"]
 
-TASKS_VERSION = 2
+TASKS_VERSION = 3
 """Goes up with every change of a task or a rule that changes figures."""
 _ROOM = 1024  # tokens of a context beyond a document: a second turn, questions, generated answers
 

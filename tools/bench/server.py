@@ -5,7 +5,8 @@
 slots: eight texts of 4,000 tokens at once, then 64 tokens generated for each; with a budget of 512, and without.
 turns: the time to the first token of each turn of a chat up to 7,700 tokens (SmolLM2 was trained for 8,192), budget
 1,024.
-mixed: requests of mixed lengths, with cancellations, disconnects and bad ones among them; memory at the end.
+mixed: requests of mixed lengths, with cancellations, disconnects and bad ones among them; memory at the end. With
+`--minutes N` they keep coming for N minutes in place of `--requests`, and what came of them is counted along the way.
 throughput: 200 tokens after a prompt of 320, without a budget, in turns with `--llama-server PROGRAM`, one built from
 the same tree.
 """
@@ -13,8 +14,10 @@ the same tree.
 from __future__ import annotations
 
 import argparse
+import collections
 import concurrent.futures
 import contextlib
+import itertools
 import json
 import pydoc_data.topics
 import random
@@ -22,6 +25,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -176,6 +180,11 @@ def one_request(server: Server, number: int) -> str:
     return "answered" if isinstance(answer, dict) and answer["tokens_predicted"] > 0 else f"failed: {answer}"
 
 
+def most_keys(server: Server) -> int:
+    """Return how many keys the fullest slot has."""
+    return max(int(slot["triattention"]["resident_keys"]) for slot in ask(server, "/slots"))
+
+
 def measure_mixed(model: Path, threads: int, n_requests: int) -> None:
     """Print what came of many requests, and the memory they took."""
     flags = ["--slots", "--cache-ram", "0"]
@@ -187,8 +196,62 @@ def measure_mixed(model: Path, threads: int, n_requests: int) -> None:
                 found[result] = found.get(result, 0) + 1
                 if number % (n_requests // 10) == 0:
                     memory.append(resident_bytes(server.pid) // 2**20)
-        most = max(slot["triattention"]["resident_keys"] for slot in ask(server, "/slots"))
+        most = most_keys(server)
         print(f"{n_requests} requests: {found}; resident MiB along the way: {memory}; most keys in a slot: {most}")
+
+
+def measure_minutes(model: Path, threads: int, minutes: float) -> None:
+    """Print what came of requests that keep coming, and the memory along the way, in parts of about five minutes."""
+    n_parts = max(3, round(minutes / 5))
+    found: collections.Counter[str] = collections.Counter()
+    numbers = itertools.count()
+    lock = threading.Lock()
+    memory: list[float] = []
+    keys = 0
+    flags = ["--slots", "--cache-ram", "0"]
+    with Server(model, budget=512, parallel=4, n_ctx=8192, n_threads=threads, arguments=flags) as server:
+        print(f"resident at the start: {resident_bytes(server.pid) / 2**20:.1f} MiB", flush=True)
+        start = time.monotonic()
+
+        def keep_asking() -> None:
+            while time.monotonic() - start < 60 * minutes:
+                with lock:
+                    number = next(numbers)
+                try:
+                    result = one_request(server, number)
+                except Exception as error:
+                    result = f"request {number}: {type(error).__name__}: {error}"
+                    time.sleep(1)
+                with lock:
+                    found[result] += 1
+
+        clients = [threading.Thread(target=keep_asking, daemon=True) for _ in range(8)]
+        for client in clients:
+            client.start()
+        for part in range(1, n_parts + 1):
+            samples: list[int] = []
+            while not samples or time.monotonic() - start < 60 * minutes * part / n_parts:
+                time.sleep(min(2, 6 * minutes / n_parts))
+                samples.append(resident_bytes(server.pid))
+            keys = max(keys, most_keys(server))
+            memory.append(statistics.median(samples) / 2**20)
+            with lock:
+                counts = dict(sorted(found.items()))
+            print(
+                f"{(time.monotonic() - start) / 60:.1f} min: {sum(counts.values())} requests {counts}; resident "
+                f"{memory[-1]:.1f} MiB ({min(samples) / 2**20:.1f} to {max(samples) / 2**20:.1f}), {keys} keys at most",
+                flush=True,
+            )
+        for client in clients:
+            client.join()
+        keys = max(keys, most_keys(server))
+    change = memory[-1] / memory[1] - 1
+    others = {result: n for result, n in found.items() if result not in ("answered", "refused", "left")}
+    print(
+        f"{minutes:g} minutes, {found.total()} requests: {dict(sorted(found.items()))}; {keys} keys at most in a slot"
+    )
+    print(f"memory, last part : second part = {change:+.2%}: {'within' if abs(change) <= 0.02 else 'NOT within'} 2 %")
+    print(f"neither answered, refused nor left: {others or 'none'}")
 
 
 def main() -> int:
@@ -203,6 +266,7 @@ def main() -> int:
     parser.add_argument("--llama-server", type=Path, help="for the part throughput")
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--requests", type=int, default=500)
+    parser.add_argument("--minutes", type=float, default=0, help="for the part mixed: how long, in place of --requests")
     arguments = parser.parse_args()
     model = arguments.model
     if model is None:
@@ -213,7 +277,10 @@ def main() -> int:
     if "turns" in arguments.parts:
         measure_turns(model, arguments.threads, arguments.turns)
     if "mixed" in arguments.parts:
-        measure_mixed(model, arguments.threads, arguments.requests)
+        if arguments.minutes > 0:
+            measure_minutes(model, arguments.threads, arguments.minutes)
+        else:
+            measure_mixed(model, arguments.threads, arguments.requests)
     if "throughput" in arguments.parts:
         measure_throughput(model, arguments.threads, arguments.llama_server, 2 * arguments.rounds + 7)
     return 0

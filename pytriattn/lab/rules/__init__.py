@@ -14,10 +14,17 @@ from pytriattn.lab.rules.norms import key_norm, value_norm
 from pytriattn.lab.rules.published_score import inverse, no_norm, no_trig, one_offset
 from pytriattn.lab.rules.random_per_head import random_per_head
 from pytriattn.lab.rules.vase_dkv import vase_dkv
+from pytriattn.options.eviction import KeyScoreOptions
 
 __all__ = ["DEFAULT_RULES", "QUICK_RULES", "RULES", "find_rules", "register_rule"]
 
 PINNED = "+pinned"
+
+
+def _ablation(name: str, summary: str, key_score: KeyScoreOptions) -> Rule:
+    return Rule(name, summary, "fitted", needs_stats=True, settings={"key_score": key_score})
+
+
 _KNOWN = (
     Rule("full", "everything", None),
     Rule("recent", "the newest keys", "recent"),
@@ -28,7 +35,7 @@ _KNOWN = (
     Rule("key_norm", "the shortest keys", score=key_norm),
     Rule("key_diff", "the keys least like the others", score=key_diff),
     Rule("vase_dkv", "long keys and values in random directions", score=vase_dkv),
-    Rule("fitted", "what is expected and was seen to be looked for, times the value", "fitted", needs_stats=True),
+    Rule("fitted", "what is expected, foreseen and seen to be looked for, times the value", "fitted", needs_stats=True),
     Rule(
         "fitted_asked",
         "the same, and what the question looks for, which stands at the end of the prompt",
@@ -36,6 +43,9 @@ _KNOWN = (
         needs_stats=True,
         reads_question=True,
     ),
+    _ablation("no_standing", "fitted without the standing questions", KeyScoreOptions(standing_weight=0.0)),
+    _ablation("no_received", "fitted without received attention", KeyScoreOptions(use_received=False)),
+    _ablation("no_fit", "fitted without expected attention", KeyScoreOptions(use_fit=False)),
     Rule("per_layer_head", "the best by the published score, for each head", "per_layer_head", needs_stats=True),
     Rule("per_head", "the best by its mean over layers", "per_head", needs_stats=True),
     Rule(

@@ -231,14 +231,15 @@ void Calibration::hand_over(int32_t n) {
     }
     const std::vector<KeyRows> rows = read_key_rows(*graph_, *view_, readers_, 0, cells);
     for (size_t l = 0; l < rows.size(); ++l) {
+        const RopeLayout & rope = readers_[l].front().rope;
+        const std::vector<Turn> turns = turns_back(rope, coordinates_of_text(positions));
         for (size_t head = 0; head < rows[l].keys.size(); ++head) {
             std::vector<float> targets;
             for (int32_t position : positions) {
                 targets.push_back(std::log(most_[l][head][static_cast<size_t>(position)] + LEAST_ATTENTION));
             }
-            options_.on_keys(
-                l, head, key_features(readers_[l].front().rope, rows[l].keys[head], rows[l].values[head], positions),
-                std::move(targets));
+            options_.on_keys(l, head, key_features(rope, rows[l].keys[head], rows[l].values[head], turns),
+                             std::move(targets));
         }
     }
 }

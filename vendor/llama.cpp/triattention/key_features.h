@@ -13,13 +13,16 @@ namespace triattn {
 // [head_dim/2]; its value [head_dim_v]. Without a value of its own (latent attention) |v| counts as 1.
 size_t n_key_features(int head_dim, int head_dim_v);
 
+// The rotation of a band back to before RoPE: cosine and sine of its angle, divided by the band's scale.
+struct Turn { double cosine, sine; };
+
+// The rotations of all bands of keys at these positions, [n_keys, n_bands]: the same for all heads of a layer.
+std::vector<Turn> turns_back(const RopeLayout & rope, const std::vector<Coordinates> & positions);
+
 // Keys as a cache stores them (after RoPE, without Hadamard matrix) [n_keys, head_dim], values [n_keys, head_dim_v], and
-// the positions of their tokens. Returns [n_keys, n_key_features].
+// how to turn the keys back. Returns [n_keys, n_key_features].
 std::vector<float> key_features(const RopeLayout & rope, const std::vector<float> & keys,
-                                const std::vector<float> & values, const std::vector<Coordinates> & positions);
-// The same of text.
-std::vector<float> key_features(const RopeLayout & rope, const std::vector<float> & keys,
-                                const std::vector<float> & values, const std::vector<int32_t> & positions);
+                                const std::vector<float> & values, const std::vector<Turn> & turns);
 
 // What is added to attention before its logarithm is taken, and to what a key is worth.
 constexpr float LEAST_ATTENTION = 1e-5f;

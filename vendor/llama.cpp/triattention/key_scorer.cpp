@@ -130,9 +130,10 @@ void KeyScorer::enter(Sequence & of, uint32_t stream, const std::vector<KvCell> 
     const std::vector<KeyRows> rows = read_key_rows(graph_, view_, readers_, stream, fresh);
     const size_t n_numbers = rows[0].keys.size() * rows[0].keys[0].size() * rows.size();
     parallel_for(rows.size(), threads_for(n_numbers, n_threads_), [&](size_t l) {
+        const RopeLayout & rope = readers_[l].front().rope;
+        const std::vector<Turn> turns = turns_back(rope, positions);
         for (size_t head = 0; head < rows[l].keys.size(); ++head) {
-            const std::vector<float> x =
-                key_features(readers_[l].front().rope, rows[l].keys[head], rows[l].values[head], positions);
+            const std::vector<float> x = key_features(rope, rows[l].keys[head], rows[l].values[head], turns);
             const size_t width = x.size() / fresh.size();
             for (size_t i = 0; i < fresh.size(); ++i) {
                 const float * row = x.data() + i * width;
