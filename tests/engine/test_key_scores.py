@@ -21,7 +21,13 @@ Known = dict[tuple[int, int, int], Array]
 """(expected, received) by layer, head and token; foreseen by -1, -1 and token."""
 LEAST = 1e-5
 EVERY = core.KeyScoreOptions(
-    stride=1, value_power=0.5, decay=0.8, received_weight=2.0, question_weight=3.0, standing_weight=5.0
+    stride=1,
+    value_power=0.5,
+    decay=0.8,
+    received_weight=2.0,
+    question_weight=3.0,
+    standing_weight=5.0,
+    standing_questions=["who is it?", "where was it found?"],
 )
 
 

@@ -39,11 +39,12 @@ def test_they_are_read_before_the_first_eviction_and_not_earlier(
     assert second[0] - first[0] == len("what is it?") - len("who?")
 
 
-def test_models_without_a_vocabulary_and_a_weight_of_zero_have_none(
+def test_models_without_words_and_a_weight_of_zero_have_none(
     tiny: Tiny, tiny_folder: pathlib.Path, random_tokens: Tokens
 ) -> None:
     for context in (
         made(tiny("llama")),
+        made(make_tiny_model("llama", tiny_folder, of_bytes=True)),
         made(make_tiny_model("llama", tiny_folder, of_bytes=True), standing_weight=0.0),
         made(make_tiny_model("llama", tiny_folder, of_bytes=True), standing_questions=[]),
     ):

@@ -65,8 +65,13 @@ class Arm:
     is_everywhere: bool = False
 
 
+# Mode fitted as it was when this was measured. These models have learned nothing but their own notation, in which the
+# standing questions ask for nothing.
+_SCORE = KeyScoreOptions(received_weight=2.0, stride=4, standing_weight=0.0)
+
+
 def _fitted(name: str, summary: str, **settings: object) -> Rule:
-    return Rule(name, summary, "fitted", needs_stats=True, settings=settings)
+    return Rule(name, summary, "fitted", needs_stats=True, settings={"key_score": _SCORE, **settings})
 
 
 def _pinned(name: str) -> Rule:
@@ -74,15 +79,18 @@ def _pinned(name: str) -> Rule:
 
 
 def _arms() -> dict[str, Arm]:
-    fitted = RULES["fitted"]
+    fitted = _fitted("fitted", RULES["fitted"].summary)
     found = [Arm(RULES["full"], is_everywhere=True)]
-    names = ("fitted", "fitted_asked", "per_layer_head", "published", "random_per_head", "random", "recent")
+    asked = replace(_fitted("fitted_asked", RULES["fitted_asked"].summary), reads_question=True)
+    found += [Arm(rule, is_everywhere=True) for rule in (fitted, asked)]
+    names = ("per_layer_head", "published", "random_per_head", "random", "recent")
     found += [Arm(RULES[name], is_everywhere=True) for name in names]
-    found += [Arm(_pinned(name)) for name in ("fitted", "per_layer_head", "random_per_head", "recent")]
+    found += [Arm(replace(fitted, name="fitted+pinned", is_pinned=True))]
+    found += [Arm(_pinned(name)) for name in ("per_layer_head", "random_per_head", "recent")]
     weigh: Mapping[str, KeyScoreOptions] = {
-        "fitted_without_fit": KeyScoreOptions(use_fit=False),
-        "fitted_without_received": KeyScoreOptions(use_received=False),
-        "fitted_without_value": KeyScoreOptions(value_power=0.0),
+        "fitted_without_fit": replace(_SCORE, use_fit=False),
+        "fitted_without_received": replace(_SCORE, use_received=False),
+        "fitted_without_value": replace(_SCORE, value_power=0.0),
     }
     found += [Arm(_fitted(name, name.replace("_", " "), key_score=options)) for name, options in weigh.items()]
     found += [

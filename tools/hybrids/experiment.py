@@ -28,7 +28,7 @@ from pytriattn.lab.documents import Document
 from pytriattn.lab.reading import Answered, read_document
 from pytriattn.lab.rules.base import Given, chooser_of
 from pytriattn.model_info.reader import gguf_info
-from pytriattn.options.eviction import default_window
+from pytriattn.options.eviction import LEAST_WINDOW
 
 SHARES = (97.5, 95.0, 90.0, 75.0, 50.0, 25.0)
 LOW_SHARES = (75.0, 50.0, 25.0)
@@ -43,6 +43,11 @@ def calibration_text() -> str:
     rng = np.random.default_rng(CALIBRATION_SEED)
     texts = [training_text(rng, Mix(N_TOKENS, 24, 2))[0].tobytes().decode() for _ in range(N_CALIBRATION // N_TOKENS)]
     return "".join(texts)
+
+
+def wide_window(budget: int) -> int:
+    """Return the window of mode ``fitted`` in this measurement."""
+    return max(LEAST_WINDOW, budget * 3 // 10)
 
 
 def budget_of(share: float, arm: Arm, attention_share: float) -> int:
@@ -94,8 +99,8 @@ class Experiment:
         options: dict[str, Any] = {"n_ctx": N_CTX, "n_threads": self._n_threads}
         if arm.rule.mode is not None:
             options |= {"budget": budget, "mode": arm.rule.mode, "interval": INTERVAL, "triattn_stats": stats}
-            if arm.has_wide_window:
-                options["window"] = default_window("fitted", budget)
+            if arm.has_wide_window or arm.rule.mode == "fitted":
+                options["window"] = wide_window(budget)
             options |= {"protect_prompt": arm.rule.is_pinned, **arm.rule.settings}
         if arm.rule.mode == "custom":
             options["chooser"] = chooser_of(arm.rule, given)

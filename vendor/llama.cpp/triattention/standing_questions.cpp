@@ -12,6 +12,17 @@ namespace {
 // The last tokens ask for the answer; those before them look for what the question itself says.
 constexpr size_t LAST_TOKENS = 3;
 
+// A vocabulary that needs more tokens for the default questions than one for two bytes has not learned English. To its
+// model they say nothing, and what they look for is chance.
+bool knows_words(const std::vector<std::string> & questions, const std::vector<std::vector<llama_token>> & tokens) {
+    size_t n_bytes = 0, n_tokens = 0;
+    for (size_t i = 0; i < questions.size(); ++i) {
+        n_bytes += questions[i].size();
+        n_tokens += tokens[i].size();
+    }
+    return n_bytes >= 2 * n_tokens;
+}
+
 }  // namespace
 
 const std::vector<std::string> & default_standing_questions() {
@@ -45,6 +56,9 @@ std::vector<std::vector<llama_token>> standing_question_tokens(const llama_vocab
                               " tokens; give it at least one and at most " +
                               std::to_string(QuestionReader::MAX_TOKENS));
         }
+    }
+    if (questions == default_standing_questions() && !knows_words(questions, result)) {
+        result.clear();
     }
     return result;
 }

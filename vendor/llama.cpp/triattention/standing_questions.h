@@ -19,8 +19,8 @@ const std::vector<std::string> & default_standing_questions();
 // How far behind the newest key the questions stand when they are asked.
 constexpr int32_t STANDING_AHEAD = 8;
 
-// The tokens of each question; none for a model without a vocabulary. Throws BudgetError if a question is empty or too
-// long.
+// The tokens of each question; none for a model without a vocabulary, and none of the default ones for a model that
+// spells them. Throws BudgetError if a question is empty or too long.
 std::vector<std::vector<llama_token>> standing_question_tokens(const llama_vocab * vocab,
                                                                const std::vector<std::string> & questions);
 
