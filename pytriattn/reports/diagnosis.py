@@ -97,7 +97,7 @@ def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
 
 def _requirements() -> dict[str, str]:
     found = {}
-    for name in ("numpy", "gguf", "platformdirs", "rich", "tqdm", "huggingface_hub", "matplotlib"):
+    for name in ("numpy", "gguf", "platformdirs", "rich", "threadpoolctl", "tqdm", "huggingface_hub", "matplotlib"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

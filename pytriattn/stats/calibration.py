@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from threadpoolctl import threadpool_limits
+
 from pytriattn._native import backends, core
 from pytriattn._native.log import forward_llama_log
 from pytriattn._native.rpc_servers import check_rpc_servers
@@ -96,17 +98,21 @@ def calibrate_native(
             on_keys=None if fitter is None else fitter.add,
         )
 
-    try:
-        native = measure(fitter)
-    except UnsupportedModelError as error:
-        if fitter is None:
-            raise
-        native, fitter = measure(None), None
-        _warn(f"there are no fitted weights for this model: {error}; keys can be chosen by the published score alone")
-    finally:
-        forward_llama_log()
-    layers = [LayerStats.from_native(layer) for layer in native.layers]
-    found = None if fitter is None else fitter.fit()
+    # The fit multiplies small matrices: BLAS's threads would wait for each other, for minutes on a busy machine.
+    with threadpool_limits(limits=1, user_api="blas"):
+        try:
+            native = measure(fitter)
+        except UnsupportedModelError as error:
+            if fitter is None:
+                raise
+            native, fitter = measure(None), None
+            _warn(
+                f"there are no fitted weights for this model: {error}; keys can be chosen by the published score alone"
+            )
+        finally:
+            forward_llama_log()
+        layers = [LayerStats.from_native(layer) for layer in native.layers]
+        found = None if fitter is None else fitter.fit()
     if found is not None:
         layers = [replace(layer, fit=found.of_layer(index)) for index, layer in enumerate(layers)]
         if found.r2 < LEAST_R2:
