@@ -6,9 +6,11 @@ import pathlib
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from pytriattn import StatsWarning, TriAttentionStats, calibrate
 from pytriattn.stats import sidecar as sidecar_module
+from pytriattn.stats.bundled import bundled_text
 from pytriattn.stats.key_fit import RIDGES, KeyFitter
 from support.made_stats import without_fit
 
@@ -65,6 +67,22 @@ def test_calibration_fits(smollm2_stats: TriAttentionStats, gemma3_stats: TriAtt
             assert layer.fit is not None
             assert layer.fit.shape[0] == layer.n_head_kv
             assert layer.fit.dtype == np.float32
+
+
+def test_the_fit_leaves_cpus_to_others(smollm2: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numpy's matrix products use one thread meanwhile: on a busy machine several would wait for each other."""
+
+    def n_blas_threads() -> set[int]:
+        return {of["num_threads"] for of in threadpool_info() if of["user_api"] == "blas"}
+
+    found = set()
+    add = KeyFitter.add
+    monkeypatch.setattr(KeyFitter, "add", lambda *given: (found.update(n_blas_threads()), add(*given))[1])
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = n_blas_threads()
+        calibrate(smollm2, bundled_text(), n_tokens=64)
+        assert n_blas_threads() == before
+    assert found == {1}
 
 
 def test_the_fit_is_kept_in_the_file(smollm2_stats: TriAttentionStats, sidecar: pathlib.Path) -> None:
