@@ -45,10 +45,9 @@ class Llama(Session):
             load on a short text that ships with the package, and the result is kept in the user's cache folder.
         budget: keys kept per layer and KV head. None: the full cache of ``n_ctx`` tokens.
         mode: how keys are chosen. ``fitted``: by the attention that they can expect, have received, and get from
-            questions. By the published score: ``per_layer_head``, ``per_head``, ``per_layer`` or ``global``, named
-            after what keeps a set of its own. To compare with: ``recent`` (the newest keys) and ``random``. ``custom``:
-            by a rule of your own. None: ``fitted``, or ``per_layer_head`` with statistics that are not fitted
-            (`StatsWarning`).
+            questions. By the published score: ``per_layer_head``, ``per_head``, ``per_layer`` or ``global``, by what
+            keeps a set of its own. For comparison: ``recent`` (the newest keys), ``random``. ``custom``: by a rule of
+            your own. None: ``fitted``, or ``per_layer_head`` with statistics that are not fitted (`StatsWarning`).
         chooser: with ``mode="custom"``, called at each eviction with a view of the cache: ``position``, ``n_keep``,
             ``positions``, ``is_protected`` and ``layers``, of which each has ``keys()``, ``values()`` and ``origins()``
             as arrays. It returns for each layer which keys stay: bool [n_head_kv, n_keys] with ``n_keep`` of them in
