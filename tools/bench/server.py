@@ -7,6 +7,7 @@ turns: the time to the first token of each turn of a chat up to 7,700 tokens (Sm
 1,024.
 mixed: requests of mixed lengths, with cancellations, disconnects and bad ones among them; memory at the end. With
 `--minutes N` they keep coming for N minutes in place of `--requests`, and what came of them is counted along the way.
+Copies of a slot's cache (`--checkpoints`, 4 by default) make the memory swing: with 0 it shows what is never freed.
 throughput: 200 tokens after a prompt of 320, without a budget, in turns with `--llama-server PROGRAM`, one built from
 the same tree.
 """
@@ -200,7 +201,7 @@ def measure_mixed(model: Path, threads: int, n_requests: int) -> None:
         print(f"{n_requests} requests: {found}; resident MiB along the way: {memory}; most keys in a slot: {most}")
 
 
-def measure_minutes(model: Path, threads: int, minutes: float) -> None:
+def measure_minutes(model: Path, threads: int, minutes: float, checkpoints: int | None) -> None:
     """Print what came of requests that keep coming, and the memory along the way, in parts of about five minutes."""
     n_parts = max(3, round(minutes / 5))
     found: collections.Counter[str] = collections.Counter()
@@ -209,6 +210,8 @@ def measure_minutes(model: Path, threads: int, minutes: float) -> None:
     memory: list[float] = []
     keys = 0
     flags = ["--slots", "--cache-ram", "0"]
+    if checkpoints is not None:
+        flags += ["--ctx-checkpoints", str(checkpoints)]
     with Server(model, budget=512, parallel=4, n_ctx=8192, n_threads=threads, arguments=flags) as server:
         print(f"resident at the start: {resident_bytes(server.pid) / 2**20:.1f} MiB", flush=True)
         start = time.monotonic()
@@ -267,6 +270,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--minutes", type=float, default=0, help="for the part mixed: how long, in place of --requests")
+    parser.add_argument("--checkpoints", type=int, help="with --minutes: the server's --ctx-checkpoints")
     arguments = parser.parse_args()
     model = arguments.model
     if model is None:
@@ -278,7 +282,7 @@ def main() -> int:
         measure_turns(model, arguments.threads, arguments.turns)
     if "mixed" in arguments.parts:
         if arguments.minutes > 0:
-            measure_minutes(model, arguments.threads, arguments.minutes)
+            measure_minutes(model, arguments.threads, arguments.minutes, arguments.checkpoints)
         else:
             measure_mixed(model, arguments.threads, arguments.requests)
     if "throughput" in arguments.parts:
