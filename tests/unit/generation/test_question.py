@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pytriattn import InvalidTokenError, Llama, StatsWarning, TriAttentionStats
+from pytriattn import InvalidTokenError, KeyScoreOptions, Llama, StatsWarning, TriAttentionStats
 from pytriattn.generation.question import find_question
 from support.made_stats import without_fit
 
@@ -17,7 +17,9 @@ QUESTION = "\n\nQuestion: What is the code of the vault in the old harbour?\nAns
 
 @pytest.fixture(scope="module")
 def llm(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats) -> Iterator[Llama]:
-    with Llama(smollm2, triattn_stats=smollm2_stats, budget=256, n_ctx=4096) as llm:
+    """Return a model without standing questions: what the question does can be seen."""
+    alone = KeyScoreOptions(standing_weight=0.0)
+    with Llama(smollm2, triattn_stats=smollm2_stats, budget=256, n_ctx=4096, key_score=alone) as llm:
         yield llm
 
 
