@@ -198,6 +198,7 @@ def test_a_process_ends_with_a_live_server(model: pathlib.Path) -> None:
 @pytest.mark.xfail(
     sys.platform == "linux" and sys.version_info < (3, 14),
     reason="Python ends such a thread by unwinding it when it wants the GIL back, in a destructor that may not throw",
+    strict=False,  # it is a matter of when the thread wants it
 )
 @pytest.mark.parametrize("does", DAEMONS)
 def test_a_process_ends_while_a_daemon_thread_computes(model: pathlib.Path, does: str) -> None:
