@@ -90,7 +90,8 @@ void add_key_score_options(py::module_ & m) {
                  py::arg("value_power") = KeyScoreOptions().value_power, py::arg("stride") = KeyScoreOptions().stride,
                  py::arg("spread_back") = KeyScoreOptions().spread_back,
                  py::arg("spread_forward") = KeyScoreOptions().spread_forward,
-                 py::arg_v("standing_questions", KeyScoreOptions().standing_questions, "DEFAULT_STANDING_QUESTIONS"))
+                 py::arg_v("standing_questions", KeyScoreOptions().standing_questions,
+                           "KeyScoreOptions().standing_questions"))
             .def_readonly("use_fit", &KeyScoreOptions::use_fit, "Whether expected attention counts.")
             .def_readonly("use_received", &KeyScoreOptions::use_received, "Whether received attention counts.")
             .def_readonly("decay", &KeyScoreOptions::decay, "Factor on received attention, for every 128 tokens.")

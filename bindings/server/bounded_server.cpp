@@ -6,7 +6,6 @@
 #include "errors.h"
 #include "kv_memory.h"
 #include "question_reader.h"
-#include "standing_questions.h"
 
 #include "log.h"
 
@@ -64,11 +63,7 @@ public:
           params_(params),
           states_(static_cast<size_t>(params.n_seq_max)) {
         evict_by_itself();
-        const llama_vocab * vocab = llama_model_get_vocab(llama_get_model(ctx));
-        read_standing_questions_by(
-            [this, questions = triattn::standing_question_tokens(vocab, config().key_score.standing_questions)] {
-                return triattn::read_standing_questions(reader(), questions);
-            });
+        read_standing_questions_with([this]() -> triattn::QuestionReader & { return reader(); });
         for (SlotState & state : states_) {
             state.budget = config().budget;
         }

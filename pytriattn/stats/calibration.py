@@ -6,7 +6,6 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -114,7 +113,7 @@ def calibrate_native(
         layers = [LayerStats.from_native(layer) for layer in native.layers]
         found = None if fitter is None else fitter.fit()
     if found is not None:
-        layers = [replace(layer, fit=found.of_layer(index)) for index, layer in enumerate(layers)]
+        layers = found.put_into(layers)
         if found.r2 < LEAST_R2:
             _warn(
                 f"the fit foresees little of the attention that keys got (held-out R² {found.r2:.2f}, {found.n_keys} "

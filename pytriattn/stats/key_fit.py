@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
+
+from pytriattn.stats.layer_stats import LayerStats
 
 __all__ = ["KeyFit", "KeyFitter"]
 
@@ -79,6 +82,10 @@ class KeyFit:
         """Return the weights of one layer: float32 [n_head_kv, n_features]."""
         heads = sorted(head for of, head in self.weights if of == layer)
         return np.stack([self.weights[layer, head] for head in heads])
+
+    def put_into(self, layers: Sequence[LayerStats]) -> list[LayerStats]:
+        """Return the statistics of all layers with these weights."""
+        return [replace(layer, fit=self.of_layer(index)) for index, layer in enumerate(layers)]
 
 
 @dataclass

@@ -61,7 +61,7 @@ def test_models_without_words_and_a_weight_of_zero_have_none(
         ({"standing_questions": ["who?" * 40]}, "has 160 tokens.*at most 128"),
     ],
 )
-def test_bad_input(tiny_folder: pathlib.Path, random_tokens: Tokens, options: dict[str, object], message: str) -> None:
+def test_bad_input(tiny_folder: pathlib.Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(BudgetError, match=message):
         made(make_tiny_model("llama", tiny_folder, of_bytes=True), **options)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -62,9 +61,5 @@ def calibrated(model: core.Model, *, fit: bool) -> core.Stats:
     native = core.calibrate(model, tokens, n_ctx=256, n_ubatch=128, n_threads=2, on_keys=on_keys)
     if not fit:
         return native
-    found = fitter.fit()
-    layers = [
-        replace(LayerStats.from_native(layer), fit=found.of_layer(i)).to_native()
-        for i, layer in enumerate(native.layers)
-    ]
-    return core.Stats(layers, native.n_tokens)
+    layers = fitter.fit().put_into([LayerStats.from_native(layer) for layer in native.layers])
+    return core.Stats([layer.to_native() for layer in layers], native.n_tokens)

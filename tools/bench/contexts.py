@@ -17,7 +17,7 @@ import argparse
 import statistics
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -112,12 +112,8 @@ def calibrated(model: core.Model) -> core.Stats:
     tokens = np.random.default_rng(0).integers(0, model.n_vocab, 512, dtype=np.int32)
     fitter = KeyFitter()
     native = core.calibrate(model, tokens, n_ctx=512, n_ubatch=128, n_threads=usable_cpus(), on_keys=fitter.add)
-    found = fitter.fit()
-    layers = [
-        replace(LayerStats.from_native(layer), fit=found.of_layer(i)).to_native()
-        for i, layer in enumerate(native.layers)
-    ]
-    return core.Stats(layers, native.n_tokens)
+    layers = fitter.fit().put_into([LayerStats.from_native(layer) for layer in native.layers])
+    return core.Stats([layer.to_native() for layer in layers], native.n_tokens)
 
 
 def make_readers(

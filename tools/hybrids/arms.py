@@ -79,9 +79,8 @@ def _pinned(name: str) -> Rule:
 
 
 def _arms() -> dict[str, Arm]:
-    fitted = _fitted("fitted", RULES["fitted"].summary)
+    fitted, asked = (replace(RULES[name], settings={"key_score": _SCORE}) for name in ("fitted", "fitted_asked"))
     found = [Arm(RULES["full"], is_everywhere=True)]
-    asked = replace(_fitted("fitted_asked", RULES["fitted_asked"].summary), reads_question=True)
     found += [Arm(rule, is_everywhere=True) for rule in (fitted, asked)]
     names = ("per_layer_head", "published", "random_per_head", "random", "recent")
     found += [Arm(RULES[name], is_everywhere=True) for name in names]

@@ -3,6 +3,7 @@
 #include "attention_probe.h"
 #include "errors.h"
 #include "query_sets.h"
+#include "standing_questions.h"
 
 #include "llama.h"
 
@@ -158,10 +159,25 @@ Scores Controller::scores_of(const EvictionView & view, const std::vector<KvCell
     return scores;
 }
 
+void Controller::read_standing_questions_with(std::function<QuestionReader &()> reader) {
+    if (!key_scorer_) {
+        return;
+    }
+    const KeyScoreOptions & options = config_.key_score;
+    std::vector<std::vector<llama_token>> questions =
+        standing_question_tokens(llama_model_get_vocab(llama_get_model(ctx_)), options.standing_questions);
+    if (options.standing_weight > 0) {
+        read_standing_ = [reader = std::move(reader), questions = std::move(questions)] {
+            return read_standing_questions(reader(), questions);
+        };
+    }
+}
+
 // Not earlier: a text that fits the budget needs no standing questions.
 void Controller::prepare_key_scorer() {
-    if (read_standing_ && key_scorer_->lacks_standing_queries()) {
+    if (read_standing_) {
         key_scorer_->set_standing_queries(read_standing_());
+        read_standing_ = nullptr;
     }
 }
 

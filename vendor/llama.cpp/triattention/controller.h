@@ -26,6 +26,8 @@ struct llama_context;
 
 namespace triattn {
 
+class QuestionReader;
+
 struct EvictionCounters {
     int64_t n_evictions = 0;       // times the cache was pruned
     int64_t n_tokens_evicted = 0;  // keys evicted per head, summed over evictions
@@ -104,8 +106,9 @@ public:
     // queries: no question any more.
     void set_question(int32_t seq, LayerQueries queries, int32_t further);
 
-    // How the standing questions are read, which is done once, before the first scores. Without it there are none.
-    void read_standing_questions_by(std::function<LayerQueries()> read) { read_standing_ = std::move(read); }
+    // Has the standing questions of the config read, once, before the first scores; without this there are none. Nothing
+    // happens in a mode that takes no questions. Throws BudgetError if a question is empty or too long.
+    void read_standing_questions_with(std::function<QuestionReader &()> reader);
 
     // Scores of the sequence's keys, in the order of view().cells(seq), for the next position: of query heads, or of KV
     // heads in Mode::fitted; empty if the mode needs none.
@@ -152,10 +155,10 @@ private:
     KvView view_;
     DeviceGraph graph_;
     int n_threads_;
-    std::unique_ptr<Scorer> scorer_;         // as published
-    std::unique_ptr<KeyScorer> key_scorer_;  // Mode::fitted
-    std::unique_ptr<QueryCapture> capture_;  // with key_scorer_
-    std::function<LayerQueries()> read_standing_;
+    std::unique_ptr<Scorer> scorer_;               // as published
+    std::unique_ptr<KeyScorer> key_scorer_;        // Mode::fitted
+    std::unique_ptr<QueryCapture> capture_;        // with key_scorer_
+    std::function<LayerQueries()> read_standing_;  // until they have been read
     std::vector<int32_t> observed_seqs_;  // of the wanted tokens of the step that is observed; -1: cleared since
     bool is_observing_ = false;
     bool is_second_reading_ = false;

@@ -6,7 +6,6 @@
 #include "kv_state.h"
 #include "query_sets.h"
 #include "second_reading.h"
-#include "standing_questions.h"
 
 #include <algorithm>
 #include <chrono>
@@ -107,13 +106,7 @@ Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
     if (params_.eviction) {
         controller_ = std::make_shared<Controller>(ctx_.get(), *params_.eviction, std::move(stats), params_.n_threads);
         set_guard(ctx_.get(), controller_);
-        if (controller_->takes_questions()) {
-            const KeyScoreOptions & options = params_.eviction->key_score;
-            controller_->read_standing_questions_by(
-                [this, questions = standing_question_tokens(llama_model_get_vocab(model), options.standing_questions)] {
-                    return read_standing_questions(question_reader(), questions);
-                });
-        }
+        controller_->read_standing_questions_with([this]() -> QuestionReader & { return question_reader(); });
         return;
     }
     try {

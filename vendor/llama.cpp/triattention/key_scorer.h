@@ -42,7 +42,7 @@ void check(const KeyScoreOptions & options);
 // - expected = exp(weights * key_features) is computed once, when the key is first seen here;
 // - received is the most attention that it got from the text's own queries, the maximum of what it got since the last
 //   time and of what was known before, which decays;
-// - asked is the most attention that it, or a key beside it, gets from the question's queries.
+// - asked is the most attention that it, or a key beside it, gets from the question's queries;
 // - foreseen is the most attention that it, or a key beside it, gets from the queries of standing questions: the mean over
 //   all KV heads of all layers, so that a token's keys stay or go together. It is computed once, too.
 // Expected, received and foreseen values travel with the rows.
@@ -64,13 +64,8 @@ public:
     }
     void add_queries(int32_t seq, LayerQueries queries);
     const std::vector<std::vector<AttentionNode>> & readers() const { return readers_; }
-    // Whether the standing questions' queries are still to be given, before the next update. As QuestionReader reads
-    // them.
-    bool lacks_standing_queries() const { return options_.standing_weight > 0 && !has_standing_; }
-    void set_standing_queries(LayerQueries queries) {
-        standing_ = std::move(queries);
-        has_standing_ = true;
-    }
+    // Those of the standing questions, as read_standing_questions gives them; before the first update.
+    void set_standing_queries(LayerQueries queries) { standing_ = std::move(queries); }
     const LayerQueries & standing_queries() const { return standing_; }
     // The question that keys are chosen for from now on; empty: none. Turned to its positions.
     void set_question(int32_t seq, LayerQueries queries);
@@ -126,7 +121,6 @@ private:
     int n_threads_;
     KeySource source_;
     LayerQueries standing_;
-    bool has_standing_ = false;
     std::map<int32_t, Sequence> sequences_;
 };
 
