@@ -5,6 +5,10 @@ set(GGML_BACKEND_DL ON CACHE BOOL "" FORCE)
 set(GGML_NATIVE OFF CACHE BOOL "" FORCE)   # does not go with loadable backends: see native_cpu.cmake
 set(GGML_ALL_WARNINGS OFF CACHE BOOL "" FORCE)
 
+# llama.cpp's default, which it sets only where it adds ggml itself: products of many rows are computed tile by tile.
+# Prompts of F16, Q8_0 or Q5_0 weights are read 1.5 to 2 times as fast.
+set(GGML_LLAMAFILE ON CACHE BOOL "" FORCE)
+
 # CUDA: no link to the driver's library, so that the module loads (with no devices) where there is no driver.
 set(GGML_CUDA_NO_VMM ON CACHE BOOL "")
 set(GGML_CUDA_GRAPHS ON CACHE BOOL "")     # llama.cpp's default; ggml's own is OFF
