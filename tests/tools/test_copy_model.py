@@ -1,4 +1,4 @@
-"""The copy of a model in F16."""
+"""The copy of a model in another type."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import gguf
 import numpy as np
 import pytest
 
-from f16_copy import write_f16_copy
+from copy_model import write_copy
+from models.registry import make_tiny_model
 from pytriattn._native import core
 
 
 @pytest.fixture(scope="module")
 def copy(smollm2: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     path = tmp_path_factory.mktemp("f16") / "copy.gguf"
-    write_f16_copy(smollm2, path)
+    write_copy(smollm2, path)
     return path
 
 
@@ -48,3 +49,17 @@ def test_it_predicts_what_the_model_predicts(smollm2: pathlib.Path, copy: pathli
         context.read(0, np.arange(20, 60, dtype=np.int32), 0)
         rows.append(context.logits())
     assert np.corrcoef(rows)[0, 1] > 0.999
+
+
+def test_rows_that_do_not_fit_a_type_stay_exact(tmp_path: pathlib.Path, tiny_folder: pathlib.Path) -> None:
+    source = make_tiny_model("qwen35", tiny_folder)
+    write_copy(source, tmp_path / "copy.gguf", gguf.GGMLQuantizationType.Q4_1)
+    before = {tensor.name: tensor for tensor in gguf.GGUFReader(source).tensors}
+    kinds = set()
+    for tensor in gguf.GGUFReader(tmp_path / "copy.gguf").tensors:
+        kinds.add(tensor.tensor_type.name)
+        if tensor.tensor_type.name == "F32":
+            assert np.array_equal(tensor.data.reshape(-1), before[tensor.name].data.reshape(-1))
+        else:
+            assert tensor.shape[0] % 32 == 0
+    assert kinds == {"F32", "Q4_1"}
