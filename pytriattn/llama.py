@@ -238,6 +238,8 @@ class Llama(Session):
         filename: str,
         *,
         triattn_stats: str | os.PathLike[str] | TriAttentionStats | None = None,
+        mmproj: str | os.PathLike[str] | None = None,
+        draft_model: DraftModel | None = None,
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_dir: str | os.PathLike[str] | None = None,
@@ -251,6 +253,8 @@ class Llama(Session):
             repo_id: ``owner/name``.
             filename: of the GGUF file; ``*`` stands for any text, but only one model may fit.
             triattn_stats: as in `Llama`; or the name of a ``.triattention`` file in the same repository.
+            mmproj: as in `Llama`; or the name of a file in the same repository, such as ``mmproj*f16.gguf``.
+            draft_model: as in `Llama`; or the name of a file in the same repository.
             revision: a branch, tag or commit.
             cache_dir: where downloads are kept; None: huggingface_hub's own cache.
             local_dir: put the files there instead.
@@ -268,10 +272,20 @@ class Llama(Session):
             "token": token,
             "endpoint": endpoint,
         }
+
+        def local(named: Any) -> Any:
+            if not isinstance(named, str) or Path(named).expanduser().is_file():
+                return named
+            return download(repo_id, named, **where)
+
         model = download(repo_id, filename, **where)
-        if isinstance(triattn_stats, str) and not Path(triattn_stats).expanduser().is_file():
-            triattn_stats = download(repo_id, triattn_stats, **where)
-        return cls(model, triattn_stats=triattn_stats, **settings)
+        return cls(
+            model,
+            triattn_stats=local(triattn_stats),
+            mmproj=local(mmproj),
+            draft_model=local(draft_model),
+            **settings,
+        )
 
     # -- text
     # ------------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from pytriattn.cli.program import EXIT_OK, run
 from pytriattn.errors import StatsError
 from pytriattn.gguf.identity import model_identity
 from pytriattn.model_info.memory import full_cache, layer_memory
+from pytriattn.options.drafting import LlamaModelDrafting
 from pytriattn.options.eviction import DEFAULT_MODE, MODES
 from pytriattn.preflight.findings import Finding, Status
 from pytriattn.preflight.run import run_preflight
@@ -53,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow-untested", action="store_true", help="only warn of an architecture that has not been tested"
     )
+    parser.add_argument("--draft-model", metavar="FILE", help="a small model that drafts (draft_model of Llama)")
+    parser.add_argument("--mmproj", type=Path, metavar="FILE", help="an encoder of images (mmproj of Llama)")
     return parser
 
 
@@ -76,6 +80,8 @@ def _examine(arguments: argparse.Namespace) -> tuple[list[Finding], dict[str, An
         cache=cache_options(arguments, mode=arguments.mode, scale_budget_by_attention=arguments.scale_budget),
         allow_untested=arguments.allow_untested,
         memory=arguments.vram,
+        drafting=None if arguments.draft_model is None else LlamaModelDrafting(arguments.draft_model),
+        mmproj=None if arguments.mmproj is None else arguments.mmproj.expanduser(),
     )
     findings = run_preflight(info, settings, stats, identity)
     facts["model"] = model_json(info) | {"sha256": None if identity is None else identity.sha256}
@@ -100,6 +106,8 @@ def _settings_json(settings: PreflightSettings) -> dict[str, Any]:
         **{name: getattr(eviction, name) for name in names},
         "allow_untested": settings.allow_untested,
         "memory": settings.memory,
+        "draft_model": None if settings.drafting is None else os.fspath(settings.drafting.model_path),
+        "mmproj": None if settings.mmproj is None else str(settings.mmproj),
     }
 
 

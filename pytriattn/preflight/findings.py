@@ -27,7 +27,7 @@ class Finding:
 
     Attributes:
         name: the name of the check: ``statistics``, ``architecture``, ``layers``, ``flash attention``, ``backends``,
-            ``build``, ``context``, ``budget``, ``scaling``, ``memory`` or ``advice``.
+            ``build``, ``context``, ``budget``, ``scaling``, ``draft model``, ``memory`` or ``advice``.
         status: the result in one word.
         message: one or two sentences about what was found.
         error: the error that `raise_failures` raises for it; None unless the check failed.

@@ -9,6 +9,8 @@ from __future__ import annotations
 from pytriattn.errors import StatsError
 from pytriattn.gguf.identity import ModelIdentity
 from pytriattn.model_info.info import ModelInfo
+from pytriattn.model_info.reader import gguf_info
+from pytriattn.preflight.companions import check_draft_model, draft_companion, image_companion
 from pytriattn.preflight.findings import Finding, Status
 from pytriattn.preflight.model_checks import (
     check_architecture,
@@ -40,6 +42,10 @@ def run_preflight(
 
     Returns:
         Findings in the order of the checks, at least one for each check that applies.
+
+    Raises:
+        ModelLoadError: the draft model or the encoder of images cannot be read.
+        ContextError: the draft model's cache cannot be made.
     """
     findings: list[Finding] = []
     options, eviction = settings.cache, settings.cache.eviction
@@ -56,5 +62,12 @@ def run_preflight(
     if eviction is not None:
         findings += check_budget(eviction, info.positions(options))
         findings += check_scaling(info, eviction, info.positions(options))
-    findings += check_memory(info, effective_options(info, options), settings.memory)
+    beside = []
+    if settings.drafting is not None:
+        draft = gguf_info(settings.drafting.model_path)
+        findings += check_draft_model(info, draft)
+        beside.append(draft_companion(draft, settings.drafting.n_ctx))
+    if settings.mmproj is not None:
+        beside.append(image_companion(settings.mmproj))
+    findings += check_memory(info, effective_options(info, options), settings.memory, beside)
     return findings

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pytriattn.model_info.info import ModelInfo
 from pytriattn.model_info.memory import scaled_budget_of
 from pytriattn.options.cache import CacheOptions
+from pytriattn.options.drafting import LlamaModelDrafting
 
 __all__ = ["PreflightSettings", "effective_options"]
 
@@ -19,11 +21,15 @@ class PreflightSettings:
         cache: context, types, and the budget with what goes with it.
         allow_untested: set a budget for an architecture that has not been tested.
         memory: bytes that there are for weights and caches; None: not checked.
+        drafting: the small model that drafts; None: none.
+        mmproj: the file of the encoder of images; None: none.
     """
 
     cache: CacheOptions
     allow_untested: bool = False
     memory: int | None = None
+    drafting: LlamaModelDrafting | None = None
+    mmproj: Path | None = None
 
 
 def effective_options(info: ModelInfo, options: CacheOptions) -> CacheOptions:

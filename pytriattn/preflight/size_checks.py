@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from pytriattn._native import core
@@ -14,6 +14,7 @@ from pytriattn.model_info.info import ModelInfo
 from pytriattn.model_info.memory import evictable_layers, full_cache, scaled_budget_of, what_fits
 from pytriattn.options.cache import CacheOptions
 from pytriattn.options.eviction import EvictionSettings
+from pytriattn.preflight.companions import Companion
 from pytriattn.preflight.findings import Finding, failure, ok, warning
 
 __all__ = ["check_budget", "check_context", "check_memory", "check_scaling"]
@@ -87,8 +88,10 @@ def check_scaling(info: ModelInfo, eviction: EvictionSettings, ctx: int) -> Iter
         )
 
 
-def check_memory(info: ModelInfo, options: CacheOptions, memory: int | None) -> Iterator[Finding]:
-    """Check that caches and weights fit into `memory` bytes; None: only tell what they take."""
+def check_memory(
+    info: ModelInfo, options: CacheOptions, memory: int | None, beside: Sequence[Companion] = ()
+) -> Iterator[Finding]:
+    """Check that caches, weights and the models `beside` fit into `memory` bytes; None: only tell what they take."""
     name, eviction = "memory", options.eviction
     rows, taken = full_cache(info, options), info.cache_bytes(options).total
     full = math.inf if rows is None else sum(row.bytes for row in rows)
@@ -98,8 +101,10 @@ def check_memory(info: ModelInfo, options: CacheOptions, memory: int | None) -> 
         caches = f"caches take {format_bytes(taken)}, {taken / full:.1%} of the {format_bytes(full)} without a budget"
     else:
         caches = f"caches take {format_bytes(taken)}, as without a budget"
-    needed = taken + info.file_bytes
-    total = f"{caches}; with {format_bytes(info.file_bytes)} of weights {format_bytes(needed)}"
+    n_beside = sum(companion.bytes for companion in beside)
+    needed = taken + info.file_bytes + n_beside
+    others = "".join(f", {format_bytes(companion.bytes)} of {companion.name}" for companion in beside)
+    total = f"{caches}; with {format_bytes(info.file_bytes)} of weights{others} {format_bytes(needed)}"
     if not info.is_exact:
         yield warning(
             name, "what follows is a guess: what cache llama.cpp makes for this architecture is not known here"
@@ -110,16 +115,17 @@ def check_memory(info: ModelInfo, options: CacheOptions, memory: int | None) -> 
         yield ok(name, f"{total}, of {format_bytes(memory)}; buffers for computation come on top")
     else:
         yield failure(name, f"{total}, more than the {format_bytes(memory)} that there are", ContextError)
-        yield from _advice(info, options, memory, needed)
+        yield from _advice(info, options, memory, n_beside)
         return
     if eviction is not None and taken >= full and eviction.budget + eviction.interval <= info.positions(options):
         yield warning("advice", "this budget saves no memory: what it allocates is as large as the full cache")
 
 
-def _advice(info: ModelInfo, options: CacheOptions, memory: int, needed: int) -> Iterator[Finding]:
-    """Say which settings would save how much memory with this model and this budget."""
+def _advice(info: ModelInfo, options: CacheOptions, memory: int, n_beside: int) -> Iterator[Finding]:
+    """Say which settings would save how much memory with this model and this budget, beside other models."""
     name, eviction = "advice", options.eviction
-    if info.file_bytes >= memory:
+    n_fixed = info.file_bytes + n_beside
+    if n_fixed >= memory:
         yield warning(
             name,
             "the weights alone do not fit; take a smaller model, a smaller quantisation of it, or keep layers in host "
@@ -128,9 +134,9 @@ def _advice(info: ModelInfo, options: CacheOptions, memory: int, needed: int) ->
         return
 
     def total_with(changed: CacheOptions) -> str:
-        return f"{format_bytes(info.cache_bytes(changed).total + info.file_bytes)} in all"
+        return f"{format_bytes(info.cache_bytes(changed).total + n_fixed)} in all"
 
-    fit = what_fits(info, options, memory)
+    fit = what_fits(info, options, memory - n_beside)
     if fit.largest_budget is not None:
         yield warning(name, f"the largest budget that fits is {fit.largest_budget:,}")
     if eviction is not None and eviction.budget // 2 >= eviction.least_budget:
@@ -143,8 +149,8 @@ def _advice(info: ModelInfo, options: CacheOptions, memory: int, needed: int) ->
                 types = f"type_k and type_v {type_k}" if type_k == type_v else f"type_k {type_k} and type_v {type_v}"
                 yield warning(name, f"{types}: {total_with(quantised)}")
     ctx = info.positions(options)
-    halved = info.cache_bytes(replace(options, n_ctx=max(1, ctx // 2))).total + info.file_bytes
-    if halved == needed:
+    halved = info.cache_bytes(replace(options, n_ctx=max(1, ctx // 2))).total + n_fixed
+    if halved == info.cache_bytes(options).total + n_fixed:
         yield warning(name, "a smaller context saves nothing: under a budget n_ctx allocates nothing")
     else:
         yield warning(name, f"half the context ({ctx // 2:,} positions): {format_bytes(halved)} in all")

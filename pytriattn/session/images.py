@@ -6,17 +6,15 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pytriattn._native import core
-from pytriattn.errors import ImageError, ModelLoadError
-from pytriattn.gguf.identity import check_model_file, model_identity
+from pytriattn.errors import ImageError
+from pytriattn.gguf.projector import ProjectorFile
 
-__all__ = ["Images", "PartedPrompt", "check_projector", "open_images", "text_of"]
+__all__ = ["Images", "PartedPrompt", "open_images", "text_of"]
 
 
 @dataclass(frozen=True)
@@ -110,33 +108,6 @@ class Images:
 def text_of(tokens: Iterable[int]) -> list[int]:
     """Return the tokens without the numbers that stand for images."""
     return [int(token) for token in tokens if token >= 0]
-
-
-class ProjectorFile(NamedTuple):
-    """A file that holds a projector.
-
-    Attributes:
-        path: the file.
-        sha256: which it is, as `ModelIdentity.sha256`.
-    """
-
-    path: Path
-    sha256: str
-
-
-def check_projector(path: Path) -> ProjectorFile:
-    """Return the projector that a file holds, before a model is loaded.
-
-    Raises:
-        ModelLoadError: it is missing, damaged, or a model of another kind.
-    """
-    identity = model_identity(check_model_file(path))
-    if identity.architecture != "clip":
-        raise ModelLoadError(
-            f"'{path}' is a model of the architecture {identity.architecture!r}, not an encoder of images; give the "
-            "file that was published beside the model, often called mmproj-….gguf"
-        )
-    return ProjectorFile(path, identity.sha256)
 
 
 def open_images(

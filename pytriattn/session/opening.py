@@ -16,17 +16,19 @@ from pytriattn._util.cpus import idle_cpus, usable_cpus
 from pytriattn._util.numbers import whole_number
 from pytriattn.errors import ContextError, StatsWarning
 from pytriattn.gguf.identity import ModelIdentity, check_model_file, model_identity
+from pytriattn.gguf.projector import check_projector
 from pytriattn.model_info.info import ModelInfo
 from pytriattn.model_info.kv_bytes import check_cache_types
 from pytriattn.model_info.reader import gguf_info
 from pytriattn.options.cache import QUANTISED_TYPES, CacheOptions
 from pytriattn.options.drafting import LlamaDraftModel, LlamaModelDrafting
 from pytriattn.options.eviction import DEFAULT_MODE
+from pytriattn.preflight.companions import check_draft_model, draft_companion
 from pytriattn.preflight.findings import raise_failures
 from pytriattn.preflight.run import run_preflight
 from pytriattn.preflight.settings import PreflightSettings, effective_options
 from pytriattn.session.drafting import Drafting, open_drafting
-from pytriattn.session.images import Images, check_projector, open_images
+from pytriattn.session.images import Images, open_images
 from pytriattn.session.memory_errors import telling_cache_memory, telling_model_memory
 from pytriattn.stats.bundled import bundled_stats
 from pytriattn.stats.model_stats import TriAttentionStats
@@ -143,7 +145,7 @@ def open_model(
     if draft_rule is not None:
         options = replace(options, n_draft=draft_rule.num_pred_tokens)
     if isinstance(draft_rule, LlamaModelDrafting):
-        check_model_file(draft_rule.model_path)
+        _check_draft_rule(model_path, draft_rule)
     projector = None if mmproj is None else check_projector(Path(mmproj).expanduser())
     path, identity, options, stats, _ = check_opening(
         model_path, options, triattn_stats, allow_untested=allow_untested, may_fall_back=may_fall_back
@@ -171,6 +173,12 @@ def open_model(
     finally:
         forward_llama_log()
     return OpenedModel(model, context, identity, str(path), options, stats, n_threads, drafting, images)
+
+
+def _check_draft_rule(model_path: str | os.PathLike[str], rule: LlamaModelDrafting) -> None:
+    draft = gguf_info(check_model_file(rule.model_path))
+    draft_companion(draft, rule.n_ctx)
+    raise_failures([*check_draft_model(gguf_info(check_model_file(model_path)), draft)])
 
 
 class CheckedOpening(NamedTuple):

@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 
+from models.vision import make_projector
 from pytriattn import (
     Llama,
     TriAttentionStats,
+    gguf_info,
 )
+from pytriattn._util.text import format_bytes
 from pytriattn.cli.preflight import main
 from support.preflight_inputs import stats_of
 
@@ -95,6 +98,7 @@ def test_json_keeps_its_schema(files: Files, capsys: pytest.CaptureFixture[str])
     assert found["model"]["sha256"] == found["statistics"]["model"]["sha256"]
     assert set(found["settings"]) == {
         *("cache", "mode", "window", "n_sink", "scale_budget_by_attention", "allow_untested", "memory"),
+        *("draft_model", "mmproj"),
     }
     assert set(found["memory"]) == {"weights_bytes", "full_cache", "budget"}
     assert found["memory"]["weights_bytes"] == files["GEMMA3"].stat().st_size
@@ -191,6 +195,23 @@ def test_weights_that_do_not_fit(files: Files, capsys: pytest.CaptureFixture[str
     code, found = check(capsys, files["SMOLLM2"], files["smollm2"], "--budget", 512, "--vram", "50M")
     assert code == 1
     assert message_of(found, "advice").startswith("the weights alone do not fit")
+
+
+def test_a_draft_model_and_an_encoder_of_images_are_counted(
+    files: Files, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    projector = make_projector(tmp_path / "mmproj.gguf")
+    arguments: tuple[object, ...] = ("--budget", 512, "--vram", "150M")
+    code, found = check(capsys, files["SMOLLM2"], files["smollm2"], *arguments, "--mmproj", projector)
+    assert code == 0 and "of the encoder of images" in message_of(found, "memory")
+    assert found["settings"]["mmproj"] == str(projector)
+    # twice the weights, and a cache of 4,096 positions that has no budget
+    code, found = check(capsys, files["SMOLLM2"], files["smollm2"], *arguments, "--draft-model", files["SMOLLM2"])
+    assert code == 1 and status_of(found)["draft model"] == "ok"
+    rows = gguf_info(files["SMOLLM2"]).kv_bytes(4096).total
+    assert f"{format_bytes(files['SMOLLM2'].stat().st_size + rows)} of the draft model" in message_of(found, "memory")
+    code, found = check(capsys, files["SMOLLM2"], files["smollm2"], "--budget", 512, "--draft-model", files["GEMMA3"])
+    assert code == 1 and "same vocabulary" in message_of(found, "draft model")
 
 
 def test_a_budget_that_saves_no_memory(files: Files, capsys: pytest.CaptureFixture[str]) -> None:

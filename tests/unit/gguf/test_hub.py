@@ -96,6 +96,15 @@ def test_a_model_and_its_statistics(
         assert "Paris" in llm("The capital of France is", max_tokens=4, temperature=0)["choices"][0]["text"]
     with Llama.from_pretrained("me/tiny", "model-q4_1.gguf", n_ctx=256, **where) as llm:
         assert llm.budget is None
+    # a model that drafts for it, and an encoder of images, by their names
+    shutil.copy(smollm2, folder / "small.gguf")
+    with Llama.from_pretrained("me/tiny", "*q4_1.gguf", draft_model="small*.gguf", n_ctx=256, **where) as llm:
+        list(llm.generate([1, 2, 3], 8, temperature=0, ignore_eos=True))
+        assert llm.kv_stats()["tokens_accepted"] > 0
+    (folder / "small.gguf").rename(folder / "mmproj.gguf")
+    with pytest.raises(ModelLoadError, match=r"mmproj.*not an encoder of images"):
+        Llama.from_pretrained("me/tiny", "*q4_1.gguf", mmproj="mmproj*", n_ctx=256, **where)
+    (folder / "mmproj.gguf").unlink()
     for pattern, message in (
         ("*.bin", "no single file.*there are README.md"),
         ("model*", "2 files fit: model-q4_1.gguf, model.tri"),
