@@ -1,11 +1,12 @@
 #include "bounded_server.h"
 
-#include "attention_probe.h"
+#include "slots.h"
+
 #include "controller.h"
 #include "decoder_params.h"
 #include "errors.h"
 #include "kv_memory.h"
-#include "question_reader.h"
+#include "kv_state.h"
 
 #include "log.h"
 
@@ -21,150 +22,8 @@
 namespace pytriattn::server {
 namespace {
 
-constexpr size_t QUESTION_TOKENS = 64;  // of a prompt that is no chat; as in generation/question.py
-constexpr size_t MAX_WAITING = 4096;    // tasks
+constexpr size_t MAX_WAITING = 4096;  // tasks
 const char * const BUDGET_FIELD = "triattention_budget";
-
-// What is known of a slot; other threads ask for it while the server computes.
-struct SlotState {
-    int32_t budget = 0;
-    uint32_t n_keys = 0;
-    triattn::EvictionCounters counters;
-};
-
-struct Totals {
-    int64_t n_evictions = 0, n_tokens_evicted = 0;
-    double seconds = 0;
-};
-
-// The last tokens of a prompt that choose what is kept of the rest: of the last message of the user, or of the whole.
-std::vector<llama_token> question_of(const server_task & task) {
-    const size_t n = task.tokens.size();
-    const int32_t user = task.params.message_spans.last_user_message_pos();
-    const size_t most = user >= 0 ? static_cast<size_t>(triattn::QuestionReader::MAX_TOKENS) : QUESTION_TOKENS;
-    size_t begin = n - std::min(n, most);
-    begin = user >= 0 ? std::max(begin, std::min(static_cast<size_t>(user), n)) : begin;
-    std::vector<llama_token> question;
-    for (size_t i = begin; i < n; ++i) {
-        question.push_back(task.tokens[i]);
-        if (task.tokens[i] == LLAMA_TOKEN_NULL) {
-            question.clear();  // behind the last image
-        }
-    }
-    return question;
-}
-
-// The controller of the server's context.
-class Slots : public triattn::Controller {
-public:
-    Slots(llama_context * ctx, const BudgetSettings & settings, const triattn::DecoderParams & params)
-        : Controller(ctx, settings.eviction, settings.stats, params.n_threads),
-          ctx_(ctx),
-          params_(params),
-          states_(static_cast<size_t>(params.n_seq_max)) {
-        evict_by_itself();
-        read_standing_questions_with([this]() -> triattn::QuestionReader & { return reader(); });
-        for (SlotState & state : states_) {
-            state.budget = config().budget;
-        }
-    }
-
-    void context_ends() override {
-        Controller::context_ends();
-        reader_.reset();  // before the model goes
-        ctx_ = nullptr;
-    }
-
-    bool guards(const llama_context * ctx) const { return ctx == ctx_; }
-
-    int32_t n_slots() const { return params_.n_seq_max; }
-
-    // A slot begins a task.
-    void start(int32_t slot, const server_task & task, std::optional<int32_t> budget) {
-        Work & work = works_[slot];
-        work = {budget.value_or(config().budget), {}, 0, false};
-        if (!takes_questions()) {
-            return;
-        }
-        const std::vector<llama_token> question = question_of(task);
-        if (question.empty()) {
-            return;
-        }
-        work.question = reader().read(question);
-        work.further = task.tokens.pos_next() - static_cast<int32_t>(question.size()) - reader().n_before();
-    }
-
-    // Only now: upstream may clear a slot that has begun a task.
-    void before_step(const std::vector<triattn::StepToken> & tokens) override {
-        for (const triattn::StepToken & token : tokens) {
-            const auto found = works_.find(token.seq);
-            if (found == works_.end() || std::exchange(found->second.is_set, true)) {
-                continue;
-            }
-            Controller::set_budget(token.seq, found->second.budget);
-            if (takes_questions()) {
-                set_question(token.seq, found->second.question, found->second.further);
-            }
-        }
-        Controller::before_step(tokens);
-    }
-    void was_removed(int32_t seq, int32_t begin, int32_t end) override {
-        Controller::was_removed(seq, begin, end);
-        if (const auto found = works_.find(seq); begin == 0 && found != works_.end()) {
-            found->second.is_set = false;
-        }
-        publish();
-    }
-    void was_copied(int32_t from, int32_t to) override {
-        Controller::was_copied(from, to);
-        works_[to] = works_[from];  // it answers the same prompt
-        publish();
-    }
-
-    // After every change.
-    void publish() {
-        const std::lock_guard lock(mutex_);
-        for (size_t i = 0; i < states_.size(); ++i) {
-            const auto slot = static_cast<int32_t>(i);
-            states_[i] = {budget(slot), view().n_used(slot), counters(slot)};
-        }
-        const triattn::EvictionCounters & all = Controller::counters();
-        totals_ = {all.n_evictions, all.n_tokens_evicted, all.scoring_s + all.selection_s + all.compaction_s};
-    }
-
-    std::vector<SlotState> states() const {
-        const std::lock_guard lock(mutex_);
-        return states_;
-    }
-    Totals totals() const {
-        const std::lock_guard lock(mutex_);
-        return totals_;
-    }
-
-private:
-    struct Work {
-        int32_t budget = 0;
-        triattn::LayerQueries question;
-        int32_t further = 0;  // see Controller::set_question
-        bool is_set = false;
-    };
-
-    triattn::QuestionReader & reader() {
-        if (!reader_) {
-            reader_ =
-                std::make_unique<triattn::QuestionReader>(const_cast<llama_model *>(llama_get_model(ctx_)), params_);
-        }
-        return *reader_;
-    }
-
-    llama_context * ctx_;            // null: it is gone
-    std::map<int32_t, Work> works_;  // of slots that have begun a task
-    triattn::DecoderParams params_;
-    std::unique_ptr<triattn::QuestionReader> reader_;
-    mutable std::mutex mutex_;
-    std::vector<SlotState> states_;
-    Totals totals_;
-};
 
 // One server a process, as upstream's is.
 std::optional<BudgetSettings> settings;
@@ -234,9 +93,12 @@ common_init_result_ptr make_bounded_context(common_params & params) {
     params.n_ctx = static_cast<int32_t>(wanted.n_ctx) * params.n_parallel;
     if (llama_context * ctx = result->context(); ctx != nullptr) {
         triattn::set_positions(ctx, static_cast<uint32_t>(wanted.n_ctx));
-        auto made = std::make_shared<Slots>(ctx, *settings, wanted);
+        auto made = std::make_shared<Slots>(ctx, settings->eviction, settings->stats, wanted);
         if (!params.mmproj.path.empty()) {
             triattn::check_images(made->view());
+        }
+        if (settings->eviction.reread) {
+            triattn::save_place(ctx, 0, wanted.n_seq_max);  // throws where a second reading could not be taken back
         }
         triattn::set_guard(ctx, made);
         {
@@ -247,6 +109,22 @@ common_init_result_ptr make_bounded_context(common_params & params) {
         takes_back_any_draft = false;
     }
     return result;
+}
+
+// The budget that a request names. Throws std::invalid_argument.
+int32_t budget_in(const common_json & value) {
+    if (!settings) {
+        throw std::invalid_argument(std::string(BUDGET_FIELD) +
+                                    " needs a server that was started with --triattention-budget");
+    }
+    const auto & eviction = settings->eviction;
+    const int64_t least = triattn::least_budget(eviction.window, eviction.n_sink);
+    if (!value.is_number_integer() || value.get<int64_t>() < least || value.get<int64_t>() > eviction.budget) {
+        throw std::invalid_argument(std::string(BUDGET_FIELD) + " is " + value.dump_safe() +
+                                    ", it must be a whole number from " + std::to_string(least) + " to " +
+                                    std::to_string(eviction.budget) + ", the budget of this server");
+    }
+    return static_cast<int32_t>(value.get<int64_t>());
 }
 
 }  // namespace
@@ -277,9 +155,16 @@ common_init_result_ptr make_context(common_params & params) {
     }
 }
 
-int32_t process(llama_context * ctx, llama_process_type type, llama_batch_ext * batch) {
+int32_t process(llama_context * ctx, llama_process_type type, common_batch & batch) {
     try {
-        const int32_t status = llama_process(ctx, type, batch);
+        const bool is_bounded = slots && slots->guards(ctx);
+        if (is_bounded) {
+            slots->prepare_step(batch.tokens);
+        }
+        const int32_t status = llama_process(ctx, type, batch.get());
+        if (is_bounded && status == 0) {
+            slots->step_was_made(batch.tokens);
+        }
         if (slots) {
             slots->publish();
         }
@@ -314,27 +199,30 @@ void draft(common_speculative * spec) {
     common_speculative_draft(spec);
 }
 
-void note_request(int task_id, const common_json & request) {
-    if (!request.contains(BUDGET_FIELD) || request.at(BUDGET_FIELD).is_null()) {
-        return;
+common_json note_request(const server_task & task, const common_json & request) {
+    std::optional<int32_t> budget;
+    if (request.contains(BUDGET_FIELD) && !request.at(BUDGET_FIELD).is_null()) {
+        budget = budget_in(request.at(BUDGET_FIELD));
+        const std::lock_guard lock(requests_mutex);
+        budget_of_task[task.id] = *budget;
+        if (budget_of_task.size() > MAX_WAITING) {
+            budget_of_task.erase(budget_of_task.begin());  // of a task that was given up before it began
+        }
     }
-    const common_json & value = request.at(BUDGET_FIELD);
-    if (!settings) {
-        throw std::invalid_argument(std::string(BUDGET_FIELD) +
-                                    " needs a server that was started with --triattention-budget");
+    if (!settings || !settings->protects_prompt) {
+        return request;
     }
-    const auto & eviction = settings->eviction;
-    const int64_t least = triattn::least_budget(eviction.window, eviction.n_sink);
-    if (!value.is_number_integer() || value.get<int64_t>() < least || value.get<int64_t>() > eviction.budget) {
-        throw std::invalid_argument(std::string(BUDGET_FIELD) + " is " + value.dump_safe() +
-                                    ", it must be a whole number from " + std::to_string(least) + " to " +
-                                    std::to_string(eviction.budget) + ", the budget of this server");
+    triattn::EvictionConfig config = settings->eviction;
+    config.budget = budget.value_or(config.budget);
+    try {
+        triattn::check_protected_prompt(task.tokens.pos_next(), config);
+    } catch (const triattn::BudgetError & error) {
+        throw std::invalid_argument(error.what());
     }
-    const std::lock_guard lock(requests_mutex);
-    budget_of_task[task_id] = static_cast<int32_t>(value.get<int64_t>());
-    if (budget_of_task.size() > MAX_WAITING) {
-        budget_of_task.erase(budget_of_task.begin());  // of a task that was given up before it began
-    }
+    // what has been evicted of an answer cannot be protected, once the answer is a part of a prompt
+    common_json result = request;
+    result["cache_prompt"] = false;
+    return result;
 }
 
 void slot_works(int slot_id, const server_task & task) {
@@ -353,7 +241,7 @@ void slot_works(int slot_id, const server_task & task) {
         }
     }
     try {
-        slots->start(slot_id, task, budget);
+        slots->start(slot_id, task, budget, settings->protects_prompt);
     } catch (const std::exception & failure) {
         LOG_ERR("the question of a request could not be read, so it does not choose what is kept: %s\n",
                 failure.what());
@@ -371,6 +259,8 @@ common_json describe() {
         {"window", eviction.window},
         {"interval", eviction.interval},
         {"n_sink", eviction.n_sink},
+        {"protect_prompt", settings->protects_prompt},
+        {"reread", eviction.reread},
         {"stats_path", settings->stats_path},
     });
 }
@@ -387,6 +277,7 @@ common_json describe_slot(int slot_id) {
         {"resident_keys", state.n_keys},
         {"evictions", state.counters.n_evictions},
         {"evicted_tokens", state.counters.n_tokens_evicted},
+        {"saved_bytes", state.counters.n_tokens_evicted * static_cast<int64_t>(of->bytes_per_key())},
         {"seconds", state.counters.scoring_s + state.counters.selection_s + state.counters.compaction_s},
     });
 }

@@ -21,9 +21,10 @@ namespace pytriattn::server {
 struct BudgetSettings {
     triattn::EvictionConfig eviction;
     triattn::Stats stats;
-    int64_t n_ctx_train = 0;  // of the model: positions of a slot where -c says nothing
-    int32_t n_swa = 0;        // its sliding window, 0 if it has none
-    std::string stats_path;   // to be shown
+    int64_t n_ctx_train = 0;       // of the model: positions of a slot where -c says nothing
+    int32_t n_swa = 0;             // its sliding window, 0 if it has none
+    std::string stats_path;        // to be shown
+    bool protects_prompt = false;  // of a prompt nothing is evicted
 };
 
 // Before the server starts; none: it runs as upstream's does.
@@ -41,7 +42,7 @@ std::exception_ptr take_error();
 common_init_result_ptr make_context(common_params & params);
 
 // As llama_process; an exception becomes a failed step, which upstream answers with an error.
-int32_t process(llama_context * ctx, llama_process_type type, llama_batch_ext * batch);
+int32_t process(llama_context * ctx, llama_process_type type, common_batch & batch);
 
 // As common_context_can_seq_rm and llama_n_rs_seq. A sequence that was pruned cannot be cut back far, whatever its kind of
 // cache: said in this way, upstream keeps copies of a slot's cache to go back to, and still takes back drafts without.
@@ -52,8 +53,9 @@ uint32_t n_rs_seq(const llama_context * ctx);
 // what is kept must not depend on what was guessed.
 void draft(common_speculative * spec);
 
-// A request has come in: what it says of its budget is remembered for its task. Throws std::invalid_argument.
-void note_request(int task_id, const common_json & request);
+// A request has come in: what it says of its budget is remembered for its task, whose prompt is known. Returns it as it
+// is to be followed. Throws std::invalid_argument.
+common_json note_request(const server_task & task, const common_json & request);
 
 // A slot works on a task: at its first step the slot gets the task's budget and question.
 void slot_works(int slot_id, const server_task & task);

@@ -81,13 +81,14 @@ void add_params(py::module_ & m) {
 
 int run(std::vector<std::string> arguments, std::optional<triattn::EvictionConfig> eviction,
         std::optional<triattn::Stats> stats, int64_t n_ctx_train, int32_t n_swa, const std::string & stats_path,
-        const std::optional<std::string> & type_k, const std::optional<std::string> & type_v) {
+        const std::optional<std::string> & type_k, const std::optional<std::string> & type_v, bool protects_prompt) {
     const auto type_of = [](const std::optional<std::string> & name) {
         return name ? std::optional(triattn::cache_type_from_name(*name)) : std::nullopt;
     };
     set_cache_types(type_of(type_k), type_of(type_v));
     if (eviction) {
-        set_budget(BudgetSettings{*eviction, stats.value_or(triattn::Stats{}), n_ctx_train, n_swa, stats_path});
+        set_budget(BudgetSettings{*eviction, stats.value_or(triattn::Stats{}), n_ctx_train, n_swa, stats_path,
+                                  protects_prompt});
     }
     std::vector<char *> argv = pointers(arguments);
     int status = 0;
@@ -110,7 +111,7 @@ PYBIND11_MODULE(_server, m) {
     pytriattn::server::add_params(m);
     m.def("run", &pytriattn::server::run, py::arg("arguments"), py::kw_only(), py::arg("eviction") = py::none(),
           py::arg("stats") = py::none(), py::arg("n_ctx_train") = 0, py::arg("n_swa") = 0, py::arg("stats_path") = "",
-          py::arg("type_k") = py::none(), py::arg("type_v") = py::none(),
+          py::arg("type_k") = py::none(), py::arg("type_v") = py::none(), py::arg("protects_prompt") = false,
           "Runs the server until it is stopped; once a process. `arguments` [program, flag, ...] are llama-server's. "
           "Returns its exit code. Raises what kept it from making its context.");
 }

@@ -42,6 +42,8 @@ FLAGS = (
     Flag("interval", "N", "tokens between evictions (default: 128)"),
     Flag("mode", "NAME", f"how keys are chosen: {', '.join(core.MODES)} (default: {DEFAULT_MODE})"),
     Flag("sinks", "N", "the first keys, never evicted (default: 4)"),
+    Flag("reread", "", "read the tokens of each interval once more before an eviction"),
+    Flag("protect-prompt", "", "never evict the prompt; each request reads its prompt from the start"),
     Flag("scale-budget", "", "raise the budget where few layers have full attention"),
     Flag("allow-untested", "", "take an architecture that has not passed the tests of eviction"),
 )
@@ -55,6 +57,7 @@ class BudgetFlags:
         eviction: the settings; None without a budget.
         stats: a path; None: none given.
         allow_untested: see `Llama`.
+        protect_prompt: see `Llama`.
         may_fall_back: no mode was named, so that another may be taken for statistics that have no fit.
     """
 
@@ -62,6 +65,7 @@ class BudgetFlags:
     stats: str | None = None
     allow_untested: bool = False
     may_fall_back: bool = True
+    protect_prompt: bool = False
 
 
 def usage() -> str:
@@ -151,5 +155,12 @@ def budget_flags(found: Mapping[str, str]) -> BudgetFlags:
         _whole(found, "window", None),  # type: ignore[arg-type]  # None is for the settings to replace
         _whole(found, "sinks", 4) or 0,
         scale_budget_by_attention="scale-budget" in found,
+        reread="reread" in found,
     )
-    return BudgetFlags(eviction, found.get("stats"), "allow-untested" in found, "mode" not in found)
+    return BudgetFlags(
+        eviction,
+        found.get("stats"),
+        allow_untested="allow-untested" in found,
+        may_fall_back="mode" not in found,
+        protect_prompt="protect-prompt" in found,
+    )

@@ -37,6 +37,8 @@ class Server:
         mode: how keys are chosen; None: as `Llama` does.
         window: the newest keys, never evicted; None: as `Llama` does.
         interval: tokens between evictions.
+        reread: in mode ``fitted``, read the tokens of each interval once more before an eviction, as `Llama` does.
+        protect_prompt: never evict the prompt, which each request then reads from its start.
         parallel: slots: texts that are read at once.
         n_ctx: positions of each slot under a budget, of all slots together without; 0: what the model was trained for.
         n_threads: CPU threads; None: as upstream does.
@@ -59,6 +61,8 @@ class Server:
         mode: str | None = None,
         window: int | None = None,
         interval: int | None = None,
+        reread: bool = False,
+        protect_prompt: bool = False,
         parallel: int = 1,
         n_ctx: int = 0,
         n_threads: int | None = None,
@@ -75,6 +79,7 @@ class Server:
         for name, value in settings.items():
             if value is not None:
                 command += [PREFIX + name, os.fspath(value) if isinstance(value, os.PathLike) else str(value)]
+        command += [PREFIX + name for name, on in (("reread", reread), ("protect-prompt", protect_prompt)) if on]
         if n_threads is not None:
             command += ["--threads", str(n_threads)]
         environment = dict(os.environ)

@@ -112,6 +112,7 @@ def _budget(path: str, params: Any, flags: BudgetFlags, own: dict[str, str]) -> 
         "n_ctx_train": info.n_ctx_train,
         "n_swa": info.cell_window,
         "stats_path": flags.stats or "",
+        "protects_prompt": flags.protect_prompt,
     }
 
 
@@ -162,7 +163,7 @@ def _run(arguments: list[str]) -> int:
     rest, path = _with_local_model(rest, params)
     budget = {} if flags.eviction is None else _budget(path, params, flags, own)
     if budget and not {"-ctxcp", "--ctx-checkpoints", "--swa-checkpoints"} & {a.partition("=")[0] for a in rest}:
-        rest += ["--ctx-checkpoints", str(N_CHECKPOINTS)]
+        rest += ["--ctx-checkpoints", str(0 if flags.protect_prompt else N_CHECKPOINTS)]
     rest += page_arguments(rest)
     elsewhere = [host for host in params.hosts if not _is_local(host)]
     if elsewhere:

@@ -68,6 +68,7 @@ def test_slots_stay_within_the_budget(server: Server, long_text: str) -> None:
     assert BUDGET <= slot["resident_keys"] < BUDGET + 2 * 128
     read = answer["tokens_evaluated"] + answer["tokens_predicted"] - 1  # the last one is not read
     assert slot["evicted_tokens"] == read - slot["resident_keys"]
+    assert slot["saved_bytes"] == slot["evicted_tokens"] * 30 * 3 * 64 * 2 * 2  # layers, heads, K and V in f16
     assert metric(server.url, "triattention_evictions_total") == before + slot["evictions"]
     assert ask(f"{server.url}/props")["triattention"]["budget"] == BUDGET
 
@@ -139,6 +140,46 @@ def test_keys_and_values_in_three_bits(smollm2: pathlib.Path, long_text: str, bu
     with Llama(smollm2, type_k="q8_0", type_v="kv3", **settings) as llama:
         expected = llama(long_text[:4000], max_tokens=24, temperature=0.0)["choices"][0]["text"]
     assert answer["content"] == expected
+
+
+@pytest.mark.parametrize("n_characters", [600, 6000])
+def test_what_is_new_is_read_once_more(
+    smollm2: pathlib.Path, sidecar: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str, n_characters: int
+) -> None:
+    """The same greedy text as `Llama` with `reread` writes, in a slot beside another one that is at work."""
+    prompt = long_text[:n_characters]
+    settings: dict = {"budget": BUDGET, "reread": True, "n_ctx": N_CTX, "n_threads": 1}
+    flags = ["--slots", "--ctx-checkpoints", "0"]
+    with Server(smollm2, triattn_stats=sidecar, parallel=2, **settings, arguments=flags) as running:
+        assert ask(f"{running.url}/props")["triattention"]["reread"] is True
+        complete(running, long_text[3000:5000], slot=1, n_predict=200)
+        answer = complete(running, prompt, n_predict=300, ignore_eos=True)
+        assert in_slot(running, 0)["evictions"] >= 1
+    with Llama(smollm2, triattn_stats=smollm2_stats, **settings) as llama:
+        result = llama(prompt, max_tokens=300, temperature=0.0, ignore_eos=True)
+    assert result["choices"][0]["text"] == answer["content"]
+
+
+def test_a_protected_prompt(
+    smollm2: pathlib.Path, sidecar: pathlib.Path, smollm2_stats: TriAttentionStats, long_text: str
+) -> None:
+    """It stays whole, the answer is that of `Llama`, and a prompt that does not fit is refused."""
+    prompt = long_text[:600]
+    settings: dict = {"budget": BUDGET, "protect_prompt": True, "window": 64, "n_ctx": N_CTX, "n_threads": 1}
+    with Server(smollm2, triattn_stats=sidecar, **settings, arguments=["--slots"]) as running:
+        answer = complete(running, prompt, n_predict=400, ignore_eos=True)
+        assert in_slot(running, 0)["evictions"] > 1
+        refused = complete(running, long_text[:2000])
+        assert refused["status"] == 400 and "a protected prompt of" in refused["error"]["message"]
+        smaller = complete(running, prompt, triattention_budget=128)
+        assert smaller["status"] == 400 and "do not fit the budget of 128" in smaller["error"]["message"]
+        again = complete(running, prompt, n_predict=400, ignore_eos=True, cache_prompt=True)
+        assert again["content"] == answer["content"] and again["timings"]["cache_n"] == 0
+    with Llama(smollm2, triattn_stats=smollm2_stats, **settings) as llama:
+        result = llama(prompt, max_tokens=400, temperature=0.0, ignore_eos=True)
+        n = result["usage"]["prompt_tokens"]
+        assert [*llama.kept_positions(0, 0)[:n]] == [*range(n)]
+        assert result["choices"][0]["text"] == answer["content"]
 
 
 def test_several_answers_to_one_prompt(server: Server, long_text: str) -> None:

@@ -1,11 +1,12 @@
 #include "decoder.h"
 
+#include "batch.h"
 #include "cache_devices.h"
 #include "errors.h"
 #include "kv_memory.h"
 #include "kv_state.h"
 #include "query_sets.h"
-#include "second_reading.h"
+#include "rereading.h"
 
 #include <algorithm>
 #include <chrono>
@@ -18,27 +19,6 @@ namespace triattn {
 namespace {
 
 constexpr int32_t LOGITS_CHUNK = 128;
-constexpr size_t MAX_REREAD = 1024;  // tokens, of what is new since an eviction
-
-class Batch {
-public:
-    explicit Batch(int32_t n) : batch_(llama_batch_init(n, 0, 1)) {}
-    ~Batch() { llama_batch_free(batch_); }
-    Batch(const Batch &) = delete;
-    Batch & operator=(const Batch &) = delete;
-    void add(llama_token token, llama_pos pos, llama_seq_id seq, bool logits) {
-        const int32_t i = batch_.n_tokens++;
-        batch_.token[i] = token;
-        batch_.pos[i] = pos;
-        batch_.n_seq_id[i] = 1;
-        batch_.seq_id[i][0] = seq;
-        batch_.logits[i] = logits ? 1 : 0;
-    }
-    const llama_batch & get() const { return batch_; }
-
-private:
-    llama_batch batch_;
-};
 
 const DecoderParams & checked(const DecoderParams & params) {
     check(params);
@@ -188,7 +168,7 @@ void Decoder::decode(const std::vector<Row> & rows) {
     check_status(status);
     if (controller_ && controller_->config().reread) {
         for (const Row & row : rows) {
-            remember(row.seq, row.token);
+            remember(recent_[static_cast<size_t>(row.seq)], row.token);
         }
     }
     n_past_ = std::move(position);
@@ -220,43 +200,10 @@ void Decoder::evict_now(int32_t seq) {
     controller_->evict(seq, controller_->n_protected(seq));
 }
 
-void Decoder::remember(int32_t seq, llama_token token) {
-    std::vector<llama_token> & recent = recent_[static_cast<size_t>(seq)];
-    if (recent.size() >= 2 * MAX_REREAD) {
-        recent.erase(recent.begin(), recent.end() - static_cast<std::ptrdiff_t>(MAX_REREAD));
-    }
-    recent.push_back(token);
-}
-
 void Decoder::reread(int32_t seq) {
     const auto index = static_cast<size_t>(seq);
-    const std::vector<llama_token> & recent = recent_[index];
-    const int64_t end = n_past_[index];
-    const int64_t known =
-        std::min<int64_t>({static_cast<int64_t>(recent.size()), static_cast<int64_t>(MAX_REREAD), end});
-    const int64_t fresh = controller_->has_evicted(seq) ? end - controller_->evicted_at(seq) : end;
-    const int64_t first = end - std::min(known, fresh);
-    const int32_t step = params_.eviction->interval;
-    const std::vector<uint8_t> place = save_place(ctx_.get(), seq, params_.n_seq_max);
-    for (int64_t begin = first; begin < end; begin += step) {
-        const int64_t from = std::max(begin - READ_AGAIN_BEFORE, end - known);
-        const int64_t to = std::min(begin + step, end);
-        Batch batch(static_cast<int32_t>(to - from));
-        for (int64_t i = from; i < to; ++i) {
-            const auto position = static_cast<llama_pos>(end + (i - from));
-            batch.add(recent[recent.size() - static_cast<size_t>(end - i)], position, seq, false);
-        }
-        controller_->start_second_reading();
-        const int status = llama_decode(ctx_.get(), batch.get());
-        llama_synchronize(ctx_.get());
-        controller_->stop_second_reading(seq, static_cast<int32_t>(from));
-        check_not_interrupted();
-        if (status != 0) {
-            throw DecodeError("llama.cpp could not read the text a second time (status " + std::to_string(status) +
-                              "); the context has been cleared");
-        }
-        go_back(ctx_.get(), seq, static_cast<int32_t>(end), place);
-    }
+    read_once_more(ctx_.get(), *controller_, seq, recent_[index], n_past_[index], params_.n_seq_max,
+                   [this] { check_not_interrupted(); });
 }
 
 void Decoder::check_protection(int32_t seq, int32_t n_protected) const {

@@ -180,7 +180,6 @@ private:
     void take_computed();
     void load_origins(const std::vector<uint8_t> & bytes);
     // Remembers what was read last, for that.
-    void remember(int32_t seq, llama_token token);
 
     // Runs `work`; after an error the state of the cache is unknown, so all of it is cleared.
     void guarded(const std::function<void()> & work);

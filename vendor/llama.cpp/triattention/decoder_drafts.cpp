@@ -1,6 +1,7 @@
 // Computing ahead: tokens that somebody expects next are read in the step of the token before them.
 #include "decoder.h"
 #include "errors.h"
+#include "rereading.h"
 
 #include <algorithm>
 #include <string>
@@ -55,7 +56,7 @@ void Decoder::take_computed() {
     guarded([&] {
         check_not_interrupted();
         if (controller_ && controller_->config().reread) {
-            remember(0, ahead_.front());
+            remember(recent_[0], ahead_.front());
         }
         ahead_.pop_front();
         ++n_past_[0];
