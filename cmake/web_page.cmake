@@ -17,7 +17,8 @@ add_custom_command(
     COMMAND ${CMAKE_COMMAND} -E chdir ${page}/source ${PYTRIATTN_NPM} ci --ignore-scripts --no-audit --no-fund
     COMMAND ${CMAKE_COMMAND} -E chdir ${page}/source
         ${CMAKE_COMMAND} -E env LLAMA_UI_OUT_DIR=${page}/built ${PYTRIATTN_NPM} run build
-    DEPENDS ${page_sources} ${LLAMA_CPP_DIR}/tools/ui/package-lock.json
+    COMMAND ${CMAKE_COMMAND} -DBUILT=${page}/built -P ${CMAKE_CURRENT_LIST_DIR}/web_page/add_script.cmake
+    DEPENDS ${CMAKE_CURRENT_LIST_DIR}/web_page/saved.js ${CMAKE_CURRENT_LIST_DIR}/web_page/add_script.cmake ${page_sources} ${LLAMA_CPP_DIR}/tools/ui/package-lock.json
     COMMENT "Building the web page"
     VERBATIM)
 add_custom_target(pytriattn-web-page ALL DEPENDS ${page}/built/index.html)
