@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +19,7 @@ from pytriattn.generation.completion import Completion, CompletionChunk, complet
 from pytriattn.generation.question import AUTO, find_question
 from pytriattn.generation.sampling import SamplingParams
 from pytriattn.generation.token_stream import Generation, token_limit
-from pytriattn.gguf.hub import download
+from pytriattn.gguf.hub import download, local_file
 from pytriattn.options.cache import CacheOptions, cache_type, flash_attention
 from pytriattn.options.drafting import DraftModel, drafting_rule
 from pytriattn.options.eviction import DEFAULT_MODE, Chooser, EvictionSettings, KeyScoreOptions
@@ -252,9 +251,9 @@ class Llama(Session):
         Args:
             repo_id: ``owner/name``.
             filename: of the GGUF file; ``*`` stands for any text, but only one model may fit.
-            triattn_stats: as in `Llama`; or the name of a ``.triattention`` file in the same repository.
-            mmproj: as in `Llama`; or the name of a file in the same repository, such as ``mmproj*f16.gguf``.
-            draft_model: as in `Llama`; or the name of a file in the same repository.
+            triattn_stats: as in `Llama`; or, as the next two, the name of a file in the same repository.
+            mmproj: as in `Llama`; such as ``mmproj*f16.gguf``.
+            draft_model: as in `Llama`.
             revision: a branch, tag or commit.
             cache_dir: where downloads are kept; None: huggingface_hub's own cache.
             local_dir: put the files there instead.
@@ -265,27 +264,11 @@ class Llama(Session):
         Raises:
             ModelLoadError: huggingface_hub is missing, or a file cannot be fetched; besides what `Llama` raises.
         """
-        where: dict[str, Any] = {
-            "revision": revision,
-            "cache_dir": cache_dir,
-            "local_dir": local_dir,
-            "token": token,
-            "endpoint": endpoint,
-        }
-
-        def local(named: Any) -> Any:
-            if not isinstance(named, str) or Path(named).expanduser().is_file():
-                return named
-            return download(repo_id, named, **where)
-
+        where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_dir": local_dir}
+        where |= {"token": token, "endpoint": endpoint}
+        beside = {"triattn_stats": triattn_stats, "mmproj": mmproj, "draft_model": draft_model}
         model = download(repo_id, filename, **where)
-        return cls(
-            model,
-            triattn_stats=local(triattn_stats),
-            mmproj=local(mmproj),
-            draft_model=local(draft_model),
-            **settings,
-        )
+        return cls(model, **{name: local_file(repo_id, file, **where) for name, file in beside.items()}, **settings)
 
     # -- text
     # ------------------------------------------------------------------------------------------------------------------

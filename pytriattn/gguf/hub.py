@@ -10,7 +10,7 @@ from typing import Any
 
 from pytriattn.errors import ModelLoadError
 
-__all__ = ["download"]
+__all__ = ["download", "local_file"]
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
@@ -85,6 +85,22 @@ def download(
     except Exception as error:  # of many kinds: network, rights, names
         raise ModelLoadError(f"'{pattern}' of '{repo_id}' cannot be fetched: {error}") from error
     return Path(paths[0])
+
+
+def local_file(repo_id: str, named: Any, **where: Any) -> Any:
+    """Return `named` as it is, unless it is a text that names no file here: then the path of a repository's file.
+
+    Args:
+        repo_id: ``owner/name``.
+        named: a path, the name of a file in the repository, or anything else.
+        **where: as in `download`.
+
+    Raises:
+        ModelLoadError: as `download`.
+    """
+    if not isinstance(named, str) or Path(named).expanduser().is_file():
+        return named
+    return download(repo_id, named, **where)
 
 
 def _is_answer(hub: Any, error: Exception) -> bool:
