@@ -43,6 +43,13 @@ _KNOWN = (
         needs_stats=True,
         reads_question=True,
     ),
+    Rule(
+        "reread",
+        "fitted, with a second reading of each interval in place of what the fit expects",
+        "fitted",
+        needs_stats=True,
+        settings={"reread": True},
+    ),
     _ablation("no_standing", "fitted without the standing questions", KeyScoreOptions(standing_weight=0.0)),
     _ablation("no_received", "fitted without received attention", KeyScoreOptions(use_received=False)),
     _ablation("no_fit", "fitted without expected attention", KeyScoreOptions(use_fit=False)),
