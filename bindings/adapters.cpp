@@ -13,7 +13,7 @@ public:
         const std::string path = native_path(file);
         recent_errors();
         {
-            const py::gil_scoped_release release;
+            const GilRelease release;
             model_->rpc.guard([&] { adapter_.reset(llama_adapter_lora_init(model_->model.get(), path.c_str())); });
         }
         if (!adapter_) {
@@ -75,7 +75,7 @@ std::vector<array<float>> embed(const Model & model, const std::vector<std::vect
     recent_errors();
     SignalPoll poll;
     {
-        const py::gil_scoped_release release;
+        const GilRelease release;
         llama_context_params params = llama_context_default_params();
         // a text has to be in one step for its embeddings to be pooled
         params.n_ctx = params.n_batch = params.n_ubatch = static_cast<uint32_t>(longest);

@@ -98,7 +98,7 @@ std::string load_backend(const std::string & path) {
     }
     ggml_backend_reg_t backend = nullptr;
     {
-        const py::gil_scoped_release released;
+        const GilRelease release;
         backend = ggml_backend_load(path.c_str());
     }
     if (backend == nullptr) {
@@ -131,7 +131,7 @@ const char * type_name(enum ggml_backend_dev_type type) {
 }
 
 std::vector<Device> device_list() {
-    const py::gil_scoped_release released;
+    const GilRelease release;
     std::vector<Device> result;
     for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
         ggml_backend_dev_t device = ggml_backend_dev_get(i);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "errors.h"
+#include "gil.h"
 #include "rope.h"
 #include "rpc/devices.h"
 #include "scorer.h"

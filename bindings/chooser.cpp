@@ -112,26 +112,28 @@ void SharedView::check_version(const triattn::Decoder & decoder) const {
 }
 
 PythonChooser::PythonChooser(Callable callable)
-    : callable_(new py::object(std::move(callable)), [](const py::object * object) {
-          const py::gil_scoped_acquire gil;
-          delete object;
-      }) {}
+    : callable_(new py::object(std::move(callable)),
+                [](const py::object * object) { with_gil([object] { delete object; }); }) {}
 
 triattn::Kept PythonChooser::operator()(const triattn::EvictionView & view) const {
-    const py::gil_scoped_acquire gil;
+    return with_gil([&] { return choose(view); });
+}
+
+triattn::Kept PythonChooser::choose(const triattn::EvictionView & view) const {
     const auto shared = std::make_shared<SharedView>(view);
     struct End {
         SharedView & view;
         ~End() { view.end(); }
     } const end{*shared};
-    const py::object answer = (*callable_)(shared);
+    const py::object answer = call_python(*callable_, shared);
     if (!py::isinstance<py::iterable>(answer)) {
         throw triattn::BudgetError("the chooser returned " + std::string(py::repr(answer)) + ", expected a list of " +
                                    std::to_string(view.layers().size()) +
                                    " bool arrays [n_head_kv, n_keys], one for each layer");
     }
     triattn::Kept kept;
-    for (const py::handle item : answer) {
+    const auto list = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject *>(&PyList_Type));
+    for (const py::handle item : call_python(list, answer)) {  // it may be a generator, so more of the user's code
         if (kept.size() < view.layers().size()) {
             kept.push_back(marks_of(item, view.layers()[kept.size()], view.n_keys()));
         } else {

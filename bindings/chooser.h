@@ -59,6 +59,8 @@ public:
     const py::object & callable() const { return *callable_; }
 
 private:
+    triattn::Kept choose(const triattn::EvictionView & view) const;
+
     std::shared_ptr<const py::object> callable_;
 };
 

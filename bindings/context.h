@@ -27,7 +27,7 @@ public:
             params.interrupted = [this] { return is_cancelled_ || has_signal_ || model_->rpc.lost(); };
         }
         check_not_forked(params.n_threads, worker_ != nullptr);
-        const py::gil_scoped_release release;
+        const GilRelease release;
         decoder_ = model_->rpc.guard(
             [&] { return std::make_unique<triattn::Decoder>(model_->model.get(), params, std::move(stats)); });
     }
@@ -40,7 +40,7 @@ public:
         check_not_forked(decoder.params().n_threads, worker_ != nullptr);
         recent_errors();
         try {
-            const py::gil_scoped_release release;
+            const GilRelease release;
             return model_->rpc.guard([&] { return run_watched([&] { return work(decoder); }); });
         } catch (const triattn::InterruptedError &) {
             poll_.rethrow();
@@ -61,7 +61,7 @@ public:
 
     void close() {
         const BusyGuard guard(busy_, "this context");
-        const py::gil_scoped_release release;
+        const GilRelease release;
         decoder_.reset();
         worker_.reset();
         model_.reset();

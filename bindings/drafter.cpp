@@ -154,7 +154,7 @@ std::vector<llama_token> draft(Drafter & self, llama_token last, int n_max) {
     check_not_forked(self.n_threads(), false);
     recent_errors();
     try {
-        const py::gil_scoped_release release;
+        const GilRelease release;
         return self.draft(last, n_max);
     } catch (const triattn::InterruptedError &) {
         self.poll().rethrow();

@@ -24,7 +24,7 @@ array<float> score_keys(const LayerStats & layer, const array<float> & keys, int
     const std::vector<float> values = to_vector(keys);
     std::vector<float> scores;
     {
-        const py::gil_scoped_release release;
+        const GilRelease release;
         scores = triattn::score_keys(layer, values, keys.shape(0), position, options, on_host);
     }
     return to_array(scores, {layer.n_head, keys.shape(0)});

@@ -72,21 +72,20 @@ bool SignalPoll::operator()() {
         return false;
     }
     last_ns_ = now;
-    const py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() != 0) {
-        pending_ = std::make_unique<py::error_already_set>();
-        return true;
-    }
-    return false;
+    with_gil([this] {
+        if (PyErr_CheckSignals() != 0) {
+            pending_ = std::make_unique<py::error_already_set>();
+        }
+    });
+    return pending_ != nullptr;
 }
 
 bool SignalPoll::has_another() {
-    const py::gil_scoped_acquire gil;
-    if (PyErr_CheckSignals() == 0) {
-        return false;
-    }
-    PyErr_Clear();
-    return true;
+    return with_gil([] {
+        const bool is_raised = PyErr_CheckSignals() != 0;
+        PyErr_Clear();
+        return is_raised;
+    });
 }
 
 void SignalPoll::rethrow() {

@@ -48,7 +48,7 @@ Projector::Projector(std::shared_ptr<Model> model, const std::filesystem::path &
     };
     params.cb_eval_user_data = this;
     {
-        const py::gil_scoped_release release;
+        const GilRelease release;
         context_.reset(mtmd_init_from_file(native_path(path).c_str(), model_->model.get(), params));
     }
     if (!context_) {
@@ -193,7 +193,7 @@ void add_images(py::module_ & m, py::class_<Context> & context) {
             [](const Projector & self, const py::bytes & prompt, const std::vector<py::bytes> & images) {
                 const std::vector<std::string> files(images.begin(), images.end());
                 const std::string text = prompt;
-                const py::gil_scoped_release release;
+                const GilRelease release;
                 return self.split(text, files);
             },
             py::arg("prompt"), py::arg("images"),

@@ -60,8 +60,9 @@ private:
     std::vector<std::string> errors_;
 };
 
+// Never freed: a daemon thread may log while the process ends.
 Lines & lines() {
-    static Lines instance;
+    static Lines & instance = *new Lines;
     return instance;
 }
 

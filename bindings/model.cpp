@@ -37,12 +37,13 @@ public:
 private:
     bool report(float done) {
         if (progress_ && !error_) {
-            const py::gil_scoped_acquire gil;
-            try {
-                (*progress_)(done);
-            } catch (const py::error_already_set & error) {
-                error_ = std::make_unique<py::error_already_set>(error);  // may not cross the C code
-            }
+            with_gil([&] {
+                try {
+                    call_python(*progress_, done);
+                } catch (const py::error_already_set & error) {
+                    error_ = std::make_unique<py::error_already_set>(error);  // may not cross the C code
+                }
+            });
         }
         return !error_ && !poll_();
     }
@@ -122,7 +123,7 @@ ModelPtr load(const std::filesystem::path & file, int n_gpu_layers, int split_mo
     result->path = path;
     check_loading_not_forked();
     {
-        const py::gil_scoped_release release;
+        const GilRelease release;
         std::vector<ggml_backend_dev_t> devices;
         if (!rpc_servers.empty()) {
             result->rpc = RpcDevices(rpc_servers);
@@ -195,7 +196,7 @@ void check_has_tokenizer(const Model & model) {
 std::vector<llama_token> tokenize(const Model & model, const py::bytes & utf8, bool add_special, bool parse_special) {
     check_has_tokenizer(model);
     const std::string text = utf8;
-    const py::gil_scoped_release release;
+    const GilRelease release;
     if (text.size() > static_cast<size_t>(INT32_MAX) - 16) {
         throw triattn::InvalidTokenError("the text is longer than 2 GiB; tokenize it in pieces");
     }
@@ -258,7 +259,7 @@ GgufDescription describe_gguf(const std::filesystem::path & file) {
     const std::string path = native_path(file);
     std::string out, name, architecture;
     {
-        const py::gil_scoped_release release;
+        const GilRelease release;
         recent_errors();
         struct Free {
             void operator()(gguf_context * g) const { gguf_free(g); }

@@ -19,7 +19,7 @@ struct ReferenceRun {
 ReferenceRun run(const Model & model, const array<llama_token> & prompt, int n_generate, int n_ctx, int n_threads) {
     std::vector<llama_token> tokens = to_vector(prompt);
     std::vector<llama_token> generated;
-    const py::gil_scoped_release release;
+    const GilRelease release;
     llama_context_params params = llama_context_default_params();
     params.n_ctx = static_cast<uint32_t>(n_ctx);
     params.n_threads = n_threads;

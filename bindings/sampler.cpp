@@ -113,7 +113,7 @@ llama_token Sampler::sample(llama_context * ctx, int row) {
             throw triattn::DecodeError("llama.cpp gave no logits");
         }
         original.assign(logits, logits + llama_vocab_n_tokens(model_->vocab()));
-        process(original, logits);
+        with_gil([&] { process(original, logits); });
     }
     const llama_token token = common_sampler_sample(sampler_.get(), ctx, row);
     if (processor_) {
@@ -152,11 +152,10 @@ void Sampler::accept_drawn(llama_token token) {
     }
 }
 
-void Sampler::process(const std::vector<float> & logits, float * out) {
-    const py::gil_scoped_acquire gil;
+void Sampler::process(const std::vector<float> & logits, float * out) const {
     const auto n = static_cast<py::ssize_t>(logits.size());
     const py::object answer =
-        processor_(to_array(tokens_, {static_cast<py::ssize_t>(tokens_.size())}), to_array(logits, {n}));
+        call_python(processor_, to_array(tokens_, {static_cast<py::ssize_t>(tokens_.size())}), to_array(logits, {n}));
     const auto values = array<float>::ensure(answer);
     if (!values || values.ndim() != 1 || values.size() != n) {
         throw py::value_error("a logits_processor returned " +

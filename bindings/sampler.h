@@ -34,8 +34,8 @@ private:
     void check_drawn() const;
     void accept_drawn(llama_token token);
 
-    // Puts what the processor makes of the logits into `out`.
-    void process(const std::vector<float> & logits, float * out);
+    // Puts what the processor makes of the logits into `out`. Call with the GIL.
+    void process(const std::vector<float> & logits, float * out) const;
 
     std::shared_ptr<Model> model_;
     bool has_grammar_;

@@ -53,22 +53,23 @@ Stats run_calibration(const Model & model, const array<llama_token> & tokens, in
     options.interrupted = [&] { return model.rpc.lost() || poll(); };
     if (progress) {
         options.progress = [&progress](int64_t done, int64_t total) {
-            const py::gil_scoped_acquire gil;
-            (*progress)(done, total);
+            with_gil([&] { call_python(*progress, done, total); });
         };
     }
     if (on_keys) {
         options.on_keys = [&on_keys](size_t layer, size_t kv_head, std::vector<float> features,
                                      std::vector<float> targets) {
-            const py::gil_scoped_acquire gil;
             const auto n = static_cast<py::ssize_t>(targets.size()), size = static_cast<py::ssize_t>(features.size());
-            (*on_keys)(layer, kv_head, to_array(std::move(features), {n, size / n}), to_array(std::move(targets), {n}));
+            with_gil([&] {
+                call_python(*on_keys, layer, kv_head, to_array(std::move(features), {n, size / n}),
+                            to_array(std::move(targets), {n}));
+            });
         };
     }
     const std::vector<llama_token> ids = to_vector(tokens);
     recent_errors();
     try {
-        const py::gil_scoped_release release;
+        const GilRelease release;
         return model.rpc.guard([&] { return triattn::calibrate(model.model.get(), ids, options); });
     } catch (const triattn::InterruptedError &) {
         poll.rethrow();

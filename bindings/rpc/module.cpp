@@ -41,7 +41,7 @@ void serve(const std::string & endpoint, const std::string & cache_dir, size_t n
             throw triattn::ContextError("there is no device '" + name + "' on this machine");
         }
     }
-    const py::gil_scoped_release release;
+    const GilRelease release;
     start(endpoint.c_str(), cache_dir.empty() ? nullptr : cache_dir.c_str(), n_threads, chosen.size(), chosen.data());
 }
 

@@ -1,6 +1,7 @@
 // Upstream's server as a module of its own, which `import pytriattn` does not load.
 #include "bounded_server.h"
 #include "decoder_params.h"
+#include "gil.h"
 
 #include "arg.h"
 #include "common.h"
@@ -93,7 +94,7 @@ int run(std::vector<std::string> arguments, std::optional<triattn::EvictionConfi
     std::vector<char *> argv = pointers(arguments);
     int status = 0;
     {
-        const py::gil_scoped_release release;
+        const GilRelease release;
         status = llama_server(static_cast<int>(arguments.size()), argv.data());
     }
     if (const std::exception_ptr failure = take_error()) {

@@ -137,6 +137,26 @@ DAEMONS = {
 
         in_thread(lambda: decode(llm, logits_processor=change))
     """,
+    "loads": """
+        def progress(_):
+            started.set()
+            time.sleep(0.01)
+
+        def load():
+            while True:
+                opened(progress=progress).close()
+
+        in_thread(load)
+    """,
+    "calibrates": """
+        from pytriattn import calibrate
+
+        def progress(*_):
+            started.set()
+            time.sleep(0.01)
+
+        in_thread(lambda: calibrate(llm, "Once upon a time " * 1000, n_tokens=4096, n_ctx=64, progress=progress))
+    """,
 }
 
 
@@ -195,11 +215,6 @@ def test_a_process_ends_with_a_live_server(model: pathlib.Path) -> None:
         os.kill(int(out), 0)  # it has ended too
 
 
-@pytest.mark.xfail(
-    sys.platform == "linux" and sys.version_info < (3, 14),
-    reason="Python ends such a thread by unwinding it when it wants the GIL back, in a destructor that may not throw",
-    strict=False,  # it is a matter of when the thread wants it
-)
 @pytest.mark.parametrize("does", DAEMONS)
 def test_a_process_ends_while_a_daemon_thread_computes(model: pathlib.Path, does: str) -> None:
     code = textwrap.dedent(_LIVE) + textwrap.dedent(DAEMONS[does])
