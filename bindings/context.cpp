@@ -251,6 +251,10 @@ void add_life(py::class_<Context> & context) {
         .def("cancel", &Context::cancel,
              "From any thread: what is being computed, or will be until start(), ends with RequestCancelledError.")
         .def("start", &Context::start, "Take back cancel().")
+        .def(
+            "set_threads",
+            [](Context & self, int n_threads) { self.run_with_gil([&](Decoder & d) { d.set_threads(n_threads); }); },
+            py::arg("n_threads"), "Compute steps with this many threads from now on.")
         .def("close", &Context::close, "Free everything; later calls raise ClosedError.")
         .def_property_readonly("closed", &Context::closed, "Whether close() has been called.");
 }

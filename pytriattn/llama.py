@@ -26,7 +26,7 @@ from pytriattn.options.eviction import DEFAULT_MODE, Chooser, EvictionSettings, 
 from pytriattn.options.rope import RopeSettings
 from pytriattn.session.adapters import LoraScales
 from pytriattn.session.images import text_of
-from pytriattn.session.opening import DeviceOptions, count_threads, open_model
+from pytriattn.session.opening import DeviceOptions, open_model
 from pytriattn.session.session import Session
 from pytriattn.stats.model_stats import TriAttentionStats
 
@@ -71,8 +71,8 @@ class Llama(Session):
         n_batch: tokens given to llama.cpp at once.
         n_ubatch: tokens computed at once.
         n_seq_max: texts that `generate_batch` decodes at once; each has cells of its own.
-        n_threads: CPU threads; None: all that this process may use; ``"idle"``: one for each CPU that nothing else uses
-            now. The number of threads changes the last bits of logits.
+        n_threads: CPU threads; None: all that this process may use; ``"idle"``: one for each CPU that no other program
+            uses, looked at again while it decodes (on Linux). The number of threads changes the last bits of logits.
         n_gpu_layers: layers on the GPU; -1: all.
         split_mode: over several GPUs: 0 none, 1 by layers, 2 by rows.
         main_gpu: the GPU that is used without splitting.
@@ -216,7 +216,7 @@ class Llama(Session):
             options,
             devices,
             triattn_stats,
-            n_threads=count_threads(n_threads),
+            n_threads=n_threads,
             allow_untested=allow_untested,
             may_fall_back=mode is None,
             progress=progress,

@@ -1307,6 +1307,10 @@ class Context:
         From now on choose the keys that these tokens ask for, which stand from `position` on; none: no question any
         more. Nothing happens in modes that take no questions.
         """
+    def set_threads(self, n_threads: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        Compute steps with this many threads from now on.
+        """
     def start(self) -> None:
         """
         Take back cancel().

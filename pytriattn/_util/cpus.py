@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-__all__ = ["idle_cpus", "usable_cpus"]
+__all__ = ["IdleCpus", "idle_cpus", "usable_cpus"]
 
 
 def _cgroup_limit(cpu_max: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:
@@ -45,6 +45,34 @@ def idle_cpus(seconds: float = 0.2, stat: Path = Path("/proc/stat")) -> int:
     else:
         busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return max(1, usable_cpus() - round(busy))
+
+
+class IdleCpus:
+    """How many CPUs other programs leave to this one, looked at again while this one works itself."""
+
+    def __init__(self, n: int, seconds: float = 0.5, stat: Path = Path("/proc/stat")) -> None:
+        """Begin with `n`; look every few `seconds`, where Linux counts what each CPU has done, and nowhere else."""
+        self._n = n
+        self._seconds = seconds
+        self._stat = stat
+        self._begin(time.monotonic())
+
+    def _begin(self, now: float) -> None:
+        self._since = now
+        self._times = _cpu_times(self._stat)
+        self._own_s = time.process_time()
+
+    def look(self) -> int:
+        """Return their number when they were last looked at, which may be now; at least 1."""
+        now = time.monotonic()
+        passed = now - self._since
+        if passed >= self._seconds:
+            times, own_s = self._times, self._own_s
+            self._begin(now)
+            if times and passed < 4 * self._seconds:  # what was longer ago says nothing of now
+                others = _busy_share(times, self._times) - (self._own_s - own_s) / passed
+                self._n = max(1, usable_cpus() - round(others))
+        return self._n
 
 
 def _cpu_times(stat: Path) -> dict[int, tuple[int, int]]:

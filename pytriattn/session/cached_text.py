@@ -50,6 +50,7 @@ class CachedText(LoadedModel):
             self._made_with["statistics"] = [self._stats.corpus_sha256, self._stats.n_tokens]
         self._protect_prompt = protect_prompt
         self._reuse_evicted = reuse_evicted
+        self._idle = opened.idle
         self._has_warned = False
         self._call = 0
         self._tokens: list[int] = []  # what the cache has read
@@ -104,6 +105,7 @@ class CachedText(LoadedModel):
         self._call += 1
         self._ask(0, tokens, question)
         with self._forgetting_on_failure():
+            self._follow_idle(context)
             if parted is not None:
                 parted.read(context, n_kept, n_protected)
                 found: list[tuple[float, list[tuple[int, float]]]] = []
@@ -220,6 +222,7 @@ class CachedText(LoadedModel):
         self.warn_beyond_training(len(self._tokens) + len(array))
         self.forget_cancellation()
         with self._forgetting_on_failure():
+            self._follow_idle(context)
             context.read(0, array, self._n_protected)
             self._call += 1
             self._tokens += array.tolist()
@@ -298,6 +301,7 @@ class CachedText(LoadedModel):
         if after is not None:
             self.warn_beyond_training(len(self._tokens) + 1)
         try:
+            self._follow_idle(context)
             if after is None:
                 token = context.sample(sampler)
             elif self._drafting is None:
@@ -348,7 +352,9 @@ class CachedText(LoadedModel):
             after: the token that was drawn before in each.
             samplers: that of each.
         """
-        drawn = self._open_context().step_and_sample_each(list(seqs), list(after), list(samplers))
+        context = self._open_context()
+        self._follow_idle(context)
+        drawn = context.step_and_sample_each(list(seqs), list(after), list(samplers))
         self._report_evictions()
         return drawn
 
@@ -438,6 +444,12 @@ class CachedText(LoadedModel):
     def n_ctx(self) -> int:
         """Return the largest number of positions."""
         return self._n_ctx
+
+    def _follow_idle(self, context: core.Context) -> None:
+        """Compute with as many threads as CPUs have nothing else to do, if the user has asked for that."""
+        if self._idle is not None and (n := self._idle.look()) != self._n_threads:
+            context.set_threads(n)
+            self._n_threads = n
 
     def _open_context(self) -> core.Context:
         if self._context is None:

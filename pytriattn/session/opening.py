@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from pytriattn._native import backends, core
 from pytriattn._native.log import forward_llama_log
 from pytriattn._native.rpc_servers import check_rpc_servers
-from pytriattn._util.cpus import idle_cpus, usable_cpus
+from pytriattn._util.cpus import IdleCpus, idle_cpus, usable_cpus
 from pytriattn._util.numbers import whole_number
 from pytriattn.errors import ContextError, StatsWarning
 from pytriattn.gguf.identity import ModelIdentity, check_model_file, model_identity
@@ -33,7 +33,7 @@ from pytriattn.session.memory_errors import telling_cache_memory, telling_model_
 from pytriattn.stats.bundled import bundled_stats
 from pytriattn.stats.model_stats import TriAttentionStats
 
-__all__ = ["CheckedOpening", "DeviceOptions", "OpenedModel", "check_opening", "count_threads", "open_model"]
+__all__ = ["CheckedOpening", "DeviceOptions", "OpenedModel", "check_opening", "open_model"]
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,18 @@ class DeviceOptions:
             return devices.load(path, None)
 
 
-def count_threads(n_threads: int | Literal["idle"] | None) -> int:
-    """Return the number of threads that `Llama`'s setting asks for.
+def _threads(n_threads: int | Literal["idle"] | None) -> tuple[int, IdleCpus | None]:
+    """Return the number of threads that `Llama`'s setting asks for now, and what tells whether it is another later.
 
     Raises:
         ContextError: it is no whole number from 0 on (0 is None), nor ``"idle"``.
     """
     if n_threads == "idle":
-        return idle_cpus()
+        n = idle_cpus()
+        return n, IdleCpus(n)
     if isinstance(n_threads, str):
         raise ContextError(f"n_threads is {n_threads!r}: give a number, 'idle', or None for all CPUs")
-    return whole_number("n_threads", n_threads or 0, ContextError) or usable_cpus()
+    return whole_number("n_threads", n_threads or 0, ContextError) or usable_cpus(), None
 
 
 class OpenedModel(NamedTuple):
@@ -106,7 +107,8 @@ class OpenedModel(NamedTuple):
         path: of the file.
         options: as they took effect: ``n_ctx`` is never 0, and the budget is the scaled one.
         stats: those in use; None where keys are not scored.
-        n_threads: CPU threads.
+        n_threads: CPU threads to begin with.
+        idle: what tells how many to take later; None: always as many.
         drafting: what guesses the next tokens; None: nothing.
         images: what reads images; None: nothing.
     """
@@ -118,6 +120,7 @@ class OpenedModel(NamedTuple):
     options: CacheOptions
     stats: TriAttentionStats | None
     n_threads: int
+    idle: IdleCpus | None = None
     drafting: Drafting | None = None
     images: Images | None = None
 
@@ -128,7 +131,7 @@ def open_model(
     devices: DeviceOptions,
     triattn_stats: str | os.PathLike[str] | TriAttentionStats | None,
     *,
-    n_threads: int,
+    n_threads: int | Literal["idle"] | None,
     allow_untested: bool,
     may_fall_back: bool = False,
     progress: Callable[[float], object] | None,
@@ -142,6 +145,7 @@ def open_model(
     Raises:
         The errors of `Llama`. What the file's header tells is checked before the weights are read.
     """
+    n_threads, idle = _threads(n_threads)
     if draft_rule is not None:
         options = replace(options, n_draft=draft_rule.num_pred_tokens)
     if isinstance(draft_rule, LlamaModelDrafting):
@@ -172,7 +176,7 @@ def open_model(
         drafting = open_drafting(draft_rule, context, n_threads, devices.load_draft_model)
     finally:
         forward_llama_log()
-    return OpenedModel(model, context, identity, str(path), options, stats, n_threads, drafting, images)
+    return OpenedModel(model, context, identity, str(path), options, stats, n_threads, idle, drafting, images)
 
 
 def _check_draft_rule(model_path: str | os.PathLike[str], rule: LlamaModelDrafting) -> None:

@@ -7,7 +7,8 @@ import pathlib
 
 import pytest
 
-from pytriattn._util.cpus import _busy_share, _cgroup_limit, _cpu_times, idle_cpus, usable_cpus
+from pytriattn._util import cpus
+from pytriattn._util.cpus import IdleCpus, _busy_share, _cgroup_limit, _cpu_times, idle_cpus, usable_cpus
 
 
 def test_threads_respect_affinity_and_quota(tmp_path: pathlib.Path) -> None:
@@ -35,3 +36,49 @@ def test_there_is_always_an_idle_cpu_to_use(tmp_path: pathlib.Path, monkeypatch:
     assert idle_cpus(0.0, tmp_path / "nowhere") == 1
     monkeypatch.setattr(os, "getloadavg", lambda: (0.2, 0.0, 0.0))
     assert idle_cpus(0.0, tmp_path / "nowhere") == usable_cpus()
+
+
+class Machine:
+    """Four CPUs whose clocks a test sets."""
+
+    def __init__(self, stat: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stat, self.now, self.own_s, self.all_s = stat, 100.0, 7.0, 50.0
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+        monkeypatch.setattr(cpus, "usable_cpus", lambda: 4)
+        monkeypatch.setattr(cpus.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(cpus.time, "process_time", lambda: self.own_s)
+        self.run(seconds=0.0, own=0.0, others=0.0)
+
+    def run(self, seconds: float, own: float, others: float) -> None:
+        """Let time pass in which this many CPUs work for the process itself and for others."""
+        self.now += seconds
+        self.own_s += own * seconds
+        self.all_s += (own + others) * seconds
+        busy, waiting = round(100 * self.all_s / 4), round(100 * (self.now - self.all_s / 4))
+        self.stat.write_text("".join(f"cpu{n} {busy} 0 0 {waiting} 0 0 0 0\n" for n in range(4)))
+
+
+def test_threads_follow_what_other_programs_do(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(tmp_path / "stat", monkeypatch)
+    idle = IdleCpus(4, 0.5, machine.stat)
+    found = []
+    for own, others in ((4.0, 0.0), (3.2, 0.8), (3.0, 1.0), (2.0, 2.0), (1.0, 9.0), (1.0, 0.2), (4.0, 0.0)):
+        machine.run(1.0, own, min(others, 4.0 - own))
+        found.append(idle.look())
+    assert found == [4, 3, 3, 2, 1, 4, 4]
+
+
+def test_it_is_looked_at_now_and_then(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(tmp_path / "stat", monkeypatch)
+    idle = IdleCpus(4, 0.5, machine.stat)
+    machine.run(0.4, own=1.0, others=2.0)
+    assert idle.look() == 4  # too early
+    machine.run(0.4, own=1.0, others=2.0)
+    assert idle.look() == 2
+    machine.run(60.0, own=0.0, others=4.0)
+    assert idle.look() == 2  # nothing was computed meanwhile: what others did then says nothing
+    machine.run(0.6, own=2.0, others=0.0)
+    assert idle.look() == 4
+    unknown = IdleCpus(3, 0.5, tmp_path / "nowhere")
+    machine.run(1.0, own=1.0, others=3.0)
+    assert unknown.look() == 3

@@ -96,6 +96,13 @@ Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
     }
 }
 
+void Decoder::set_threads(int32_t n_threads) {
+    DecoderParams params = params_;
+    params.n_threads = n_threads;
+    params_ = checked(params);
+    llama_set_n_threads(ctx_.get(), n_threads, n_threads);
+}
+
 void Decoder::check_tokens(const std::vector<llama_token> & tokens) const {
     if (tokens.empty()) {
         throw InvalidTokenError("there are no tokens to read: the prompt is empty");

@@ -150,6 +150,9 @@ public:
     int64_t n_tokens(int32_t seq) const { return n_past_.at(static_cast<size_t>(seq)); }
     std::vector<int32_t> kept_positions(int32_t seq, int32_t layer, int32_t kv_head);
 
+    // Computes steps with this many threads from now on. Evictions keep the number that the context was made with.
+    void set_threads(int32_t n_threads);
+
     const DecoderParams & params() const { return params_; }
     CacheSize cache() const { return cache_; }
     // null: nothing that could be viewed
