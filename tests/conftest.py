@@ -17,6 +17,7 @@ from models.registry import make_tiny_model
 from pytriattn import Llama, TriAttentionStats, calibrate
 from pytriattn._native import backends
 from pytriattn.stats.bundled import bundled_text
+from support.sanitized import skip_unfit
 from support.tiny_context import Tiny, Tokens
 
 # As `Llama` does: where a GPU's plug-in is installed, the tests that use `core` directly run on it too.
@@ -25,6 +26,10 @@ backends.require()
 # A shell starts jobs in the background with SIGINT ignored; tests of Ctrl-C, here and in child processes, must get it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    skip_unfit(items)
 
 
 @pytest.fixture(autouse=True)

@@ -42,7 +42,8 @@ import pathlib, sys, sysconfig
 build = pathlib.Path(sys.argv[1])
 (packages,) = (build / "venv").glob("lib/python*/site-packages")
 others = [path for path in sys.path if path.endswith("site-packages")]
-(packages / "all.pth").write_text("\n".join([str(build / "site"), *others]) + "\n")
+ours = [build / "site", pathlib.Path("tests").resolve(), pathlib.Path("tools").resolve()]
+(packages / "all.pth").write_text("\n".join([*map(str, ours), *others]) + "\n")
 PYTHON
 
 preload=
@@ -57,10 +58,13 @@ export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:log_path=$reports
 export TSAN_OPTIONS=halt_on_error=0:exitcode=0:log_path=$reports
 [ $kind != tsan ] || export OMP_THREAD_LIMIT=1 OPENBLAS_NUM_THREADS=1
 export GGML_NO_BACKTRACE=1 PYTHONMALLOC=malloc
-# not `-m pytest`, which would put this folder, with its own `pytriattn`, in front
+# This folder, with its own `pytriattn`, must not come first, neither here (as with `-m pytest`) nor in the processes that
+# tests start (Python 3.11 and later know PYTHONSAFEPATH).
+export PYTHONSAFEPATH=1 PYTRIATTN_SANITIZER=$kind
 status=0
 LD_PRELOAD=$preload "$build/venv/bin/python" -c \
-    'import sys; sys.path.remove(""); import pytest; sys.exit(pytest.main())' -p no:cacheprovider "$@" || status=$?
+    'import sys; sys.path = [p for p in sys.path if p]; import pytest; sys.exit(pytest.main())' \
+    -p no:cacheprovider "$@" || status=$?
 if compgen -G "$reports.*" >/dev/null; then  # pytest keeps what is printed by a process that ends
     head -c 20000 "$reports".*
     status=1

@@ -36,7 +36,7 @@ def _own_symbols_first() -> Iterator[None]:
 SPINS = 500
 """How often a thread looks whether the others have come, before it sleeps: some 25 µs. GNU's OpenMP looks for
 milliseconds. Beside another program, whose turn on a CPU takes milliseconds, that made decoding many times slower;
-where nothing else runs it gains nothing. ``tools/bench/busy.py`` measures it."""
+where nothing else runs it gains up to a tenth. ``tools/bench/busy.py`` measures it."""
 
 
 def limit_spinning(environment: MutableMapping[str, str]) -> None:

@@ -55,21 +55,22 @@ class IdleCpus:
         self._n = n
         self._seconds = seconds
         self._stat = stat
-        self._begin(time.monotonic())
+        self._begin(time.monotonic(), seconds)
 
-    def _begin(self, now: float) -> None:
-        self._since = now
+    def _begin(self, now: float, seconds: float) -> None:
+        self._since, self._until = now, now + seconds
         self._times = _cpu_times(self._stat)
         self._own_s = time.process_time()
 
     def look(self) -> int:
         """Return their number when they were last looked at, which may be now; at least 1."""
         now = time.monotonic()
-        passed = now - self._since
-        if passed >= self._seconds:
-            times, own_s = self._times, self._own_s
-            self._begin(now)
-            if times and passed < 4 * self._seconds:  # what was longer ago says nothing of now
+        if now >= self._until + 2 * self._seconds:  # nothing was computed for a while, which says nothing of now
+            self._begin(now, self._seconds / 5)
+        elif now >= self._until:
+            passed, times, own_s = now - self._since, self._times, self._own_s
+            self._begin(now, self._seconds)
+            if times:
                 others = _busy_share(times, self._times) - (self._own_s - own_s) / passed
                 self._n = max(1, usable_cpus() - round(others))
         return self._n

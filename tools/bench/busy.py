@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Decoding on a busy machine: tokens per second with and without a process that spins on one of the CPUs.
 
-    python tools/bench/busy.py --model FILE [--rounds 8] [--beside 3] [--seconds 4] [--keep FILE] [WAY ...]
+    python tools/bench/busy.py --model FILE [--rounds 20] [--beside 5] [--seconds 1] [WAY ...]
 
 A WAY to decode is a number of threads or ``idle`` and, joined by commas, variables of the environment:
 ``2,GOMP_SPINCOUNT=1000``. ``unset`` is two threads for which nobody says how long they spin, so that GNU's OpenMP takes
-its own default. In each round every way decodes once alone, in turns forwards and backwards, and in the first
-`--beside` rounds once beside the competitor. All speeds are compared with that of the first way, alone, in the same
-round. `--keep` adds the rounds to those in a file. `--nice` gives decoding and competitor another priority, so that
+its own default; ``2,OMP_WAIT_POLICY=`` is the same, to see what chance does. Each way is a process that waits for its
+turn; in each round every way decodes for some `--seconds`, in a random order, first alone and, in the first `--beside`
+rounds, beside the competitor too. All speeds are compared with that of the first way, alone, in the same round: the
+machine's own speed may change from round to round. `--nice` gives decoding and competitor another priority, so that
 other programs of the machine count for less.
 """
 
@@ -15,8 +16,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -24,23 +25,24 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-DECODE = """
+WORKER = """
 import sys, time
 from pytriattn import Llama
 model, threads, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
 n_threads = threads if threads == "idle" else int(threads)
 with Llama(model, n_ctx=512, n_threads=n_threads, seed=1) as llm:
     prompt = llm.tokenize("Once upon a time there was")
-    n, decoding = 0, 0.0
-    while decoding < seconds:
-        llm.reset()
-        tokens = llm.generate(prompt, max_tokens=200, temperature=0, ignore_eos=True)
-        for _ in range(5):
-            next(tokens)
-        begin = time.perf_counter()
-        n += sum(1 for _ in tokens)
-        decoding += time.perf_counter() - begin
-    print(n / decoding)
+    for _ in sys.stdin:
+        n, decoding = 0, 0.0
+        while decoding < seconds:
+            llm.reset()
+            tokens = llm.generate(prompt, max_tokens=60, temperature=0, ignore_eos=True)
+            for _ in range(5):
+                next(tokens)
+            begin = time.perf_counter()
+            n += sum(1 for _ in tokens)
+            decoding += time.perf_counter() - begin
+        print(n / decoding, flush=True)
 """
 
 # The package sets how long threads spin unless one of two variables is there. OpenMP complains of an empty one and
@@ -50,16 +52,36 @@ UNSET = {"OMP_WAIT_POLICY": ""}
 Speeds = dict[str, float]  # tokens per second of each way
 
 
-def tokens_per_second(model: Path, way: str, seconds: float) -> float:
-    """Decode in a process of its own."""
-    threads, *pairs = way.split(",")
-    variables = dict(pair.split("=", 1) for pair in pairs)
-    if way == "unset":
-        threads, variables = "2", UNSET
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
-    command = [sys.executable, "-c", DECODE, str(model), threads, str(seconds)]
-    done = subprocess.run(command, env={**ours, **variables}, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout)
+class Worker:
+    """A process that decodes in one way."""
+
+    def __init__(self, model: Path, way: str, seconds: float) -> None:
+        """Start it; it then waits."""
+        threads, *pairs = way.split(",")
+        variables = dict(pair.split("=", 1) for pair in pairs)
+        if way == "unset":
+            threads, variables = "2", UNSET
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(model), threads, str(seconds)],
+            env={**ours, **variables},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def tokens_per_second(self) -> float:
+        """Let it decode once."""
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        return float(process.stdout.readline())
+
+    def end(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
 
 
 @contextlib.contextmanager
@@ -73,27 +95,29 @@ def competitor() -> Iterator[None]:
             process.kill()
 
 
-def one_round(options: argparse.Namespace, number: int) -> dict[str, Speeds]:
-    """Return the speeds of all ways, alone and perhaps beside a competitor."""
-    ways = options.ways if number % 2 == 0 else options.ways[::-1]
-    found = {"alone": {way: tokens_per_second(options.model, way, options.seconds) for way in ways}, "beside": {}}
-    if number < options.beside:
-        with competitor():
-            found["beside"] = {way: tokens_per_second(options.model, way, options.seconds) for way in ways}
-    return found
+def run_rounds(workers: dict[str, Worker], n_rounds: int, n_beside: int) -> Iterator[dict[str, Speeds]]:
+    """Yield for each round the speeds of all ways, alone and perhaps beside a competitor."""
+    chance = random.Random(0)
+    for number in range(n_rounds):
+        order = chance.sample(list(workers), len(workers))
+        found: dict[str, Speeds] = {"alone": {way: workers[way].tokens_per_second() for way in order}, "beside": {}}
+        if number < n_beside:
+            with competitor():
+                found["beside"] = {way: workers[way].tokens_per_second() for way in order}
+        yield found
 
 
 def print_table(rounds: list[dict[str, Speeds]], ways: list[str]) -> None:
-    """Print the medians of the rounds, and of their ratios to the first way alone."""
-    print(f"{len(rounds)} rounds\n{'way':28} {'alone':>7} {'ratio':>7} (least, most) {'beside':>7} {'ratio':>6}")
+    """Print the medians of the rounds, and of their ratios to the first way alone, with the middle half of these."""
+    print(f"{len(rounds)} rounds\n{'way':24} {'alone':>7} {'ratio':>7} (middle half)   {'beside':>7} {'ratio':>7}")
     for way in ways:
-        cells = [f"{way:28}"]
+        cells = [f"{way:24}"]
         for kind in ("alone", "beside"):
             speeds = [found[kind][way] for found in rounds if way in found[kind]]
             ratios = [found[kind][way] / found["alone"][ways[0]] for found in rounds if way in found[kind]]
-            if speeds:
-                cells.append(f"{statistics.median(speeds):7.1f} {statistics.median(ratios):7.3f}")
-                cells.append(f"({min(ratios):.2f}, {max(ratios):.2f})")
+            if len(speeds) > 1:
+                low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+                cells.append(f"{statistics.median(speeds):7.1f} {middle:7.3f} ({low:.3f}, {high:.3f})")
         print("  ".join(cells), flush=True)
 
 
@@ -102,19 +126,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ways", nargs="*", metavar="WAY", default=["unset", "2", "idle", "1"])
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--beside", type=int, default=3, help="of the rounds, how many with a competitor too")
-    parser.add_argument("--seconds", type=float, default=4)
-    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--beside", type=int, default=5, help="of the rounds, how many with a competitor too")
+    parser.add_argument("--seconds", type=float, default=1)
     parser.add_argument("--nice", type=int, default=0)
     options = parser.parse_args()
     os.nice(options.nice)
-    rounds = json.loads(options.keep.read_text()) if options.keep and options.keep.exists() else []
-    for number in range(options.rounds):
-        rounds.append(one_round(options, number))
-    if options.keep:
-        options.keep.write_text(json.dumps(rounds))
-    print_table(rounds, options.ways)
+    workers: dict[str, Worker] = {}
+    rounds: list[dict[str, Speeds]] = []
+    try:
+        for way in options.ways:
+            workers[way] = Worker(options.model, way, options.seconds)
+            workers[way].tokens_per_second()  # it has loaded the model then, and is warm
+        rounds.extend(run_rounds(workers, options.rounds, options.beside))
+    except KeyboardInterrupt:
+        pass  # what has been measured counts
+    finally:
+        for worker in workers.values():
+            worker.end()
+        print_table(rounds, options.ways)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def test_it_is_looked_at_now_and_then(tmp_path: pathlib.Path, monkeypatch: pytes
     assert idle.look() == 2
     machine.run(60.0, own=0.0, others=4.0)
     assert idle.look() == 2  # nothing was computed meanwhile: what others did then says nothing
-    machine.run(0.6, own=2.0, others=0.0)
+    machine.run(0.2, own=2.0, others=0.0)  # after a pause it is looked at soon
     assert idle.look() == 4
     unknown = IdleCpus(3, 0.5, tmp_path / "nowhere")
     machine.run(1.0, own=1.0, others=3.0)
