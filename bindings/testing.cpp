@@ -3,6 +3,8 @@
 
 #include "attention_probe.h"
 #include "cache_devices.h"
+#include "key_feedback.h"
+#include "kv_feedback.h"
 
 #include <algorithm>
 #include <optional>
@@ -140,6 +142,21 @@ array<float> round_rows(const array<float> & values, const std::string & type, i
     return to_array(to, {n / width, width});
 }
 
+// From now on keys of the type kv3 are stored as the nearest levels; the number of layers that this concerns.
+size_t store_nearest(Context & context) {
+    return context.run_with_gil([](Decoder & d) { return triattn::attach_feedback(d.context()).size(); });
+}
+
+// The bytes of the feedback of a head, from [d, d] sums over its queries.
+py::bytes solve_feedback(const array<double> & squares) {
+    if (squares.ndim() != 2 || squares.shape(0) != squares.shape(1)) {
+        throw triattn::ContextError("squares must be a square matrix");
+    }
+    const std::vector<uint8_t> bytes =
+        triattn::solve_feedback(to_vector(squares), static_cast<size_t>(squares.shape(0)));
+    return {reinterpret_cast<const char *>(bytes.data()), bytes.size()};
+}
+
 // The matrix that llama.cpp multiplies pieces of a quantised cache's keys by; None if it does not.
 std::optional<array<float>> k_rotation(Context & context) {
     return context.run_with_gil([](Decoder & d) -> std::optional<array<float>> {
@@ -191,6 +208,11 @@ void add_testing(py::module_ & m) {
                 "Check that a device can store keys of a type, given by ggml's number. Raises ContextError.");
     testing.def("round_rows", &round_rows, py::arg("values"), py::arg("type"), py::arg("width"),
                 "What is left of values that are stored in rows of `width` as a type of caches: float32 [n, width].");
+    testing.def(
+        "store_nearest", &store_nearest, py::arg("context"),
+        "From now on a context stores keys of the type kv3 as the nearest levels. Returns the number of layers.");
+    testing.def("solve_feedback", &solve_feedback, py::arg("squares"),
+                "How a head's keys of the type kv3 are stored (kv3.h), from sums [d, d] over its queries.");
     testing.def(
         "remove",
         [](Context & context, int seq, const std::vector<int32_t> & positions) {

@@ -5,6 +5,7 @@
 #include "controller.h"
 #include "decoder_params.h"
 #include "errors.h"
+#include "key_feedback.h"
 #include "kv_memory.h"
 #include "kv_state.h"
 
@@ -78,6 +79,19 @@ void check_params(const common_params & params) {
     }
 }
 
+// A context that has read what the engine has to know of its queries.
+common_init_result_ptr make_ready_context(common_params & params, int64_t n_positions) {
+    common_init_result_ptr result = common_init_from_params(params);
+    if (llama_context * ctx = result->context(); ctx != nullptr) {
+        const int64_t n = n_positions > 0 ? n_positions : llama_n_ctx_seq(ctx);
+        if (const int32_t status = triattn::feed_back_key_errors(ctx, n); status != 0) {
+            throw triattn::DecodeError("llama.cpp could not read a short text when the server started (status " +
+                                       std::to_string(status) + "); use --cache-type-k q8_0");
+        }
+    }
+    return result;
+}
+
 common_init_result_ptr make_bounded_context(common_params & params) {
     check_params(params);
     const triattn::DecoderParams wanted = decoder_params(params);
@@ -88,7 +102,7 @@ common_init_result_ptr make_bounded_context(common_params & params) {
     params.kv_unified = false;  // each slot has cells of its own, to be evicted from alone
     params.swa_full = false;
     params.n_cache_reuse = 0;
-    common_init_result_ptr result = common_init_from_params(params);
+    common_init_result_ptr result = make_ready_context(params, wanted.n_ctx);
     // from here on it is what the slots may read
     params.n_ctx = static_cast<int32_t>(wanted.n_ctx) * params.n_parallel;
     if (llama_context * ctx = result->context(); ctx != nullptr) {
@@ -141,11 +155,8 @@ std::exception_ptr take_error() { return std::exchange(error, nullptr); }
 common_init_result_ptr make_context(common_params & params) {
     params.cache_type_k = cache_type_k.value_or(params.cache_type_k);
     params.cache_type_v = cache_type_v.value_or(params.cache_type_v);
-    if (!settings) {
-        return common_init_from_params(params);
-    }
     try {
-        return make_bounded_context(params);
+        return settings ? make_bounded_context(params) : make_ready_context(params, 0);
     } catch (...) {
         // an exception would pass threads that must be joined; without a context the server ends by itself
         error = std::current_exception();

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from support.kv3 import BLOCK, BLOCK_BYTES, decode
+from support.kv3 import BLOCK, BLOCK_BYTES, LEVELS, decode, feedback_bytes, read_feedback, scales
 from support.paths import ROOT, TESTS
 
 SOURCES = ROOT / "vendor/llama.cpp/kv3"
@@ -64,6 +64,14 @@ class Kernels:
         function(_pointer(values), _pointer(rows), ctypes.c_int64(values.size))
         return rows
 
+    def quantise_fed_back(self, values: np.ndarray, feedback: bytes, head_dim: int) -> np.ndarray:
+        values, of_heads = np.ascontiguousarray(values, np.float32), np.frombuffer(feedback, np.uint8).copy()
+        rows = np.zeros(values.size // BLOCK * BLOCK_BYTES, np.uint8)
+        self.library.quantize_row_kv3_fed_back(
+            _pointer(values), _pointer(rows), _pointer(of_heads), ctypes.c_int64(head_dim), ctypes.c_int64(values.size)
+        )
+        return rows
+
     def dequantise(self, rows: np.ndarray) -> np.ndarray:
         values = np.zeros(rows.size // BLOCK_BYTES * BLOCK, np.float32)
         self.library.dequantize_row_kv3(_pointer(rows), _pointer(values), ctypes.c_int64(values.size))
@@ -106,6 +114,11 @@ class EmulatedKernels:
     def quantise(self, values: np.ndarray, reference: bool = False) -> np.ndarray:
         name = "reference" if reference else "quantise"
         return np.frombuffer(self._call(name, values.size, values.astype(np.float32)), np.uint8)
+
+    def quantise_fed_back(self, values: np.ndarray, feedback: bytes, head_dim: int) -> np.ndarray:
+        given = np.frombuffer(feedback, np.uint8)
+        found = self._call("fed_back", values.size, values.astype(np.float32), given, weight=head_dim)
+        return np.frombuffer(found, np.uint8)
 
     def dequantise(self, rows: np.ndarray) -> np.ndarray:
         return np.frombuffer(self._call("dequantise", rows.size // BLOCK_BYTES * BLOCK, rows), np.float32)
@@ -269,3 +282,67 @@ def test_a_great_scale_saturates(kernels: AnyKernels) -> None:
     found = kernels.dequantise(kernels.quantise(np.full(64, 1e6)))
     assert np.isfinite(found).all()
     assert (found > 1e5).all()
+
+
+def queries(d: int) -> tuple[np.ndarray, bytes]:
+    """Return the mean square of some queries, most of them alike, and the feedback that follows from it."""
+    rng = np.random.default_rng(d)
+    basis = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    square = (basis / np.arange(1, d + 1) ** 1.5) @ basis.T
+    factor = np.linalg.cholesky(square[::-1, ::-1])[::-1, ::-1]
+    diagonal = np.diag(factor)
+    return square, feedback_bytes(diagonal**2, factor / diagonal)
+
+
+def seen(error: np.ndarray, square: np.ndarray) -> float:
+    rows = error.reshape(-1, len(square))
+    return float(np.einsum("ni,ij,nj->", rows, square, rows))
+
+
+@pytest.mark.parametrize("d", [64, 128, 256])
+def test_queries_see_less_of_an_error_that_is_fed_back(compiled: Compile, kernels: AnyKernels, d: int) -> None:
+    """For several heads in one row; all variants alike."""
+    square, of_head = queries(d)
+    values = np.random.default_rng(5).standard_normal(96 * d).astype(np.float32)
+    of_row = of_head * (values.size // d)
+    found = kernels.dequantise(kernels.quantise_fed_back(values, of_row, d)) - values
+    nearest = kernels.dequantise(kernels.quantise(values)) - values
+    generic = compiled("generic")
+    as_generic = generic.dequantise(generic.quantise_fed_back(values, of_row, d)) - values
+    assert seen(found, square) < 0.45 * seen(nearest, square)
+    assert (found**2).sum() < 2 * (nearest**2).sum()
+    assert abs(seen(found, square) / seen(as_generic, square) - 1) < 0.05
+
+
+@pytest.mark.parametrize("d", [64, 192])
+def test_each_value_pays_for_the_errors_before_it(kernels: AnyKernels, d: int) -> None:
+    """It is the level that is nearest to what is left of it, but for ties that rounding decides."""
+    _, of_head = queries(d)
+    _, back = read_feedback(of_head, d)
+    values = (np.random.default_rng(6).standard_normal((40, d)) * 3).astype(np.float32)
+    rows = np.stack([kernels.quantise_fed_back(row, of_head, d) for row in values])
+    scale = np.repeat(scales()[rows.reshape(-1, BLOCK_BYTES)[:, 24]].reshape(40, -1), BLOCK, axis=1)
+    errors = decode(rows) - values
+    target = values - errors @ np.triu(back, 1)
+    cuts = (LEVELS[1:] + LEVELS[:-1]) / 2
+    level = LEVELS[(np.abs(target)[..., None] > cuts * scale[..., None]).sum(-1)] * scale
+    agrees = np.isclose(np.where(target < 0, -level, level), decode(rows), rtol=1e-5)
+    assert agrees.mean() > 0.999
+
+
+def test_without_feedback_levels_are_the_nearest(kernels: AnyKernels) -> None:
+    plain = feedback_bytes(np.ones(128), np.zeros((128, 128)))
+    values = np.random.default_rng(7).standard_normal(8 * 128).astype(np.float32)
+    found = (kernels.dequantise(kernels.quantise_fed_back(values, plain * 8, 128)) - values).reshape(-1, BLOCK)
+    nearest = (kernels.dequantise(kernels.quantise(values)) - values).reshape(-1, BLOCK)
+    assert ((found**2).sum(1) <= (nearest**2).sum(1) * 1.00001).all()
+    assert not kernels.dequantise(kernels.quantise_fed_back(np.zeros(128), plain, 128)).any()
+
+
+def test_no_error_of_what_is_no_number_is_fed_back(kernels: AnyKernels) -> None:
+    _, of_head = queries(192)
+    values = np.random.default_rng(8).standard_normal(192).astype(np.float32)
+    values[70] = np.nan
+    found = kernels.dequantise(kernels.quantise_fed_back(values, of_head, 192))
+    assert np.isnan(found[64:128]).all()
+    assert np.isfinite(np.delete(found, slice(64, 128))).all()

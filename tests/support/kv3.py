@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BLOCK", "BLOCK_BYTES", "decode", "nearest", "scales"]
+__all__ = ["BLOCK", "BLOCK_BYTES", "decode", "feedback_bytes", "nearest", "read_feedback", "scales"]
 
 BLOCK, BLOCK_BYTES = 64, 25
 LEVELS = np.array([10, 31, 55, 88]) / 40.92527
@@ -53,3 +53,21 @@ def _level(size: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]) -> npt
     cuts = (LEVELS[1:] + LEVELS[:-1]) / 2
     found: npt.NDArray[np.float64] = LEVELS[(size[..., None] > cuts * scale[:, None, None]).sum(-1)]
     return found
+
+
+def feedback_bytes(weight: npt.NDArray[Any], back: npt.NDArray[Any]) -> bytes:
+    """Return the feedback of a head: weights [d], and back [d, d] of which what lies above the diagonal counts."""
+    d = len(weight)
+    above = np.triu(back, 1)
+    unit = np.abs(above).max() / 127
+    numbers = np.round(above / unit if unit > 0 else above).astype(np.int8)
+    of_values = b"".join(numbers[i, i + 1 :].tobytes() for i in range(d))
+    return weight.astype(np.float32).tobytes() + np.float32(unit).tobytes() + of_values
+
+
+def read_feedback(data: bytes, d: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return what `feedback_bytes` was given."""
+    floats = np.frombuffer(data, np.float32, d + 1).astype(np.float64)
+    back = np.zeros((d, d))
+    back[np.triu_indices(d, 1)] = np.frombuffer(data, np.int8, d * (d - 1) // 2, 4 * (d + 1)) * floats[d]
+    return floats[:d], back

@@ -24,6 +24,10 @@ int main(int, char ** arguments) {
     if (name == "quantise") {
         quantize_row_kv3(reinterpret_cast<const float *>(in.data()), rows.data(), n);
         write(rows);
+    } else if (name == "fed_back") {  // the values, then the feedback of each head, whose size is `weight`
+        const auto * values = reinterpret_cast<const float *>(in.data());
+        quantize_row_kv3_fed_back(values, rows.data(), values + n, static_cast<int64_t>(weight), n);
+        write(rows);
     } else if (name == "reference") {
         quantize_row_kv3_ref(reinterpret_cast<const float *>(in.data()), rows.data(), n);
         write(rows);

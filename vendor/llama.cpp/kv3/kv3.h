@@ -27,6 +27,17 @@ typedef struct {
     uint8_t scale;                 // the upper byte of a half float without its sign: 5 bits of exponent, 3 of mantissa
 } block_kv3;
 
+// How keys can be stored so that queries see less of their errors. The values of a head get their levels one after the
+// other, and each pays for the errors of those before it: value i is stored as the level that is nearest to itself less
+// `unit * back[j][i]` times the error of each value j < i. Let W be the mean square of a head's queries (d x d), and
+// W = M^T D M, where M is lower triangular with ones on its diagonal. If back[j][i] stands for M[i][j] and weight[i] is
+// D[i], then the weighted sum of the squares that are left is the mean square of the products of queries and error.
+// With a unit of 0 and weights of 1, values get the nearest levels.
+//
+// As bytes, for each head: d floats (weight), a float (unit), and (d - 1) + ... + 1 signed bytes (back[0][1] ...
+// back[0][d - 1], back[1][2] ... back[d - 2][d - 1]). d is a multiple of KV3_BLOCK.
+static inline size_t kv3_feedback_bytes(size_t d) { return (d + 1) * sizeof(float) + d * (d - 1) / 2; }
+
 #ifdef __cplusplus
 static_assert(sizeof(block_kv3) == 25, "a block must not be padded");
 extern "C" {
@@ -38,6 +49,8 @@ GGML_API void dequantize_row_kv3(const void * x, float * y, int64_t n);
 
 // Of the CPU backend, in the widest instructions that it is compiled for.
 void quantize_row_kv3(const float * x, void * y, int64_t n);
+// The row has n / d heads, and `feedback` so many times kv3_feedback_bytes(d).
+void quantize_row_kv3_fed_back(const float * x, void * y, const void * feedback, int64_t d, int64_t n);
 void ggml_vec_dot_kv3_q8_0(int n, float * s, size_t bs, const void * x, size_t bx, const void * y, size_t by, int nrc);
 // y += weight * x
 void ggml_vec_mad_kv3(int64_t n, float * y, const void * x, float weight);

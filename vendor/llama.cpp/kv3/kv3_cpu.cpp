@@ -1,5 +1,6 @@
 // KV3 in the CPU backend: the dot product with q8_0 (keys) and the weighted sum (values), for the instructions that
 // this module is compiled for. Each variant defines the same three names; the generic one says what they compute.
+#include "kv3_feedback.h"
 #include "kv3_quantise.h"
 
 #define GGML_COMMON_DECL_CPP
@@ -26,6 +27,14 @@ void quantize_row_kv3(const float * x, void * y, int64_t n) {
     auto * blocks = static_cast<block_kv3 *>(y);
     for (int64_t i = 0; i < n / KV3_BLOCK; ++i) {
         kv3::quantise(x + i * KV3_BLOCK, blocks[i]);
+    }
+}
+
+void quantize_row_kv3_fed_back(const float * x, void * y, const void * feedback, int64_t d, int64_t n) {
+    const auto * of_head = static_cast<const uint8_t *>(feedback);
+    auto * blocks = static_cast<block_kv3 *>(y);
+    for (int64_t i = 0; i < n; i += d, of_head += kv3_feedback_bytes(static_cast<size_t>(d))) {
+        kv3::quantise_head(x + i, static_cast<int>(d), of_head, blocks + i / KV3_BLOCK);
     }
 }
 

@@ -61,10 +61,9 @@ inline Match match(const float * x, float unit) {
     return sum;
 }
 
-// The scale with the least squared error, each with the levels that are nearest then. Least squares for the levels of
-// the root mean square, and once more, lead close to it; the bytes around it are tried, since the error has many
-// minima.
-inline uint8_t choose_scale(const float * x) {
+// A byte of scale close to the best: the first above the scale of least squares for the levels of the root mean square,
+// fitted once more. -1 if a value is a NaN or an infinity.
+inline int scale_above_fit(const float * x) {
     float squares[16] = {};
     for (int i = 0; i < KV3_BLOCK; i += 16) {
         for (int j = 0; j < 16; ++j) {
@@ -76,7 +75,7 @@ inline uint8_t choose_scale(const float * x) {
         sum += part;
     }
     if (!std::isfinite(sum)) {
-        return SCALE_NAN;
+        return -1;
     }
     float unit = std::sqrt(sum / KV3_BLOCK) / KV3_ONE;
     for (int i = 0; i < 2; ++i) {
@@ -84,7 +83,16 @@ inline uint8_t choose_scale(const float * x) {
         unit = found.xl / found.ll;
     }
     const auto end = UNITS.begin() + FINITE_SCALES;
-    const int above = static_cast<int>(std::upper_bound(UNITS.begin(), end, unit) - UNITS.begin());
+    return static_cast<int>(std::upper_bound(UNITS.begin(), end, unit) - UNITS.begin());
+}
+
+// The scale with the least squared error, each with the levels that are nearest then. The bytes around a fit are tried,
+// since the error has many minima.
+inline uint8_t choose_scale(const float * x) {
+    const int above = scale_above_fit(x);
+    if (above < 0) {
+        return SCALE_NAN;
+    }
     int best = 0;
     float least = 0;  // of errors without the sum of squares, which is the same for all; all zeros have this one
     for (int scale = std::max(above - TRIED_BELOW, 1); scale < std::min(above + TRIED_ABOVE, FINITE_SCALES); ++scale) {

@@ -1,4 +1,4 @@
-// A batch of llama.cpp's that frees itself.
+// A batch of llama.cpp's that frees itself: tokens of one sequence each.
 #pragma once
 
 #include "llama.h"

@@ -5,6 +5,7 @@
 
 #include "ggml-cpp.h"
 
+#include <cstring>
 #include <string>
 
 namespace triattn {
@@ -19,6 +20,12 @@ bool can_store(ggml_backend_dev_t device, ggml_type type) {
     ggml_tensor * rows = ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, WIDTH, N_ROWS);
     ggml_tensor * slots = ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I64, N_ROWS);
     return ggml_backend_dev_supports_op(device, ggml_set_rows(ctx.get(), cache, rows, slots));
+}
+
+bool feeds_back_errors(ggml_backend_buffer_type_t type) {
+    ggml_backend_dev_t device = ggml_backend_buft_get_device(type);
+    return device == nullptr || ggml_backend_dev_type(device) == GGML_BACKEND_DEVICE_TYPE_CPU ||
+           std::strcmp(ggml_backend_reg_name(ggml_backend_dev_backend_reg(device)), "RPC") == 0;
 }
 
 void check_cache_devices(const std::vector<ggml_backend_dev_t> & devices, ggml_type type_k, ggml_type type_v) {

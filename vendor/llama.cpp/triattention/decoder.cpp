@@ -3,6 +3,7 @@
 #include "batch.h"
 #include "cache_devices.h"
 #include "errors.h"
+#include "key_feedback.h"
 #include "kv_memory.h"
 #include "kv_state.h"
 #include "query_sets.h"
@@ -83,6 +84,7 @@ Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
                                     "be drafted for it; load it without draft_model");
     }
     n_vocab_ = llama_vocab_n_tokens(llama_model_get_vocab(model));
+    check_status(feed_back_key_errors(ctx_.get(), params_.n_ctx));
     if (params_.eviction) {
         controller_ = std::make_shared<Controller>(ctx_.get(), *params_.eviction, std::move(stats), params_.n_threads);
         set_guard(ctx_.get(), controller_);

@@ -298,11 +298,15 @@ ggml_cgraph * KvView::build_graph() const {
 }
 
 void KvView::observe(ggml_backend_sched_eval_callback callback, void * data) const {
+    triattn::observe(ctx_, callback, data);
+}
+
+void observe(llama_context * ctx, ggml_backend_sched_eval_callback callback, void * data) {
     // a graph that is used again keeps the scheduler's callback, one that is built anew takes the context's
-    auto & params = const_cast<llama_cparams &>(ctx_->get_cparams());
+    auto & params = const_cast<llama_cparams &>(ctx->get_cparams());
     params.cb_eval = callback;
     params.cb_eval_user_data = data;
-    ggml_backend_sched_set_eval_callback(ctx_->get_sched(), callback, data);
+    ggml_backend_sched_set_eval_callback(ctx->get_sched(), callback, data);
 }
 
 bool has_learned_positions(const llama_model * model) { return model->pos_embd != nullptr; }

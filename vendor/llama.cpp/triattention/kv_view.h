@@ -110,7 +110,7 @@ public:
     // devices. Valid until the context is used.
     ggml_cgraph * build_graph() const;
 
-    // From the next step on the context asks `callback` about every node; null: none any more.
+    // See the function below.
     void observe(ggml_backend_sched_eval_callback callback, void * data) const;
 
 private:
@@ -124,6 +124,9 @@ private:
     bool has_grid_ = false;
     KvBytes bytes_;
 };
+
+// From the next step on the context asks `callback` about every node; null: none any more.
+void observe(llama_context * ctx, ggml_backend_sched_eval_callback callback, void * data);
 
 // A table of positions in place of RoPE (GPT-2): llama.cpp ends the process at a position beyond it.
 bool has_learned_positions(const llama_model * model);
