@@ -129,15 +129,15 @@ def test_files_of_servers_with_and_without_a_budget(
                 assert complete(running, long_text[:4000])["tokens"] == expected["tokens"]
 
 
-@pytest.mark.parametrize("budget", [None, BUDGET])
-def test_keys_and_values_in_three_bits(smollm2: pathlib.Path, long_text: str, budget: int | None) -> None:
-    flags = ["--slots", "-ctk", "q8_0", "-ctv=kv3", "--ctx-checkpoints", "0"]
+@pytest.mark.parametrize(("type_k", "budget"), [("q8_0", None), ("q8_0", BUDGET), ("kv3", None), ("kv3", BUDGET)])
+def test_keys_and_values_in_three_bits(smollm2: pathlib.Path, long_text: str, type_k: str, budget: int | None) -> None:
+    flags = ["--slots", "-ctk", type_k, "-ctv=kv3", "--ctx-checkpoints", "0"]
     settings: dict = {"budget": budget, "n_ctx": 2048, "n_threads": 1}
     if budget is not None:
         settings["mode"] = "recent"
     with Server(smollm2, arguments=flags, **settings) as running:
         answer = complete(running, long_text[:4000])
-    with Llama(smollm2, type_k="q8_0", type_v="kv3", **settings) as llama:
+    with Llama(smollm2, type_k=type_k, type_v="kv3", **settings) as llama:
         expected = llama(long_text[:4000], max_tokens=24, temperature=0.0)["choices"][0]["text"]
     assert answer["content"] == expected
 
