@@ -69,8 +69,7 @@ tidy: $(VENV)/developing  ## look for mistakes in our C++ with clang-tidy, some 
 	    '^$(CURDIR)/(bindings|vendor/llama.cpp/triattention)/.*\.cpp$$' 2>>build/tidy.log
 
 test-asan: $(VENV)/developing  ## tests of engine and bindings with AddressSanitizer and UndefinedBehaviorSanitizer
-	OMP_THREAD_LIMIT=1 OPENBLAS_NUM_THREADS=1 tools/sanitized_tests.sh asan -m "not alone" tests/engine \
-	    tests/unit/session tests/unit/conversion tests/unit/stats tests/unit/gguf
+	OMP_THREAD_LIMIT=1 OPENBLAS_NUM_THREADS=1 tools/sanitized_tests.sh asan tests/engine tests/unit tests/tools/test_fuzz_corpus.py
 
 test-tsan: $(VENV)/developing  ## tests of threads with ThreadSanitizer
 	tools/sanitized_tests.sh tsan -m "not slow and not alone" tests/unit/_util tests/unit/test_async_llama.py tests/unit/test_bad_input.py \
