@@ -152,3 +152,13 @@ def scores(
     Scores of the keys in the order of cells(): float32 [n_head, n_keys] for each layer that is evicted from, of KV
     heads in mode 'fitted'; empty if the mode needs none.
     """
+
+def solve_feedback(squares: typing.Annotated[npt.ArrayLike, np.float64]) -> bytes:
+    """
+    How a head's keys of the type kv3 are stored (kv3.h), from sums [d, d] over its queries.
+    """
+
+def store_nearest(context: pytriattn._core.Context) -> int:
+    """
+    From now on a context stores keys of the type kv3 as the nearest levels. Returns the number of layers.
+    """
