@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,8 +71,8 @@ class Llama(Session):
         n_batch: tokens given to llama.cpp at once.
         n_ubatch: tokens computed at once.
         n_seq_max: texts that `generate_batch` decodes at once; each has cells of its own.
-        n_threads: CPU threads; None: all that this process may use; ``"idle"``: one for each CPU that no other program
-            uses, looked at again while it decodes (on Linux). The number of threads changes the last bits of logits.
+        n_threads: CPU threads; None: one for each CPU that this process may use and that no other program needs, looked
+            at again while it computes (on Linux). Their number changes the last bits of logits: give it to avoid that.
         n_gpu_layers: layers on the GPU; -1: all.
         split_mode: over several GPUs: 0 none, 1 by layers, 2 by rows.
         main_gpu: the GPU that is used without splitting.
@@ -142,7 +142,7 @@ class Llama(Session):
         n_batch: int = 2048,
         n_ubatch: int = 512,
         n_seq_max: int = 1,
-        n_threads: int | Literal["idle"] | None = None,
+        n_threads: int | None = None,
         n_gpu_layers: int = -1,
         split_mode: int = 1,
         main_gpu: int = 0,

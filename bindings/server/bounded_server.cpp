@@ -12,6 +12,7 @@
 #include "log.h"
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
 #include <map>
 #include <memory>
@@ -29,6 +30,7 @@ const char * const BUDGET_FIELD = "triattention_budget";
 // One server a process, as upstream's is.
 std::optional<BudgetSettings> settings;
 std::optional<ggml_type> cache_type_k, cache_type_v;
+std::atomic<int32_t> n_threads = 0;  // 0: what the flags say
 std::shared_ptr<Slots> slots;
 std::mutex slots_mutex;  // others than the thread that computes ask for them
 std::exception_ptr error;
@@ -150,6 +152,8 @@ void set_cache_types(std::optional<ggml_type> type_k, std::optional<ggml_type> t
     cache_type_v = type_v;
 }
 
+void set_threads(int32_t n) { n_threads = n; }
+
 std::exception_ptr take_error() { return std::exchange(error, nullptr); }
 
 common_init_result_ptr make_context(common_params & params) {
@@ -168,6 +172,9 @@ common_init_result_ptr make_context(common_params & params) {
 
 int32_t process(llama_context * ctx, llama_process_type type, common_batch & batch) {
     try {
+        if (const int32_t n = n_threads; n > 0) {
+            llama_set_n_threads(ctx, n, n);
+        }
         const bool is_bounded = slots && slots->guards(ctx);
         if (is_bounded) {
             slots->prepare_step(batch.tokens);

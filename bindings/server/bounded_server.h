@@ -33,6 +33,9 @@ void set_budget(std::optional<BudgetSettings> settings);
 // Types of cached keys and values that upstream's own flags do not take; none: what the flags say.
 void set_cache_types(std::optional<ggml_type> type_k, std::optional<ggml_type> type_v);
 
+// Steps are computed with this many threads from now on; any thread may say so.
+void set_threads(int32_t n);
+
 // What making the context failed with, once; null if it did not.
 std::exception_ptr take_error();
 

@@ -115,4 +115,6 @@ PYBIND11_MODULE(_server, m) {
           py::arg("type_k") = py::none(), py::arg("type_v") = py::none(), py::arg("protects_prompt") = false,
           "Runs the server until it is stopped; once a process. `arguments` [program, flag, ...] are llama-server's. "
           "Returns its exit code. Raises what kept it from making its context.");
+    m.def("set_threads", &pytriattn::server::set_threads, py::arg("n_threads"),
+          "Steps are computed with this many CPU threads from now on; any thread may say so. 0: as the flags say.");
 }

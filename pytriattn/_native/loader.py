@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from pytriattn._native.backend_modules import Backends
@@ -32,20 +32,6 @@ def _own_symbols_first() -> Iterator[None]:
     finally:
         sys.setdlopenflags(flags)
 
-
-SPINS = 500
-"""How often a thread looks whether the others have come, before it sleeps: some 25 µs. GNU's OpenMP looks for
-milliseconds. Beside another program, whose turn on a CPU takes milliseconds, that made decoding many times slower;
-where nothing else runs it gains up to a tenth. ``tools/bench/busy.py`` measures it."""
-
-
-def limit_spinning(environment: MutableMapping[str, str]) -> None:
-    """Let waiting threads sleep soon, unless the user has set how they wait; call it before OpenMP is loaded."""
-    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & environment.keys():
-        environment["GOMP_SPINCOUNT"] = str(SPINS)
-
-
-limit_spinning(os.environ)
 
 if sys.platform == "win32":  # which has no RUNPATH
     os.add_dll_directory(str(Path(__file__).resolve().parent.parent / "lib"))

@@ -44,18 +44,21 @@ def idle_cpus(seconds: float = 0.2, stat: Path = Path("/proc/stat")) -> int:
         busy = _busy_share(before, _cpu_times(stat))
     else:
         busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    return max(1, usable_cpus() - round(busy))
+    return _left(before, busy)
 
 
 class IdleCpus:
     """How many CPUs other programs leave to this one, looked at again while this one works itself."""
 
-    def __init__(self, n: int, seconds: float = 0.5, stat: Path = Path("/proc/stat")) -> None:
-        """Begin with `n`; look every few `seconds`, where Linux counts what each CPU has done, and nowhere else."""
-        self._n = n
+    def __init__(self, most: int | None = None, seconds: float = 0.5, stat: Path = Path("/proc/stat")) -> None:
+        """Begin to look, where Linux counts what each CPU has done: soon for the first time, then every few `seconds`.
+        Elsewhere it is always `most`, which None sets to `usable_cpus`.
+        """
+        self._most = self._n = usable_cpus() if most is None else most
         self._seconds = seconds
         self._stat = stat
-        self._begin(time.monotonic(), seconds)
+        self._is_first = True
+        self._begin(time.monotonic(), seconds / 5)
 
     def _begin(self, now: float, seconds: float) -> None:
         self._since, self._until = now, now + seconds
@@ -65,15 +68,24 @@ class IdleCpus:
     def look(self) -> int:
         """Return their number when they were last looked at, which may be now; at least 1."""
         now = time.monotonic()
-        if now >= self._until + 2 * self._seconds:  # nothing was computed for a while, which says nothing of now
+        # after a pause in which nothing was computed; but what was seen while a model was loaded is all that is known
+        is_late = not self._is_first and now >= self._until + 2 * self._seconds
+        if is_late:
             self._begin(now, self._seconds / 5)
         elif now >= self._until:
             passed, times, own_s = now - self._since, self._times, self._own_s
             self._begin(now, self._seconds)
+            self._is_first = False
             if times:
                 others = _busy_share(times, self._times) - (self._own_s - own_s) / passed
-                self._n = max(1, usable_cpus() - round(others))
+                self._n = min(self._most, _left(times, others))
         return self._n
+
+
+def _left(times: dict[int, tuple[int, int]], busy: float) -> int:
+    """Return how many CPUs are left where others need `busy`; a control group may grant fewer than there are."""
+    usable = usable_cpus()
+    return max(1, min(usable, (len(times) or usable) - round(busy)))
 
 
 def _cpu_times(stat: Path) -> dict[int, tuple[int, int]]:

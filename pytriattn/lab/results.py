@@ -146,7 +146,7 @@ class EvalResults:
             OSError: it cannot be written.
         """
         if self.path is not None:
-            write_atomically(self.path, json.dumps(self.to_json(), indent=1, allow_nan=False).encode())
+            write_atomically(self.path, _lines(self.to_json()).encode())
 
     def to_json(self) -> dict[str, Any]:
         """Return what the file holds."""
@@ -155,5 +155,29 @@ class EvalResults:
             "version": VERSION,
             "made_with": self.made_with,
             "generated": self.generated,
-            "cells": {str(key): asdict(self.cells[key]) for key in sorted(self.cells)},
+            "cells": {str(key): _cell_json(self.cells[key]) for key in sorted(self.cells)},
         }
+
+
+def _cell_json(cell: Cell) -> dict[str, Any]:
+    """Return a cell without what its answers do not have."""
+    answers = [
+        {name: _short(value) for name, value in asdict(answer).items() if value is not None or name == "age"}
+        for answer in cell.answers
+    ]
+    return {**asdict(cell), "answers": answers}
+
+
+def _short(value: Any) -> Any:
+    return round(value, 5) if isinstance(value, float) else value
+
+
+def _lines(data: dict[str, Any]) -> str:
+    """Return JSON with a line for each cell, so that files can be compared and kept."""
+    head = {name: value for name, value in data.items() if name != "cells"}
+    cells = ",\n".join(f"{json.dumps(name)}: {_compact(cell)}" for name, cell in data["cells"].items())
+    return f'{_compact(head)[:-1]},\n"cells": {{\n{cells}\n}}}}\n'
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)

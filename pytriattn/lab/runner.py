@@ -21,12 +21,14 @@ from pytriattn.lab.settings import EvalSettings
 from pytriattn.lab.writing.source import SourceText
 from pytriattn.llama import Llama
 from pytriattn.model_info.reader import gguf_info
+from pytriattn.options.eviction import KeyScoreOptions
 from pytriattn.stats.model_stats import TriAttentionStats
 
 __all__ = ["Progress", "run_eval"]
 
 TASKS_VERSION = 3
 """Goes up with every change of a task or a rule that changes figures."""
+_LONGEST_QUESTION = 120  # tokens; a standing question has at most 128, and may be cut into other tokens
 _ROOM = 1024  # tokens of a context beyond a document: a second turn, questions, generated answers
 
 Progress = Callable[[int, int, str], object]
@@ -56,7 +58,7 @@ def run_eval(
         text: a text file that ordinary text is taken from; None: Python's manual.
         triattn_stats: as in `Llama`.
         again: names of rules whose cells are computed again, since their code has changed.
-        n_threads: CPU threads; None: all that this process may use.
+        n_threads: CPU threads; None: as `Llama`.
         progress: called before each cell with (tokens read, tokens in all, the next cell).
 
     Returns:
@@ -135,6 +137,7 @@ class _Runner:
         self._n_threads = n_threads
         self._progress = progress
         self._references: dict[Subject, Reference] = {}
+        self._known: dict[Subject, tuple[str, ...]] = {}
         self._given = Given()  # of the rule that is open
         self._n_done = self._n_total = 0
 
@@ -149,20 +152,21 @@ class _Runner:
             # what predictions are compared with is not stored
             compared = {job.subject for job in waiting if job.subject.document.keeps_distributions}
             waiting = [job for job in jobs if job in waiting or (job.key.rule == FULL and job.subject in compared)]
+            self._known = {job.subject: _known_questions(llm, job) for job in waiting if job.rule.knows_questions}
             self._n_total = sum(job.cost for job in waiting)
             for job in waiting:
                 if job.rule.mode is None:
                     self._compute(llm, job)
-        for _, group in groupby(
-            [job for job in waiting if job.rule.mode is not None], key=lambda job: (job.key.rule, job.key.budget)
-        ):
+        for _, group in groupby([job for job in waiting if job.rule.mode is not None], key=_opened_with):
             cells = list(group)
-            with self._open(cells[0].rule, cells[0].key.budget) as llm:
+            first = cells[0]
+            known = self._known[first.subject] if first.rule.knows_questions else None
+            with self._open(first.rule, first.key.budget, known) as llm:
                 for job in cells:
                     self._compute(llm, job)
         self._progress(self._n_total, self._n_total, "done")
 
-    def _open(self, rule: Rule | None, budget: int = 0) -> Llama:
+    def _open(self, rule: Rule | None, budget: int = 0, known_questions: tuple[str, ...] | None = None) -> Llama:
         settings = self._settings
         factor = 2 if "perplexity" in settings.tasks else 1
         options: dict[str, Any] = {"n_ctx": factor * settings.tokens + _ROOM, "n_threads": self._n_threads}
@@ -182,6 +186,8 @@ class _Runner:
             layers = self._stats.layers if rule.needs_stats and self._stats is not None else ()
             self._given = Given(settings.seed, {layer.layer: layer for layer in layers})
             options["chooser"] = chooser_of(rule, self._given)
+        if known_questions is not None:
+            options["key_score"] = KeyScoreOptions(standing_questions=known_questions)
         return Llama(self._path, **{**options, **rule.settings})
 
     def _statistics(self, options: dict[str, Any]) -> TriAttentionStats:
@@ -215,3 +221,14 @@ class _Runner:
             reads_question=job.rule.reads_question,
             reference=self._references.get(job.subject),
         )
+
+
+def _opened_with(job: Job) -> tuple[str, int, Subject | None]:
+    """Return what a model is opened for: the next job goes on with it if this is the same."""
+    return job.key.rule, job.key.budget, job.subject if job.rule.knows_questions else None
+
+
+def _known_questions(llm: Llama, job: Job) -> tuple[str, ...]:
+    """Return what a document is asked, each question once; those that are too long to be read alone are left out."""
+    prompts = [question.prompt for question in job.subject.document.questions]
+    return tuple(dict.fromkeys(llm.detokenize(p.tolist()) for p in prompts if len(p) <= _LONGEST_QUESTION))

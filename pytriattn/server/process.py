@@ -41,7 +41,7 @@ class Server:
         protect_prompt: never evict the prompt, which each request then reads from its start.
         parallel: slots: texts that are read at once.
         n_ctx: positions of each slot under a budget, of all slots together without; 0: what the model was trained for.
-        n_threads: CPU threads; None: as upstream does.
+        n_threads: CPU threads; None: one for each CPU that no other program needs, looked at again while it serves.
         host: the address to listen on.
         port: 0: any that is free.
         api_key: asked of clients; None: none is asked.

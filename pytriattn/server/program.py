@@ -6,13 +6,16 @@ import importlib
 import ipaddress
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from pytriattn._native import backends, core
 from pytriattn._native.log import forward_llama_log
+from pytriattn._util.cpus import IdleCpus
 from pytriattn.errors import ContextError, TriAttnError
 from pytriattn.gguf.hub import download
 from pytriattn.options.cache import CacheOptions, cache_type
@@ -23,7 +26,7 @@ from pytriattn.session.opening import CheckedOpening, DeviceOptions, check_openi
 from pytriattn.stats.bundled import bundled_stats, stored_stats
 from pytriattn.stats.model_stats import TriAttentionStats
 
-__all__ = ["main", "page_arguments"]
+__all__ = ["main", "page_arguments", "says_threads"]
 
 PROGRAM = "pytriattn-server"
 N_CHECKPOINTS = 4
@@ -34,6 +37,9 @@ PAGE = Path(core.__file__).parent / "page"
 """llama.cpp's web page, if the package was built with it."""
 PAGE_FLAGS = ("--path", "--no-ui", "--no-webui")
 PAGE_VARIABLES = ("LLAMA_ARG_STATIC_PATH", "LLAMA_ARG_UI")
+THREADS_FLAGS = ("-t", "--threads", "-tb", "--threads-batch")
+THREADS_VARIABLES = ("LLAMA_ARG_THREADS",)
+LOOK_SECONDS = 0.2
 HUB_FLAGS = ("-hf", "-hfr", "--hf-repo", "-hff", "--hf-file")
 HUB_VARIABLES = ("LLAMA_ARG_HF_REPO", "LLAMA_ARG_HF_FILE")
 
@@ -139,6 +145,20 @@ def page_arguments(
     return ["--path", str(folder)]
 
 
+def says_threads(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether somebody says with how many threads to compute."""
+    is_said = any(argument.partition("=")[0] in THREADS_FLAGS for argument in arguments)
+    return is_said or any(environment.get(name) for name in THREADS_VARIABLES)
+
+
+def _follow_idle_cpus(server: Any, most: int) -> None:
+    """Let the server compute with a thread for each CPU that no other program needs, as long as it runs."""
+    idle = IdleCpus(most)
+    while True:
+        time.sleep(LOOK_SECONDS)
+        server.set_threads(idle.look())
+
+
 def _is_local(host: str) -> bool:
     if host.endswith(".sock") or host == "localhost":
         return True
@@ -173,6 +193,8 @@ def _run(arguments: list[str]) -> int:
             file=sys.stderr,
             flush=True,
         )
+    if not says_threads(rest):
+        Thread(target=_follow_idle_cpus, args=(server, params.n_threads), daemon=True).start()
     code: int = server.run([PROGRAM, *rest], **budget, **own)
     return code
 

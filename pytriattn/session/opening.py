@@ -7,12 +7,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from pytriattn._native import backends, core
 from pytriattn._native.log import forward_llama_log
 from pytriattn._native.rpc_servers import check_rpc_servers
-from pytriattn._util.cpus import IdleCpus, idle_cpus, usable_cpus
+from pytriattn._util.cpus import IdleCpus, usable_cpus
 from pytriattn._util.numbers import whole_number
 from pytriattn.errors import ContextError, StatsWarning
 from pytriattn.gguf.identity import ModelIdentity, check_model_file, model_identity
@@ -83,18 +83,14 @@ class DeviceOptions:
             return devices.load(path, None)
 
 
-def _threads(n_threads: int | Literal["idle"] | None) -> tuple[int, IdleCpus | None]:
-    """Return the number of threads that `Llama`'s setting asks for now, and what tells whether it is another later.
+def _threads(n_threads: int | None) -> tuple[int, IdleCpus | None]:
+    """Return the number of threads to begin with, and what tells whether it is another later.
 
     Raises:
-        ContextError: it is no whole number from 0 on (0 is None), nor ``"idle"``.
+        ContextError: it is no whole number from 0 on (0 is None).
     """
-    if n_threads == "idle":
-        n = idle_cpus()
-        return n, IdleCpus(n)
-    if isinstance(n_threads, str):
-        raise ContextError(f"n_threads is {n_threads!r}: give a number, 'idle', or None for all CPUs")
-    return whole_number("n_threads", n_threads or 0, ContextError) or usable_cpus(), None
+    n = whole_number("n_threads", n_threads or 0, ContextError)
+    return (n, None) if n else (usable_cpus(), IdleCpus())
 
 
 class OpenedModel(NamedTuple):
@@ -131,7 +127,7 @@ def open_model(
     devices: DeviceOptions,
     triattn_stats: str | os.PathLike[str] | TriAttentionStats | None,
     *,
-    n_threads: int | Literal["idle"] | None,
+    n_threads: int | None,
     allow_untested: bool,
     may_fall_back: bool = False,
     progress: Callable[[float], object] | None,
@@ -157,6 +153,7 @@ def open_model(
     try:
         with telling_model_memory(path):
             model = devices.load(path, progress)
+        n_threads = n_threads if idle is None else idle.look()
         options = replace(options, n_ctx=options.n_ctx or model.n_ctx_train)
         if 0 < model.long_rope_threshold < options.n_ctx:
             # llama.cpp would choose by the size of the cache, which is smaller under a budget

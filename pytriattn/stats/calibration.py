@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from pytriattn._native import backends, core
 from pytriattn._native.log import forward_llama_log
 from pytriattn._native.rpc_servers import check_rpc_servers
-from pytriattn._util.cpus import usable_cpus
+from pytriattn._util.cpus import idle_cpus
 from pytriattn.errors import StatsError, StatsWarning, UnsupportedModelError
 from pytriattn.gguf.identity import ModelIdentity, check_model_file, model_identity
 from pytriattn.stats.key_fit import KeyFitter
@@ -92,7 +92,7 @@ def calibrate_native(
             tokens,
             n_ctx=min(n_ctx, len(tokens)),
             n_ubatch=512,
-            n_threads=n_threads or usable_cpus(),
+            n_threads=n_threads or idle_cpus(),
             progress=progress,
             on_keys=None if fitter is None else fitter.add,
         )
@@ -151,7 +151,7 @@ def calibrate(
         n_tokens: how many tokens of the text to read; fewer if it is shorter.
         n_ctx: the text is read in pieces of this many tokens.
         n_gpu_layers: layers on the GPU when `model` is a path; -1: all.
-        n_threads: CPU threads; None: all that this process may use.
+        n_threads: CPU threads; None: one for each CPU that no other program needs when it begins.
         rpc_servers: as in `Llama`, when `model` is a path.
         progress: called with (tokens read, tokens in all) after each step.
 

@@ -173,16 +173,10 @@ def test_a_hybrid_without_recurrent_layers(tmp_path: pathlib.Path) -> None:
         Llama(tmp_path / "attention.gguf", n_ctx=64)
 
 
-@pytest.mark.parametrize("n_threads", ["two", 1.5])
+@pytest.mark.parametrize("n_threads", ["idle", 1.5, -1])
 def test_threads_that_are_no_number(tiny: Callable[[str], pathlib.Path], n_threads: Any) -> None:
     with pytest.raises(ContextError, match="n_threads is"):
         Llama(tiny("llama"), n_threads=n_threads)
-
-
-def test_threads_for_idle_cpus(tiny: Callable[[str], pathlib.Path]) -> None:
-    with Llama(tiny("llama"), n_ctx=64, n_threads="idle") as llm:
-        llm.eval([1, 2, 3])
-        assert llm.n_tokens == 3
 
 
 def test_a_second_thread_does_not_end_the_first_ones_generation(smollm2: pathlib.Path) -> None:

@@ -3,9 +3,8 @@
 
     python tools/bench/busy.py --model FILE [--rounds 20] [--beside 5] [--seconds 1] [WAY ...]
 
-A WAY to decode is a number of threads or ``idle`` and, joined by commas, variables of the environment:
-``2,GOMP_SPINCOUNT=1000``. ``unset`` is two threads for which nobody says how long they spin, so that GNU's OpenMP takes
-its own default; ``2,OMP_WAIT_POLICY=`` is the same, to see what chance does. Each way is a process that waits for its
+A WAY to decode is a number of threads, or ``auto`` for as many as `Llama` takes by itself, and, joined by commas,
+variables of the environment: ``2,GOMP_SPINCOUNT=500``. Each way is a process that waits for its
 turn; in each round every way decodes for some `--seconds`, in a random order, first alone and, in the first `--beside`
 rounds, beside the competitor too. All speeds are compared with that of the first way, alone, in the same round: the
 machine's own speed may change from round to round. `--nice` gives decoding and competitor another priority, so that
@@ -29,7 +28,7 @@ WORKER = """
 import sys, time
 from pytriattn import Llama
 model, threads, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
-n_threads = threads if threads == "idle" else int(threads)
+n_threads = None if threads == "auto" else int(threads)
 with Llama(model, n_ctx=512, n_threads=n_threads, seed=1) as llm:
     prompt = llm.tokenize("Once upon a time there was")
     for _ in sys.stdin:
@@ -45,10 +44,6 @@ with Llama(model, n_ctx=512, n_threads=n_threads, seed=1) as llm:
         print(n / decoding, flush=True)
 """
 
-# The package sets how long threads spin unless one of two variables is there. OpenMP complains of an empty one and
-# takes its default.
-UNSET = {"OMP_WAIT_POLICY": ""}
-
 Speeds = dict[str, float]  # tokens per second of each way
 
 
@@ -59,8 +54,6 @@ class Worker:
         """Start it; it then waits."""
         threads, *pairs = way.split(",")
         variables = dict(pair.split("=", 1) for pair in pairs)
-        if way == "unset":
-            threads, variables = "2", UNSET
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
         self._process = subprocess.Popen(
             [sys.executable, "-c", WORKER, str(model), threads, str(seconds)],
@@ -124,7 +117,7 @@ def print_table(rounds: list[dict[str, Speeds]], ways: list[str]) -> None:
 def main() -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("ways", nargs="*", metavar="WAY", default=["unset", "2", "idle", "1"])
+    parser.add_argument("ways", nargs="*", metavar="WAY", default=["2", "2,GOMP_SPINCOUNT=500", "auto", "1"])
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--beside", type=int, default=5, help="of the rounds, how many with a competitor too")

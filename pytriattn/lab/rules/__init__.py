@@ -44,6 +44,13 @@ _KNOWN = (
         reads_question=True,
     ),
     Rule(
+        "oracle",
+        "fitted, with the document's own questions as standing questions: a bound for what they can do",
+        "fitted",
+        needs_stats=True,
+        knows_questions=True,
+    ),
+    Rule(
         "reread",
         "fitted, with a second reading of each interval in place of what the fit expects",
         "fitted",

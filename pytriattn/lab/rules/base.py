@@ -112,6 +112,7 @@ class Rule:
         is_pinned: whether a document's prompt is protected.
         reads_question: whether it must see the question when it reads the text; the text is then read anew for each
             question.
+        knows_questions: whether the document's own questions are its standing questions, read alone before the text.
         settings: more arguments of `Llama`.
     """
 
@@ -123,6 +124,7 @@ class Rule:
     needs_stats: bool = False
     is_pinned: bool = False
     reads_question: bool = False
+    knows_questions: bool = False
     settings: Mapping[str, object] = field(default_factory=dict)
 
 

@@ -71,14 +71,31 @@ def test_threads_follow_what_other_programs_do(tmp_path: pathlib.Path, monkeypat
 def test_it_is_looked_at_now_and_then(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(tmp_path / "stat", monkeypatch)
     idle = IdleCpus(4, 0.5, machine.stat)
-    machine.run(0.4, own=1.0, others=2.0)
+    machine.run(0.05, own=1.0, others=2.0)
     assert idle.look() == 4  # too early
-    machine.run(0.4, own=1.0, others=2.0)
+    machine.run(30.0, own=1.0, others=2.0)  # while a model is loaded
     assert idle.look() == 2
-    machine.run(60.0, own=0.0, others=4.0)
-    assert idle.look() == 2  # nothing was computed meanwhile: what others did then says nothing
+    machine.run(0.4, own=1.0, others=3.0)
+    assert idle.look() == 2  # too early
+    machine.run(0.4, own=1.0, others=3.0)
+    assert idle.look() == 1
+    machine.run(60.0, own=0.0, others=2.0)
+    assert idle.look() == 1  # nothing was computed meanwhile: what others did then says nothing
     machine.run(0.2, own=2.0, others=0.0)  # after a pause it is looked at soon
     assert idle.look() == 4
     unknown = IdleCpus(3, 0.5, tmp_path / "nowhere")
     machine.run(1.0, own=1.0, others=3.0)
     assert unknown.look() == 3
+
+
+def test_a_control_group_may_grant_fewer_cpus_than_are_idle(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(tmp_path / "stat", monkeypatch)
+    monkeypatch.setattr(cpus, "usable_cpus", lambda: 2)
+    idle = IdleCpus(stat=machine.stat)
+    found = []
+    for own, others in ((2.0, 2.0), (2.0, 0.0), (1.0, 3.0), (0.5, 3.5)):
+        machine.run(1.0, own, others)
+        found.append(idle.look())
+    assert found == [2, 2, 1, 1]

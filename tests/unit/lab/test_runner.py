@@ -15,7 +15,8 @@ from pytriattn import EvalResults, EvalSettings, LabError, run_eval
 from pytriattn.cli.eval import main
 from pytriattn.lab import runner
 from pytriattn.lab.reading import Answered, Reading
-from pytriattn.lab.results import CellKey
+from pytriattn.lab.results import Cell, CellKey
+from pytriattn.lab.scoring import score_tasks
 
 SETTINGS = EvalSettings(rules=("recent", "random"), tasks=("facts", "copy"), tokens=512, ratios=(4,), documents=1)
 
@@ -104,6 +105,30 @@ def test_results_of_another_run_are_refused(smollm2: Path, gemma3: Path, tmp_pat
     output.write_text(json.dumps(data))
     with pytest.raises(LabError, match=r"pytriattn was '0.0.1' and is"):
         run_eval(smollm2, SETTINGS, output=output)
+
+
+def test_a_file_has_a_line_for_each_cell_and_gives_the_same_results(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    answers = [
+        Answered("facts", "", None, -1.25, 2, True),
+        Answered("replay", "greedy", 7, -3.5, 9, False, top1=0.5, divergence=0.25, first_mismatch=3),
+    ]
+    results = EvalResults({"model": "m.gguf"}, generated={"replay/0": [1, 2]}, path=path)
+    for name in ("recent", "random"):
+        results.add(CellKey("facts", 0, name, 128), Cell(answers, 2, 512, 0.5))
+    again = EvalResults.load(path)
+    assert (again.cells, again.generated, again.made_with) == (results.cells, results.generated, results.made_with)
+    lines = path.read_text().splitlines()
+    assert [line.split('"')[1] for line in lines[2:-1]] == ["facts/0/random/128", "facts/0/recent/128"]
+
+
+@pytest.mark.slow
+def test_the_oracle_knows_the_questions_of_each_document(smollm2: Path, tmp_path: Path) -> None:
+    rules = ("oracle", "no_standing", "recent")
+    settings = EvalSettings(rules=rules, tasks=("facts",), tokens=512, ratios=(4,), documents=2)
+    results = run_eval(smollm2, settings, output=tmp_path / "results.json", n_threads=1)
+    found = {rule: score_tasks(results, rule, ("ratio", 4))["facts"].retained for rule in rules}
+    assert found["oracle"] > found["no_standing"] + 0.1 and found["oracle"] > found["recent"]  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from pytriattn import BudgetError
 from pytriattn.server.flags import FLAGS, budget_flags, split_flags, take_flags, usage
-from pytriattn.server.program import page_arguments
+from pytriattn.server.program import page_arguments, says_threads
 
 
 def test_other_arguments_stay_as_they_are() -> None:
@@ -68,3 +68,10 @@ def test_the_web_page_is_served_if_it_was_built(tmp_path: pathlib.Path) -> None:
     for flags in (["--path", "elsewhere"], ["--path=elsewhere"], ["--no-ui"]):
         assert page_arguments(flags, tmp_path, {}) == []
     assert page_arguments([], tmp_path, {"LLAMA_ARG_STATIC_PATH": "elsewhere"}) == []
+
+
+def test_whoever_names_a_number_of_threads_gets_it() -> None:
+    for arguments in (["-t", "2"], ["--threads=2"], ["-m", "m.gguf", "--threads-batch", "4"]):
+        assert says_threads(arguments, {})
+    assert says_threads([], {"LLAMA_ARG_THREADS": "3"})
+    assert not says_threads(["-m", "m.gguf", "--threads-http", "2"], {"LLAMA_ARG_THREADS": ""})

@@ -41,7 +41,7 @@ def test_threads_may_change_between_any_two_steps(tiny: Tiny, settings: dict[str
 
 
 def test_decoding_follows_the_idle_cpus(tiny: Tiny) -> None:
-    with Llama(tiny("llama"), n_ctx=64, n_threads="idle") as llm:
+    with Llama(tiny("llama"), n_ctx=64) as llm:
         llm._idle = Following(2, 1, 3, 2)  # type: ignore[assignment]
         seen = []
         llm.eval([3, 4, 5])
