@@ -66,19 +66,16 @@ void add_key_score_options(py::module_ & m) {
     auto options =
         py::class_<KeyScoreOptions>(m, "KeyScoreOptions", "The parts of the score of mode 'fitted'.")
             .def(py::init([](bool use_fit, bool use_received, double decay, double received_weight,
-                             double question_weight, double standing_weight, double value_power, int stride,
+                             double question_weight, double standing_weight, double retrieval_share,
+                             int least_retrieval_heads, double other_heads, double value_power, int stride,
                              int spread_back, int spread_forward, std::vector<std::string> standing_questions) {
-                     KeyScoreOptions result{use_fit,
-                                            use_received,
-                                            decay,
-                                            received_weight,
-                                            question_weight,
-                                            standing_weight,
-                                            value_power,
-                                            stride,
-                                            spread_back,
-                                            spread_forward,
-                                            std::move(standing_questions)};
+                     KeyScoreOptions result{use_fit,         use_received,
+                                            decay,           received_weight,
+                                            question_weight, standing_weight,
+                                            retrieval_share, least_retrieval_heads,
+                                            other_heads,     value_power,
+                                            stride,          spread_back,
+                                            spread_forward,  std::move(standing_questions)};
                      triattn::check(result);
                      return result;
                  }),
@@ -87,6 +84,9 @@ void add_key_score_options(py::module_ & m) {
                  py::arg("received_weight") = KeyScoreOptions().received_weight,
                  py::arg("question_weight") = KeyScoreOptions().question_weight,
                  py::arg("standing_weight") = KeyScoreOptions().standing_weight,
+                 py::arg("retrieval_share") = KeyScoreOptions().retrieval_share,
+                 py::arg("least_retrieval_heads") = KeyScoreOptions().least_retrieval_heads,
+                 py::arg("other_heads") = KeyScoreOptions().other_heads,
                  py::arg("value_power") = KeyScoreOptions().value_power, py::arg("stride") = KeyScoreOptions().stride,
                  py::arg("spread_back") = KeyScoreOptions().spread_back,
                  py::arg("spread_forward") = KeyScoreOptions().spread_forward,
@@ -100,6 +100,13 @@ void add_key_score_options(py::module_ & m) {
                           "Factor on the attention of the question.")
             .def_readonly("standing_weight", &KeyScoreOptions::standing_weight,
                           "Factor on the attention of standing questions; 0: they are not read.")
+            .def_readonly(
+                "retrieval_share", &KeyScoreOptions::retrieval_share,
+                "Share of the KV heads, the retrieval heads, whose attention to standing questions is foreseen.")
+            .def_readonly("least_retrieval_heads", &KeyScoreOptions::least_retrieval_heads,
+                          "How many heads these are at least, where there are so many.")
+            .def_readonly("other_heads", &KeyScoreOptions::other_heads,
+                          "Factor on foreseen attention for the keys of all other heads.")
             .def_readonly("value_power", &KeyScoreOptions::value_power,
                           "Power of the norm of a key's value that its attention is multiplied by.")
             .def_readonly("stride", &KeyScoreOptions::stride,
@@ -110,7 +117,8 @@ void add_key_score_options(py::module_ & m) {
             .def_readonly("standing_questions", &KeyScoreOptions::standing_questions,
                           "Questions that might be asked of any text, each up to where its answer would begin.");
     add_repr(options, {"use_fit", "use_received", "decay", "received_weight", "question_weight", "standing_weight",
-                       "value_power", "stride", "spread_back", "spread_forward", "standing_questions"});
+                       "retrieval_share", "least_retrieval_heads", "other_heads", "value_power", "stride",
+                       "spread_back", "spread_forward", "standing_questions"});
 }
 
 void add_eviction_config(py::module_ & m) {

@@ -591,6 +591,9 @@ class KeyScoreOptions:
         received_weight: typing.SupportsFloat | typing.SupportsIndex = 1.0,
         question_weight: typing.SupportsFloat | typing.SupportsIndex = 10.0,
         standing_weight: typing.SupportsFloat | typing.SupportsIndex = 20.0,
+        retrieval_share: typing.SupportsFloat | typing.SupportsIndex = 0.25,
+        least_retrieval_heads: typing.SupportsInt | typing.SupportsIndex = 8,
+        other_heads: typing.SupportsFloat | typing.SupportsIndex = 0.3,
         value_power: typing.SupportsFloat | typing.SupportsIndex = 0.5,
         stride: typing.SupportsInt | typing.SupportsIndex = 16,
         spread_back: typing.SupportsInt | typing.SupportsIndex = 2,
@@ -604,6 +607,16 @@ class KeyScoreOptions:
         Factor on received attention, for every 128 tokens.
         """
     @property
+    def least_retrieval_heads(self) -> int:
+        """
+        How many heads these are at least, where there are so many.
+        """
+    @property
+    def other_heads(self) -> float:
+        """
+        Factor on foreseen attention for the keys of all other heads.
+        """
+    @property
     def question_weight(self) -> float:
         """
         Factor on the attention of the question.
@@ -612,6 +625,11 @@ class KeyScoreOptions:
     def received_weight(self) -> float:
         """
         Factor on received attention.
+        """
+    @property
+    def retrieval_share(self) -> float:
+        """
+        Share of the KV heads, the retrieval heads, whose attention to standing questions is foreseen.
         """
     @property
     def spread_back(self) -> int:

@@ -47,6 +47,10 @@ class KeyScoreOptions:
         received_weight: factor on received attention.
         question_weight: factor on the attention of the question.
         standing_weight: factor on foreseen attention, that of the standing questions; 0: they are not read.
+        retrieval_share: share of the KV heads whose attention is foreseen: the retrieval heads, whose first keys are
+            expected to get the most attention.
+        least_retrieval_heads: how many these are at least, where a model has so many.
+        other_heads: factor on foreseen attention for the keys of all other heads.
         value_power: power of the norm of a key's value that its attention is multiplied by; 0: the norm does not count.
         stride: the queries of one token in so many give received attention.
         spread_back: so many keys before a key get its attention of the question, too.
@@ -61,6 +65,9 @@ class KeyScoreOptions:
     received_weight: float = _BEST.received_weight
     question_weight: float = _BEST.question_weight
     standing_weight: float = _BEST.standing_weight
+    retrieval_share: float = _BEST.retrieval_share
+    least_retrieval_heads: int = _BEST.least_retrieval_heads
+    other_heads: float = _BEST.other_heads
     value_power: float = _BEST.value_power
     stride: int = _BEST.stride
     spread_back: int = _BEST.spread_back

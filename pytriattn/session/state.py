@@ -20,7 +20,7 @@ from pytriattn.errors import StateError
 __all__ = ["SavedState", "read_state", "write_state"]
 
 MAGIC = b"PTASTATE"
-VERSION = 3
+VERSION = 4
 _DIGEST_BYTES = 32
 _N_PARTS = 3
 

@@ -18,7 +18,9 @@ from support.tiny_context import Tiny, TinyContext, Tokens, calibrated
 
 Array = npt.NDArray[np.float64]
 Known = dict[tuple[int, int, int], Array]
-"""(expected, received) by layer, head and token; foreseen by -1, -1 and token."""
+"""(expected, received) by layer, head and token; foreseen by -1, -1 and token; whether it is a retrieval head by layer,
+head and -1.
+"""
 LEAST = 1e-5
 EVERY = core.KeyScoreOptions(
     stride=1,
@@ -27,6 +29,9 @@ EVERY = core.KeyScoreOptions(
     received_weight=2.0,
     question_weight=3.0,
     standing_weight=5.0,
+    retrieval_share=0.4,
+    least_retrieval_heads=1,
+    other_heads=0.25,
     standing_questions=["who is it?", "where was it found?"],
 )
 
@@ -59,10 +64,26 @@ def attention(
     return np.asarray(weights.max(axis=(0, 1)))
 
 
+def note_retrieval_heads(context: core.Context, stats: core.Stats, known: Known) -> None:
+    """Note down the KV heads, 0.4 of them, whose keys are expected to get the most attention."""
+    view = context.eviction_view(0)
+    sums = {}
+    for index, (layer, of) in enumerate(zip(view.layers, stats.layers, strict=True)):
+        rows = zip(layer.keys().astype(np.float64), layer.values().astype(np.float64), strict=True)
+        for head, (keys, values) in enumerate(rows):
+            x = features(of, keys, values, np.array(view.positions))
+            sums[index, head] = float(np.exp(np.minimum(0.0, x @ of.fit[head])).sum())
+    least = sorted(sums.values(), reverse=True)[max(1, int(0.4 * len(sums) + 0.5)) - 1]
+    for place, total in sums.items():
+        known[(*place, -1)] = np.array(total >= least)
+
+
 def foreseen(
-    context: core.Context, stats: core.Stats, first_new: int, scale: float | None, sinks: list[Array]
+    context: core.Context, stats: core.Stats, known: Known, first_new: int, scale: float | None, sinks: list[Array]
 ) -> Array:
-    """What standing questions look for, [n_keys]: the mean over all KV heads; 0 for keys that gain nothing now."""
+    """What standing questions look for, [n_keys]: the sum over retrieval heads, divided by their number or half that of
+    all heads; 0 for keys that gain nothing now.
+    """
     view = context.eviction_view(0)
     positions = np.array(view.positions)
     recent = positions >= first_new - 8
@@ -74,12 +95,14 @@ def foreseen(
         rows = np.stack([turned(of, alone.rows[:, h].astype(np.float64), by) / of.scale for h in range(of.n_head)], 1)
         group = of.n_head // of.n_head_kv
         for head, keys in enumerate(layer.keys().astype(np.float64)):
+            if not known[index, head, -1]:
+                continue
             mine = slice(head * group, (head + 1) * group)
             rest = (keys, positions, scale or of.head_dim**-0.5, sinks[index][mine])
             got = attention(rows[:, mine], alone.positions + by, *rest)[recent]
             found.append(np.where((behind >= -2) & (behind <= 8), got[None], 0.0).max(axis=1))
     result = np.zeros(len(positions))
-    result[recent] = np.mean(found, axis=0)
+    result[recent] = np.sum(found, axis=0) / max(len(found), sum(of.n_head_kv for of in stats.layers) / 2)
     return result
 
 
@@ -89,7 +112,9 @@ def expected_scores(
     """Scores of all keys, [n_head_kv, n] a layer, after `n_new` tokens. Brings `known` up to date."""
     view = context.eviction_view(0)
     positions = np.array(view.positions)
-    asked_for = foreseen(context, stats, int(positions[-1]) + 1 - n_new, scale, sinks)
+    if (0, 0, -1) not in known:
+        note_retrieval_heads(context, stats, known)
+    asked_for = foreseen(context, stats, known, int(positions[-1]) + 1 - n_new, scale, sinks)
     for position, value in zip(positions, asked_for, strict=True):
         if position > positions[-1] - n_new - 8:  # below, positions of cells are not those of keys
             known[-1, -1, int(position)] = np.maximum(known.get((-1, -1, int(position)), 0.0), value)
@@ -119,7 +144,8 @@ def expected_scores(
                     known[key] = np.array([np.exp(min(0.0, float(x @ of.fit[head]))), 0.0])
                 known[key][1] = max(0.8 ** (n_new / 128) * known[key][1], got[i])
             worth = np.array([known[index, head, int(token)] @ [1.0, 2.0] for token in origins[head]])
-            worth += 5.0 * np.array([float(known[-1, -1, int(token)]) for token in origins[head]])
+            share = 5.0 if known[index, head, -1] else 0.25 * 5.0
+            worth += share * np.array([float(known[-1, -1, int(token)]) for token in origins[head]])
             if len(asked_at):
                 asked = attention(asking[:, mine].astype(np.float64), asked_at, *rest)
                 near = (origins[head][:, None] - origins[head][None] >= -2) & (
@@ -244,10 +270,12 @@ def test_a_second_reading_takes_the_place_of_the_fit(tiny: Tiny, random_tokens: 
         assert not np.allclose(found[index], fitted[index], rtol=0.1)
 
 
-def test_saved_states_go_on_exactly(tiny: Tiny, random_tokens: Tokens) -> None:
-    """With the attention that keys have received, the queries that wait, and the question."""
+def test_saved_states_go_on_exactly(tiny_folder: pathlib.Path, random_tokens: Tokens) -> None:
+    """With the attention that keys have received, the queries that wait, the question, and the retrieval heads."""
+    path = make_tiny_model("llama", tiny_folder, of_bytes=True)
     for reread in (False, True):
-        contexts = [TinyContext(tiny("llama"), mode="fitted", budget=96, reread=reread).context for _ in range(2)]
+        made = [TinyContext(path, mode="fitted", budget=96, reread=reread, key_score=EVERY) for _ in range(2)]
+        contexts = [one.context for one in made]
         contexts[0].set_question(0, random_tokens[300:310], 400)
         contexts[0].read(0, random_tokens[:150], 0)
         contexts[1].load(contexts[0].save())

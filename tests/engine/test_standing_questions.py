@@ -57,6 +57,9 @@ def test_models_without_words_and_a_weight_of_zero_have_none(
     ("options", "message"),
     [
         ({"standing_weight": -1.0}, "standing_weight is -1"),
+        ({"retrieval_share": 0.0}, "retrieval_share is 0.*above 0"),
+        ({"least_retrieval_heads": 0}, "least_retrieval_heads is 0.*at least 1"),
+        ({"other_heads": 1.5}, "other_heads is 1.5.*from 0 to 1"),
         ({"standing_questions": ["", "who?"]}, "standing question '' has 0 tokens"),
         ({"standing_questions": ["who?" * 40]}, "has 160 tokens.*at most 128"),
     ],
@@ -64,6 +67,25 @@ def test_models_without_words_and_a_weight_of_zero_have_none(
 def test_bad_input(tiny_folder: pathlib.Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(BudgetError, match=message):
         made(make_tiny_model("llama", tiny_folder, of_bytes=True), **options)
+
+
+def test_all_heads_count_where_nothing_tells_them_apart(tiny_folder: pathlib.Path, random_tokens: Tokens) -> None:
+    """Without a fit, heads expect nothing; of equal heads all are retrieval heads, and each key gets what is foreseen."""
+    path = make_tiny_model("llama", tiny_folder, of_bytes=True)
+    options = {"use_received": False, "value_power": 0.0, "other_heads": 0.0, "standing_questions": ["who is it?"]}
+    for use_fit, least in ((False, 1), (True, 1), (True, 99)):
+        context = made(path, use_fit=use_fit, least_retrieval_heads=least, **options)
+        context.read(0, random_tokens[:110], 0)
+        core.testing.scores(context)
+        with_questions = core.testing.scores(context)
+        alone = made(path, use_fit=use_fit, **{**options, "standing_weight": 0.0})
+        alone.read(0, random_tokens[:110], 0)
+        gained = [
+            bool((rows > others + 1e-4).any())
+            for layer, other in zip(with_questions, core.testing.scores(alone), strict=True)
+            for rows, others in zip(layer, other, strict=True)
+        ]
+        assert any(gained) and all(gained) == (not use_fit or least == 99)
 
 
 def share_of_fact(llm: Llama, text: str) -> float:

@@ -58,6 +58,7 @@ _KNOWN = (
         settings={"reread": True},
     ),
     _ablation("no_standing", "fitted without the standing questions", KeyScoreOptions(standing_weight=0.0)),
+    _ablation("no_retrieval", "fitted with all heads as retrieval heads", KeyScoreOptions(retrieval_share=1.0)),
     _ablation("no_received", "fitted without received attention", KeyScoreOptions(use_received=False)),
     _ablation("no_fit", "fitted without expected attention", KeyScoreOptions(use_fit=False)),
     Rule("per_layer_head", "the best by the published score, for each head", "per_layer_head", needs_stats=True),

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <iterator>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -52,6 +53,11 @@ void check(const KeyScoreOptions & options) {
     if (!(options.received_weight >= 0.0)) refuse("received_weight", options.received_weight, "at least 0");
     if (!(options.question_weight >= 0.0)) refuse("question_weight", options.question_weight, "at least 0");
     if (!(options.standing_weight >= 0.0)) refuse("standing_weight", options.standing_weight, "at least 0");
+    if (!(options.retrieval_share > 0.0 && options.retrieval_share <= 1.0))
+        refuse("retrieval_share", options.retrieval_share, "above 0 and at most 1");
+    if (options.least_retrieval_heads < 1) refuse("least_retrieval_heads", options.least_retrieval_heads, "at least 1");
+    if (!(options.other_heads >= 0.0 && options.other_heads <= 1.0))
+        refuse("other_heads", options.other_heads, "from 0 to 1");
     if (!(options.value_power >= 0.0 && options.value_power <= 2.0))
         refuse("value_power", options.value_power, "from 0 to 2");
     if (options.stride < 1) refuse("stride", options.stride, "at least 1");
@@ -151,7 +157,32 @@ void KeyScorer::enter(Sequence & of, uint32_t stream, const std::vector<KvCell> 
             }
         }
     });
+    if (of.retrieves.empty()) {
+        choose_retrieval_heads(of, fresh);
+    }
     foresee(of, stream, cells, fresh.size());
+}
+
+// Heads of which keys expect the same attention, as all do without a fit, are all in or all out.
+void KeyScorer::choose_retrieval_heads(Sequence & of, const std::vector<KvCell> & fresh) {
+    std::vector<double> all;
+    const auto expected = [&](const std::vector<Worth> & head) {
+        return std::accumulate(fresh.begin(), fresh.end(), 0.0,
+                               [&](double sum, const KvCell & cell) { return sum + head[cell.slot].expected; });
+    };
+    for (const std::vector<std::vector<Worth>> & layer : of.keys) {
+        std::transform(layer.begin(), layer.end(), std::back_inserter(all), expected);
+    }
+    std::sort(all.begin(), all.end(), std::greater<>());
+    const auto share = static_cast<size_t>(std::lround(options_.retrieval_share * static_cast<double>(all.size())));
+    const size_t n = std::max(share, static_cast<size_t>(options_.least_retrieval_heads));
+    const double least = all[std::min(n, all.size()) - 1];
+    for (const std::vector<std::vector<Worth>> & layer : of.keys) {
+        of.retrieves.emplace_back();
+        for (const std::vector<Worth> & head : layer) {
+            of.retrieves.back().push_back(expected(head) >= least);
+        }
+    }
 }
 
 // The newest `n_fresh` cells are new. The keys just before them gain from what stands beside them, too.
@@ -170,21 +201,28 @@ void KeyScorer::foresee(Sequence & of, uint32_t stream, const std::vector<KvCell
     for (auto cell = first; cell != cells.end(); ++cell) {
         positions.push_back(cell->pos);
     }
-    std::vector<float> mean(positions.size());
-    size_t n_heads = 0;
+    std::vector<float> sum(positions.size());
+    size_t n_heads = 0, n_retrieval_heads = 0;
     for (size_t l = 0; l < of.keys.size(); ++l) {
         n_heads += of.keys[l].size();
         for (size_t head = 0; head < of.keys[l].size(); ++head) {
+            if (!of.retrieves[l][head]) {
+                continue;
+            }
+            ++n_retrieval_heads;
             const std::vector<float> around = spread(found[l].data() + head * cells.size() + skipped, positions,
                                                      options_.spread_back, options_.spread_forward);
-            std::transform(mean.begin(), mean.end(), around.begin(), mean.begin(), std::plus<>());
+            std::transform(sum.begin(), sum.end(), around.begin(), sum.begin(), std::plus<>());
         }
     }
-    for (std::vector<std::vector<Worth>> & layer : of.keys) {
-        for (std::vector<Worth> & head : layer) {
-            for (size_t i = 0; i < mean.size(); ++i) {
-                float & foreseen = head[first[static_cast<std::ptrdiff_t>(i)].slot].foreseen;
-                foreseen = std::max(foreseen, mean[i] / static_cast<float>(n_heads));
+    // a mean over half of all heads: one over few retrieval heads would count for too much
+    const double divisor = std::max(static_cast<double>(n_retrieval_heads), static_cast<double>(n_heads) / 2);
+    for (size_t l = 0; l < of.keys.size(); ++l) {
+        for (size_t head = 0; head < of.keys[l].size(); ++head) {
+            const double factor = (of.retrieves[l][head] ? 1.0 : options_.other_heads) / divisor;
+            for (size_t i = 0; i < sum.size(); ++i) {
+                float & foreseen = of.keys[l][head][first[static_cast<std::ptrdiff_t>(i)].slot].foreseen;
+                foreseen = std::max(foreseen, static_cast<float>(factor * sum[i]));
             }
         }
     }
@@ -311,6 +349,11 @@ void KeyScorer::save(int32_t seq, std::vector<uint8_t> & bytes, const std::vecto
             }
         }
     }
+    const auto is_chosen = static_cast<uint8_t>(!of.retrieves.empty());
+    put(bytes, &is_chosen, 1);
+    for (const std::vector<uint8_t> & heads : of.retrieves) {
+        put(bytes, heads.data(), heads.size());
+    }
     save_queries(of.queries, bytes);
     save_queries(of.question, bytes);
 }
@@ -328,6 +371,14 @@ void KeyScorer::load(int32_t seq, ByteReader & in, const std::vector<KvCell> & c
             for (const KvCell & cell : cells) {
                 in.get(&head[cell.slot], sizeof head[0]);
             }
+        }
+    }
+    uint8_t is_chosen = 0;
+    in.get(&is_chosen, 1);
+    if (is_chosen != 0) {
+        for (const auto & layer : of.keys) {
+            of.retrieves.emplace_back(layer.size());
+            in.get(of.retrieves.back().data(), layer.size());
         }
     }
     of.queries = load_queries(in, readers_);

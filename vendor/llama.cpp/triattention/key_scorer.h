@@ -26,11 +26,14 @@ struct KeyScoreOptions {
     double decay = 0.95;  // of attention received, for every 128 tokens
     double received_weight = 1.0;
     double question_weight = 10.0;
-    double standing_weight = 20.0;  // of the attention of standing questions; 0: they are not read
-    double value_power = 0.5;       // of the norm of a key's value, which its attention is multiplied by
-    int32_t stride = 16;            // every so many tokens one's queries are looked at
-    int32_t spread_back = 2;        // an answer follows what its question matches: so many keys before
-    int32_t spread_forward = 8;     // and after a key get its attention from the question too
+    double standing_weight = 20.0;      // of the attention of standing questions; 0: they are not read
+    double retrieval_share = 0.25;      // of the KV heads, those whose attention is foreseen
+    int32_t least_retrieval_heads = 8;  // where there are so many: few alone foresee little
+    double other_heads = 0.3;           // factor on foreseen attention for the keys of all others
+    double value_power = 0.5;           // of the norm of a key's value, which its attention is multiplied by
+    int32_t stride = 16;                // every so many tokens one's queries are looked at
+    int32_t spread_back = 2;            // an answer follows what its question matches: so many keys before
+    int32_t spread_forward = 8;         // and after a key get its attention from the question too
     std::vector<std::string> standing_questions = default_standing_questions();
 };
 
@@ -43,8 +46,10 @@ void check(const KeyScoreOptions & options);
 // - received is the most attention that it got from the text's own queries, the maximum of what it got since the last
 //   time and of what was known before, which decays;
 // - asked is the most attention that it, or a key beside it, gets from the question's queries;
-// - foreseen is the most attention that it, or a key beside it, gets from the queries of standing questions: the mean over
-//   all KV heads of all layers, so that a token's keys stay or go together. It is computed once, too.
+// - foreseen is the most attention that it, or a key beside it, gets from the queries of standing questions: the sum over
+//   the retrieval heads, divided by their number and at least by half the number of all heads. All of a token's keys get
+//   it, so that they stay or go together; those of other heads a part of it. It is computed once, too. Retrieval heads are
+//   the KV heads whose first keys are expected to get the most attention.
 // Expected, received and foreseen values travel with the rows.
 class KeyScorer {
 public:
@@ -102,6 +107,7 @@ private:
     struct Worth { float expected = 0, norm = 1, received = 0, foreseen = 0; };
     struct Sequence {
         std::vector<std::vector<std::vector<Worth>>> keys;  // [layer][kv_head][slot]
+        std::vector<std::vector<uint8_t>> retrieves;        // [layer][kv_head]; empty: it has no keys yet
         SeenCells seen;
         int32_t reread_pos = 0;   // keys before it have been read a second time
         int32_t updated_pos = 0;  // of the last update
@@ -110,6 +116,7 @@ private:
 
     Sequence & sequence(int32_t seq);
     void enter(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells);
+    void choose_retrieval_heads(Sequence & of, const std::vector<KvCell> & fresh);
     void foresee(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells, size_t n_fresh);
     void receive(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells, int32_t n_new);
 
