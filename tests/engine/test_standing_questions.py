@@ -70,7 +70,7 @@ def test_bad_input(tiny_folder: pathlib.Path, options: dict[str, object], messag
 
 
 def test_all_heads_count_where_nothing_tells_them_apart(tiny_folder: pathlib.Path, random_tokens: Tokens) -> None:
-    """Without a fit, heads expect nothing; of equal heads all are retrieval heads, and each key gets what is foreseen."""
+    """Without a fit, heads expect nothing: all are retrieval heads, and each key gets what is foreseen."""
     path = make_tiny_model("llama", tiny_folder, of_bytes=True)
     options = {"use_received": False, "value_power": 0.0, "other_heads": 0.0, "standing_questions": ["who is it?"]}
     for use_fit, least in ((False, 1), (True, 1), (True, 99)):
