@@ -26,6 +26,10 @@ __all__ = [
 
 LEAST_GAIN = 1.0
 """Nats by which the full cache must know an answer better than the floor for its question to count."""
+LEAST_IN_MEAN = -1.0
+"""What a task counts for at least in a mean over tasks. Where the floor is nearly as good as the full cache, as it can be
+on running text, R falls without bound, and one task would decide.
+"""
 N_RESAMPLES = 2000
 FULL = "full"
 FLOOR_RULE = "recent"
@@ -171,19 +175,16 @@ def _is_at(key: CellKey, cell: Cell, level: tuple[str, int]) -> bool:
 
 
 def mean_over_tasks(scores: dict[str, TaskScore], seed: int = 0) -> Estimate | None:
-    """Return the mean of R over the tasks that the full cache can do, its interval by drawing documents within each
-    task.
+    """Return the mean of R over the tasks that the full cache can do, each at least `LEAST_IN_MEAN`; its interval by
+    drawing documents within each task.
     """
     able = [score for score in scores.values() if score.retained is not None]
-    if not able:
-        return None
-    value = float(np.mean([score.retained for score in able if score.retained is not None]))
-    return _with_interval(value, _mean_resampled(able, seed))
+    return _with_interval(_mean(able), _mean_resampled(able, seed)) if able else None
 
 
 def difference(mine: dict[str, TaskScore], other: dict[str, TaskScore], seed: int = 0) -> Estimate | None:
-    """Return by how much one rule's mean over tasks is above another's, paired by documents, over the tasks that both
-    have.
+    """Return by how much one rule's mean over tasks is above another's, as `mean_over_tasks`, paired by documents, over
+    the tasks that both have.
     """
     common = [
         task
@@ -192,15 +193,20 @@ def difference(mine: dict[str, TaskScore], other: dict[str, TaskScore], seed: in
     ]
     if not common:
         return None
-    pair = [[scores[task] for task in common] for scores in (mine, other)]
-    values = [float(np.mean([score.retained for score in scores if score.retained is not None])) for scores in pair]
-    return _with_interval(values[0] - values[1], _mean_resampled(pair[0], seed) - _mean_resampled(pair[1], seed))
+    first, second = ([scores[task] for task in common] for scores in (mine, other))
+    drawn = _mean_resampled(first, seed) - _mean_resampled(second, seed)
+    return _with_interval(_mean(first) - _mean(second), drawn)
+
+
+def _mean(scores: Sequence[TaskScore]) -> float:
+    retained = [score.retained for score in scores if score.retained is not None]
+    return float(np.mean(np.maximum(retained, LEAST_IN_MEAN)))
 
 
 def _mean_resampled(scores: Sequence[TaskScore], seed: int) -> Floats:
     # task by task other documents are drawn, but the same ones for every rule
     drawn = [score.resampled(draw_documents(len(score.gains), seed + i)) for i, score in enumerate(scores)]
-    return np.asarray(np.mean(drawn, axis=0))
+    return np.asarray(np.mean(np.maximum(drawn, LEAST_IN_MEAN), axis=0))
 
 
 def own_metrics(score: TaskScore) -> dict[str, float]:

@@ -85,6 +85,15 @@ def test_differences_are_paired() -> None:
     assert found.low is None or found.low == pytest.approx(0.1)
 
 
+def test_one_task_alone_does_not_decide_a_mean() -> None:
+    table = {"full": [[-1.0]], FLOOR: [[-3.0]], "bad": [[-43.0]], "mine": [[-2.0]]}
+    scores = {rule: score_tasks(results_of(table), rule, RATIO) for rule in ("bad", "mine")}
+    assert scores["bad"]["facts"].retained == pytest.approx(-20.0)
+    mean, found = mean_over_tasks(scores["bad"]), difference(scores["mine"], scores["bad"])
+    assert mean is not None and mean.value == -1.0
+    assert found is not None and found.value == pytest.approx(1.5)
+
+
 def test_where_the_full_cache_knows_nothing_there_is_no_figure() -> None:
     table = {"full": [[-5.0]], FLOOR: [[-5.0]], "mine": [[-4.0]]}
     scores = score_tasks(results_of(table), "mine", RATIO)
