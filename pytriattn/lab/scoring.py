@@ -27,8 +27,8 @@ __all__ = [
 LEAST_GAIN = 1.0
 """Nats by which the full cache must know an answer better than the floor for its question to count."""
 LEAST_IN_MEAN = -1.0
-"""What a task counts for at least in a mean over tasks. Where the floor is nearly as good as the full cache, as it can be
-on running text, R falls without bound, and one task would decide.
+"""What a task counts for at least in a mean over tasks. Where the floor is nearly as good as the full cache, as on some
+running text, R falls without bound, and one task would decide.
 """
 N_RESAMPLES = 2000
 FULL = "full"

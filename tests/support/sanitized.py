@@ -11,12 +11,15 @@ _ADDRESSES = "AddressSanitizer reserves terabytes of addresses, so nothing start
 _UNWOUND = "Python unwinds such a thread, and AddressSanitizer then takes marks of its old frames for those of new ones"
 _TIME = "a time that is exceeded where the sanitizers make everything slower"
 
+_PROGRAMS = "this build has no installed programs"
+
 _GRAMMARS = "tests/unit/generation/test_grammars.py"
 UNFIT = {
     "asan": {
         f'{_GRAMMARS}::test_grammars_that_would_take_all_memory_or_time[root ::= (("a"?){{50}}){{50': _TIME,
         "tests/unit/session/test_processes.py::test_a_process_ends_while_a_daemon": _UNWOUND,
         "tests/unit/session/test_memory.py::test_a_": _ADDRESSES,
+        "tests/unit/cli/test_calibrate.py::test_the_installed_program": _PROGRAMS,
     },
     "tsan": {},
 }
