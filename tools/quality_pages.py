@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write the page docs/quality-table.md from results files of pytriattn-eval: a table for each model, length and ratio.
 
-python tools/quality_pages.py smol-1024.json smol-2048.json gemma-1024.json > docs/quality-table.md
+python tools/quality_pages.py docs/quality-results/*.json > docs/quality-table.md
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ HEAD = """# The quality table
 
 Every rule and task of the [quality lab](quality.md), written by `tools/quality_pages.py` from the results files that
 the commands make. R: 1 as good as the full cache, 0 as if the text had said something else, with 95 % intervals over
-documents; `-`: the full cache does not know the answers either; empty: not run. "Ahead" is by how much the default
-(`fitted`) is ahead of a rule in the mean over the tasks that both have.
+documents; `-`: the full cache does not know the answers either; empty: not run. In the mean a task counts for at least
+−1. "Ahead" is by how much the default (`fitted`) is ahead of a rule in the mean over the tasks that both have.
 """
 
 
