@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <iterator>
 #include <numeric>
 #include <string>
 #include <utility>
@@ -157,7 +156,7 @@ void KeyScorer::enter(Sequence & of, uint32_t stream, const std::vector<KvCell> 
             }
         }
     });
-    if (of.retrieves.empty()) {
+    if (of.retrieves.empty() && !standing_.empty()) {
         choose_retrieval_heads(of, fresh);
     }
     foresee(of, stream, cells, fresh.size());
@@ -165,22 +164,24 @@ void KeyScorer::enter(Sequence & of, uint32_t stream, const std::vector<KvCell> 
 
 // Heads of which keys expect the same attention, as all do without a fit, are all in or all out.
 void KeyScorer::choose_retrieval_heads(Sequence & of, const std::vector<KvCell> & fresh) {
-    std::vector<double> all;
-    const auto expected = [&](const std::vector<Worth> & head) {
-        return std::accumulate(fresh.begin(), fresh.end(), 0.0,
-                               [&](double sum, const KvCell & cell) { return sum + head[cell.slot].expected; });
-    };
+    std::vector<double> all;  // of each head what its keys expect together, layer by layer
     for (const std::vector<std::vector<Worth>> & layer : of.keys) {
-        std::transform(layer.begin(), layer.end(), std::back_inserter(all), expected);
+        for (const std::vector<Worth> & head : layer) {
+            all.push_back(std::accumulate(fresh.begin(), fresh.end(), 0.0, [&](double sum, const KvCell & cell) {
+                return sum + head[cell.slot].expected;
+            }));
+        }
     }
-    std::sort(all.begin(), all.end(), std::greater<>());
+    std::vector<double> sorted = all;
+    std::sort(sorted.begin(), sorted.end(), std::greater<>());
     const auto share = static_cast<size_t>(std::lround(options_.retrieval_share * static_cast<double>(all.size())));
     const size_t n = std::max(share, static_cast<size_t>(options_.least_retrieval_heads));
-    const double least = all[std::min(n, all.size()) - 1];
+    const double least = sorted[std::min(n, sorted.size()) - 1];
+    auto next = all.begin();
     for (const std::vector<std::vector<Worth>> & layer : of.keys) {
-        of.retrieves.emplace_back();
-        for (const std::vector<Worth> & head : layer) {
-            of.retrieves.back().push_back(expected(head) >= least);
+        of.retrieves.emplace_back(layer.size());
+        for (uint8_t & retrieves : of.retrieves.back()) {
+            retrieves = *next++ >= least;
         }
     }
 }

@@ -107,7 +107,7 @@ private:
     struct Worth { float expected = 0, norm = 1, received = 0, foreseen = 0; };
     struct Sequence {
         std::vector<std::vector<std::vector<Worth>>> keys;  // [layer][kv_head][slot]
-        std::vector<std::vector<uint8_t>> retrieves;        // [layer][kv_head]; empty: it has no keys yet
+        std::vector<std::vector<uint8_t>> retrieves;        // [layer][kv_head]; empty: no keys yet, or no questions
         SeenCells seen;
         int32_t reread_pos = 0;   // keys before it have been read a second time
         int32_t updated_pos = 0;  // of the last update
