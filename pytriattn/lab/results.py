@@ -161,11 +161,12 @@ class EvalResults:
 
 def _cell_json(cell: Cell) -> dict[str, Any]:
     """Return a cell without what its answers do not have."""
-    answers = [
-        {name: _short(value) for name, value in asdict(answer).items() if value is not None or name == "age"}
-        for answer in cell.answers
+    data = asdict(cell)
+    data["answers"] = [
+        {name: _short(value) for name, value in answer.items() if value is not None or name == "age"}
+        for answer in data["answers"]
     ]
-    return {**asdict(cell), "answers": answers}
+    return data
 
 
 def _short(value: Any) -> Any:

@@ -135,20 +135,26 @@ def _measured_stats(checked: CheckedOpening, params: Any, *, fit: bool) -> TriAt
         forward_llama_log()
 
 
+def _is_said(
+    arguments: Sequence[str], flags: Sequence[str], environment: Mapping[str, str], variables: Sequence[str]
+) -> bool:
+    """Return whether one of these flags is among the arguments, or one of these variables is set."""
+    is_flagged = any(argument.partition("=")[0] in flags for argument in arguments)
+    return is_flagged or any(environment.get(name) for name in variables)
+
+
 def page_arguments(
     arguments: Sequence[str], folder: Path = PAGE, environment: Mapping[str, str] = os.environ
 ) -> list[str]:
     """Return the arguments that let the server show its web page: none if there is none, or if others say which."""
-    is_said = any(argument.partition("=")[0] in PAGE_FLAGS for argument in arguments)
-    if is_said or any(environment.get(name) for name in PAGE_VARIABLES) or not (folder / "index.html").is_file():
+    if _is_said(arguments, PAGE_FLAGS, environment, PAGE_VARIABLES) or not (folder / "index.html").is_file():
         return []
     return ["--path", str(folder)]
 
 
 def says_threads(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> bool:
     """Return whether somebody says with how many threads to compute."""
-    is_said = any(argument.partition("=")[0] in THREADS_FLAGS for argument in arguments)
-    return is_said or any(environment.get(name) for name in THREADS_VARIABLES)
+    return _is_said(arguments, THREADS_FLAGS, environment, THREADS_VARIABLES)
 
 
 def _follow_idle_cpus(server: Any, most: int) -> None:
