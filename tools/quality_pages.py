@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the page docs/quality-table.md from results files of pytriattn-eval: a table for each model, length and ratio.
+"""Write the page docs/quality-table.md from results files of pytriattn-eval: a table for each file and ratio.
 
 python tools/quality_pages.py docs/quality-results/*.json > docs/quality-table.md
 """
@@ -88,14 +88,16 @@ def page(files: list[Path]) -> str:
     for file in files:
         results = EvalResults.load(file)
         made = results.made_with
-        parts.append(f"## {made['model']}, {made['tokens']} tokens a document\n")
+        parts.append(f"## {file.stem}\n")
+        n_documents = 1 + max(key.document for key in results.cells)
         parts.append(
-            f"Half `{made['half']}`, seed {made['seed']}, text: {made['text']}, statistics: {made['statistics']}.\n"
+            f"Model `{made['model']}`, {made['tokens']} tokens a document, up to {n_documents} documents of each kind, "
+            f"half `{made['half']}`, seed {made['seed']}, text: {made['text']}, statistics: {made['statistics']}.\n"
         )
         for kind, value in levels_of(results):
             scores = {rule: score_tasks(results, rule, (kind, value)) for rule in rules_of(results)}
             scores = {rule: found for rule, found in scores.items() if found}
-            parts.append(f"### {made['model']}, {made['tokens']} tokens, {kind} {value}\n")
+            parts.append(f"### {file.stem}, {kind} {value}\n")
             parts += [
                 "\n".join(table(scores)) + "\n",
                 "The tasks' own figures:\n",

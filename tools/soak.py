@@ -5,7 +5,9 @@
 
 Three runs: a tiny random model that decodes `--tokens` tokens; with `--model`, a real one that decodes
 `--tokens-of-model`; and `--cycles` times loading, reading and closing the tiny one. After a tenth of each run as
-warm-up, resident memory may grow by 2 % and CPU time per token may change by 5 % (medians of the tenths).
+warm-up, resident memory may grow by 2 % and CPU time per token may grow by 5 % (medians of the parts of either half). A
+machine's speed drifts by more than that, so the time of decoding is divided by that of a second text of the same model,
+which is read in between and begun anew in each part.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from models.registry import make_tiny_model  # noqa: E402
 from pytriattn import Llama  # noqa: E402
 
 PARTS = 20
+REFERENCE_EVERY = 4
 MEMORY_GROWTH, TIME_CHANGE = 0.02, 0.05
 TINY: dict[str, Any] = {"n_ctx": 1 << 20, "n_threads": 1, "budget": 128, "interval": 64, "window": 32, "mode": "recent"}
 
@@ -35,20 +38,34 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def run(name: str, n: int, step: Callable[[int], object]) -> bool:
-    """Call `step` n times, in parts; print what each part took; tell whether it stayed the same."""
-    memory, seconds = [], []
+def cpu_seconds(step: Callable[[int], object], i: int) -> float:
+    """Return the CPU time of one step."""
+    begin = time.process_time()
+    step(i)
+    return time.process_time() - begin
+
+
+def run(name: str, n: int, step: Callable[[int], object], reference: Callable[[int], object] | None = None) -> bool:
+    """Call `step` n times, in parts; print what each part took; tell whether it stayed the same. After every fourth
+    step comes one of `reference`, counted from 0 in each part: its time is what that of the steps is divided by.
+    """
+    memory, times = [], []
     for part in range(PARTS):
-        begin = time.process_time()
-        for i in range(n * part // PARTS, n * (part + 1) // PARTS):
-            step(i)
-        seconds.append((time.process_time() - begin) / max(1, n // PARTS))
+        begin, end = n * part // PARTS, n * (part + 1) // PARTS
+        seconds = compared = 0.0
+        for i in range(begin, end):
+            seconds += cpu_seconds(step, i)
+            if reference is not None and (i - begin) % REFERENCE_EVERY == 0:
+                compared += cpu_seconds(reference, (i - begin) // REFERENCE_EVERY)
         memory.append(resident_bytes())
-        print(f"{name} {part + 1:2d}/{PARTS}: {memory[-1] / 2**20:8.1f} MiB, {seconds[-1] * 1e3:8.3f} ms", flush=True)
+        times.append(seconds / compared if compared else seconds)
+        each = seconds / max(1, end - begin)
+        print(f"{name} {part + 1:2d}/{PARTS}: {memory[-1] / 2**20:8.1f} MiB, {each * 1e3:8.3f} ms", end="")
+        print(f", {times[-1]:.3f} x the reference" if compared else "", flush=True)
     warm = PARTS // 10
     half = (PARTS - warm) // 2
     growth = statistics.median(memory[-half:]) / statistics.median(memory[warm : warm + half]) - 1
-    change = statistics.median(seconds[-half:]) / statistics.median(seconds[warm : warm + half]) - 1
+    change = statistics.median(times[-half:]) / statistics.median(times[warm : warm + half]) - 1
     is_good = growth <= MEMORY_GROWTH and change <= TIME_CHANGE
     print(f"{name}: {n:,} times, memory {growth:+.2%}, time {change:+.2%}: {'good' if is_good else 'NOT GOOD'}")
     return is_good
@@ -56,13 +73,18 @@ def run(name: str, n: int, step: Callable[[int], object]) -> bool:
 
 def decode(name: str, model: Path, n: int, **settings: Any) -> bool:
     """Decode n tokens one by one."""
-    with Llama(model, **settings) as llm:
+    with Llama(model, **settings) as llm, Llama(model, **settings) as other:
         llm.eval([3, 4, 5])
 
         def step(i: int) -> None:
             llm.eval([3 + (i * 7919) % 240])
 
-        is_good = run(name, n, step)
+        def reference(i: int) -> None:
+            if i == 0:
+                other.reset()
+            other.eval([3 + (i * 7919) % 240])
+
+        is_good = run(name, n, step, reference)
         counters = llm.kv_stats()
         print(f"{name}: {counters['evictions']:,} evictions, {counters['cells_allocated']:,} cells allocated")
     return is_good
