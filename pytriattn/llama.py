@@ -55,7 +55,7 @@ class Llama(Session):
         reread: in mode ``fitted``, read the tokens since the last eviction once more before each eviction, and keep the
             keys that they look for. Reading takes about three times as long then, generating twice.
         interval: tokens between evictions.
-        window: the newest keys, never evicted; None: a quarter of the budget, at least 64, and 64 in modes other
+        window: the newest keys, never evicted; None: a quarter of the budget, at least 32, and 64 in modes other
             than ``fitted``. Counts towards the budget, as do the next two.
         n_sink: the first keys, never evicted.
         protect_prompt: never evict the prompt.

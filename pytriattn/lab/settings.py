@@ -10,7 +10,7 @@ from pytriattn.lab.errors import LabError
 from pytriattn.lab.rules import DEFAULT_RULES, QUICK_RULES, find_rules
 from pytriattn.lab.rules.base import Rule
 from pytriattn.lab.tasks import TASKS, families_of
-from pytriattn.options.eviction import LEAST_WINDOW, EvictionSettings
+from pytriattn.options.eviction import USUAL_WINDOW, EvictionSettings
 
 __all__ = ["QUICK", "EvalSettings"]
 
@@ -71,8 +71,8 @@ class EvalSettings:
 
     @property
     def least_window(self) -> int:
-        """The smallest window of any rule."""
-        return LEAST_WINDOW if self.window is None else self.window
+        """The window that every budget has room for: the default of rules that have no larger one."""
+        return USUAL_WINDOW if self.window is None else self.window
 
     def budgets_for(self, document: Document, tasks: Sequence[str]) -> list[int]:
         """Return the budgets that a document is read under.

@@ -15,10 +15,11 @@ from pytriattn._native import core
 from pytriattn._util.numbers import whole_number
 from pytriattn.errors import BudgetError, BudgetWarning
 
-__all__ = ["DEFAULT_MODE", "LEAST_WINDOW", "MODES", "Chooser", "EvictionSettings", "KeyScoreOptions", "default_window"]
+__all__ = ["DEFAULT_MODE", "MODES", "USUAL_WINDOW", "Chooser", "EvictionSettings", "KeyScoreOptions", "default_window"]
 
 DEFAULT_MODE = "fitted"
-LEAST_WINDOW = 64
+USUAL_WINDOW = 64
+_LEAST_WINDOW = 32  # of a quarter of the budget
 MODES = core.MODES
 """The modes that choose by themselves; ``custom`` asks a function."""
 Chooser = Callable[[core.EvictionView], Sequence[npt.NDArray[np.bool_]]]
@@ -26,10 +27,10 @@ Chooser = Callable[[core.EvictionView], Sequence[npt.NDArray[np.bool_]]]
 
 
 def default_window(mode: str, budget: int) -> int:
-    """Return the default window: a quarter of the budget in mode ``fitted``, but at least 64, as in all other modes.
-    Ordinary text needs them, and facts lose little by it (docs/quality.md).
+    """Return the default window: 64 keys, and in mode ``fitted`` a quarter of the budget, but at least 32. Ordinary
+    text needs them, and facts lose little by it (docs/quality.md).
     """
-    return max(LEAST_WINDOW, budget // 4) if mode == DEFAULT_MODE else LEAST_WINDOW
+    return max(_LEAST_WINDOW, budget // 4) if mode == DEFAULT_MODE else USUAL_WINDOW
 
 
 _BEST = core.KeyScoreOptions()  # the engine knows what was found best

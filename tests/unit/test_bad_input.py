@@ -194,10 +194,10 @@ def test_a_second_thread_does_not_end_the_first_ones_generation(smollm2: pathlib
 
 def test_a_protected_prompt_that_does_not_fit(smollm2: pathlib.Path, smollm2_stats: TriAttentionStats) -> None:
     with Llama(smollm2, triattn_stats=smollm2_stats, budget=128, protect_prompt=True) as llm:
-        llm.generate([1] * 63)
-        with pytest.raises(BudgetError, match="protected prompt of 64 tokens.*budget of 128"):
-            llm.generate([1] * 64)
-        assert llm.n_tokens == 63
+        llm.generate([1] * 95)
+        with pytest.raises(BudgetError, match="protected prompt of 96 tokens.*budget of 128"):
+            llm.generate([1] * 96)
+        assert llm.n_tokens == 95
 
 
 def test_heads_and_layers_that_are_not_there(smollm2_core: Llama) -> None:

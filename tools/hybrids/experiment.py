@@ -28,7 +28,7 @@ from pytriattn.lab.documents import Document
 from pytriattn.lab.reading import Answered, read_document
 from pytriattn.lab.rules.base import Given, chooser_of
 from pytriattn.model_info.reader import gguf_info
-from pytriattn.options.eviction import LEAST_WINDOW
+from pytriattn.options.eviction import USUAL_WINDOW
 
 SHARES = (97.5, 95.0, 90.0, 75.0, 50.0, 25.0)
 LOW_SHARES = (75.0, 50.0, 25.0)
@@ -47,7 +47,7 @@ def calibration_text() -> str:
 
 def wide_window(budget: int) -> int:
     """Return the window of mode ``fitted`` in this measurement."""
-    return max(LEAST_WINDOW, budget * 3 // 10)
+    return max(USUAL_WINDOW, budget * 3 // 10)
 
 
 def budget_of(share: float, arm: Arm, attention_share: float) -> int:

@@ -15,7 +15,8 @@ from pytriattn import BudgetError, BudgetWarning, ContextError, EvictionSettings
 
 def test_settings_that_do_not_fit_together(smollm2: pathlib.Path) -> None:
     unfit: list[tuple[dict[str, Any], str]] = [
-        ({"budget": 68}, r"budget is 68.*n_sink \(4\) \+ window \(64\) \+ 1 need at least 69"),
+        ({"budget": 36}, r"budget is 36.*n_sink \(4\) \+ window \(32\) \+ 1 need at least 37"),
+        ({"budget": 68, "mode": "recent"}, r"budget is 68.*n_sink \(4\) \+ window \(64\) \+ 1 need at least 69"),
         ({"budget": 0}, "budget is 0"),
         ({"budget": -5}, "budget is -5"),
         ({"budget": 512, "window": 0}, "window is 0"),
@@ -81,6 +82,6 @@ def test_a_budget_that_leaves_little_to_choose_is_warned_of() -> None:
 
 
 def test_the_default_window_grows_with_the_budget() -> None:
-    assert [EvictionSettings(budget).window for budget in (100, 256, 1000, 4096)] == [64, 64, 250, 1024]
+    assert [EvictionSettings(budget).window for budget in (100, 200, 1000, 4096)] == [32, 50, 250, 1024]
     assert EvictionSettings(4096, "per_layer_head").window == 64
     assert EvictionSettings(4096, window=10).window == 10

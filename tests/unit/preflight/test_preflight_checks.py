@@ -72,7 +72,7 @@ def refused(path: pathlib.Path, settings: PreflightSettings, stats: TriAttention
         ),
         ("llama", settings_of(128, flash_attn="off"), "flash attention", BudgetError, "moves values"),
         ("deepseek2", settings_of(128, type_k="q8_0"), "context", ContextError, "type_k.*type_v"),
-        ("llama", settings_of(20), "budget", BudgetError, "need at least 69"),
+        ("llama", settings_of(20), "budget", BudgetError, "need at least 37"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
