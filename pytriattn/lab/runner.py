@@ -13,9 +13,10 @@ from typing import Any
 
 from pytriattn._native import core
 from pytriattn.gguf.identity import check_model_file, model_identity
+from pytriattn.lab.errors import LabError
 from pytriattn.lab.grid import FULL, Job, Subject, check_fits, jobs_of, write_documents
 from pytriattn.lab.reading import Reading, Reference, read_document
-from pytriattn.lab.results import Cell, EvalResults
+from pytriattn.lab.results import FLOOR, NOTHING, Cell, EvalResults
 from pytriattn.lab.rules.base import Given, Rule, chooser_of
 from pytriattn.lab.settings import EvalSettings
 from pytriattn.lab.writing.source import SourceText
@@ -57,7 +58,7 @@ def run_eval(
         output: the results file; None: results are kept in memory alone.
         text: a text file that ordinary text is taken from; None: Python's manual.
         triattn_stats: as in `Llama`.
-        again: names of rules whose cells are computed again, since their code has changed.
+        again: names of rules whose cells of this run are computed again, since their code has changed.
         n_threads: CPU threads; None: as `Llama`.
         progress: called before each cell with (tokens read, tokens in all, the next cell).
 
@@ -69,6 +70,7 @@ def run_eval(
         ModelLoadError, UnsupportedModelError, StatsError: as `Llama`.
     """
     settings = settings or EvalSettings()
+    _check_again(again, settings)
     source = SourceText.load(None if text is None else os.fspath(text))
     path = check_model_file(model_path)
     if triattn_stats is not None and not isinstance(triattn_stats, TriAttentionStats):
@@ -76,11 +78,16 @@ def run_eval(
     results = EvalResults.open(
         output if output is None else Path(output), _made_with(path, settings, source, triattn_stats)
     )
-    for key in [key for key in results.cells if key.rule in again]:
-        del results.cells[key]
     runner = _Runner(path, settings, results, triattn_stats, n_threads, progress or (lambda done, total, name: None))
-    runner.run(source)
+    runner.run(source, again)
     return results
+
+
+def _check_again(again: Sequence[str], settings: EvalSettings) -> None:
+    known = {FLOOR, NOTHING, *(rule.name for rule in settings.all_rules())}
+    for name in again:
+        if name not in known:
+            raise LabError(f"the rule {name!r} is to be computed again, but is none of the rules of this run; add it")
 
 
 def _made_with(
@@ -141,13 +148,16 @@ class _Runner:
         self._given = Given()  # of the rule that is open
         self._n_done = self._n_total = 0
 
-    def run(self, source: SourceText) -> None:
-        """Compute the cells that are not there."""
+    def run(self, source: SourceText, again: Sequence[str]) -> None:
+        """Compute the cells that are not there, and those of the rules `again`."""
         n_ctx_train = gguf_info(self._path).n_ctx_train or 0
         with self._open(None) as llm:
             subjects = write_documents(llm, self._settings, source, self._results)
             check_fits(subjects, n_ctx_train)
             jobs = jobs_of(subjects, self._settings)
+            for job in jobs:
+                if job.key.rule in again:
+                    self._results.cells.pop(job.key, None)
             waiting = [job for job in jobs if job.key not in self._results.cells]
             # what predictions are compared with is not stored
             compared = {job.subject for job in waiting if job.subject.document.keeps_distributions}

@@ -65,8 +65,13 @@ def test_what_is_there_is_not_computed_again(smollm2: Path, tmp_path: Path, read
     )
     run_eval(smollm2, more, output=output)
     assert len(read) == 9 + 1 + 6
-    run_eval(smollm2, SETTINGS, output=output, again=("random",))
+    before = EvalResults.load(output).cells
+    again = run_eval(smollm2, SETTINGS, output=output, again=("random",))
     assert len(read) == 16 + 2
+    assert set(again.cells) == set(before)  # what this run does not ask for stays, such as the second document
+    with pytest.raises(LabError, match="'value_norm' is to be computed again, but is none of the rules"):
+        run_eval(smollm2, SETTINGS, output=output, again=("value_norm",))
+    assert EvalResults.load(output).cells == again.cells
 
 
 def test_an_interruption_loses_nothing(
