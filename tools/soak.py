@@ -71,18 +71,23 @@ def run(name: str, n: int, step: Callable[[int], object], reference: Callable[[i
     return is_good
 
 
+def token(i: int) -> int:
+    """Return the i-th token of a text that means nothing."""
+    return 3 + (i * 7919) % 240
+
+
 def decode(name: str, model: Path, n: int, **settings: Any) -> bool:
     """Decode n tokens one by one."""
     with Llama(model, **settings) as llm, Llama(model, **settings) as other:
         llm.eval([3, 4, 5])
 
         def step(i: int) -> None:
-            llm.eval([3 + (i * 7919) % 240])
+            llm.eval([token(i)])
 
         def reference(i: int) -> None:
             if i == 0:
                 other.reset()
-            other.eval([3 + (i * 7919) % 240])
+            other.eval([token(i)])
 
         is_good = run(name, n, step, reference)
         counters = llm.kv_stats()

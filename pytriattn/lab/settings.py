@@ -71,7 +71,7 @@ class EvalSettings:
 
     @property
     def least_window(self) -> int:
-        """The window that every budget has room for: the default of rules that have no larger one."""
+        """The window that every budget must have room for, since rules other than ``fitted`` have it."""
         return USUAL_WINDOW if self.window is None else self.window
 
     def budgets_for(self, document: Document, tasks: Sequence[str]) -> list[int]:

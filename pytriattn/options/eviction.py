@@ -19,7 +19,7 @@ __all__ = ["DEFAULT_MODE", "MODES", "USUAL_WINDOW", "Chooser", "EvictionSettings
 
 DEFAULT_MODE = "fitted"
 USUAL_WINDOW = 64
-_LEAST_WINDOW = 32  # of a quarter of the budget
+_LEAST_WINDOW = 32  # in mode ``fitted``
 MODES = core.MODES
 """The modes that choose by themselves; ``custom`` asks a function."""
 Chooser = Callable[[core.EvictionView], Sequence[npt.NDArray[np.bool_]]]
