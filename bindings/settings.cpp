@@ -67,15 +67,14 @@ void add_key_score_options(py::module_ & m) {
         py::class_<KeyScoreOptions>(m, "KeyScoreOptions", "The parts of the score of mode 'fitted'.")
             .def(py::init([](bool use_fit, bool use_received, double decay, double received_weight,
                              double question_weight, double standing_weight, double retrieval_share,
-                             int least_retrieval_heads, double other_heads, double value_power, int stride,
-                             int spread_back, int spread_forward, std::vector<std::string> standing_questions) {
-                     KeyScoreOptions result{use_fit,         use_received,
-                                            decay,           received_weight,
-                                            question_weight, standing_weight,
-                                            retrieval_share, least_retrieval_heads,
-                                            other_heads,     value_power,
-                                            stride,          spread_back,
-                                            spread_forward,  std::move(standing_questions)};
+                             int least_retrieval_heads, double other_heads, double value_power,
+                             double received_value_power, int stride, int spread_back, int spread_forward,
+                             std::vector<std::string> standing_questions) {
+                     KeyScoreOptions result{use_fit,         use_received,          decay,
+                                            received_weight, question_weight,       standing_weight,
+                                            retrieval_share, least_retrieval_heads, other_heads,
+                                            value_power,     received_value_power,  stride,
+                                            spread_back,     spread_forward,        std::move(standing_questions)};
                      triattn::check(result);
                      return result;
                  }),
@@ -87,8 +86,9 @@ void add_key_score_options(py::module_ & m) {
                  py::arg("retrieval_share") = KeyScoreOptions().retrieval_share,
                  py::arg("least_retrieval_heads") = KeyScoreOptions().least_retrieval_heads,
                  py::arg("other_heads") = KeyScoreOptions().other_heads,
-                 py::arg("value_power") = KeyScoreOptions().value_power, py::arg("stride") = KeyScoreOptions().stride,
-                 py::arg("spread_back") = KeyScoreOptions().spread_back,
+                 py::arg("value_power") = KeyScoreOptions().value_power,
+                 py::arg("received_value_power") = KeyScoreOptions().received_value_power,
+                 py::arg("stride") = KeyScoreOptions().stride, py::arg("spread_back") = KeyScoreOptions().spread_back,
                  py::arg("spread_forward") = KeyScoreOptions().spread_forward,
                  py::arg_v("standing_questions", KeyScoreOptions().standing_questions,
                            "KeyScoreOptions().standing_questions"))
@@ -109,6 +109,8 @@ void add_key_score_options(py::module_ & m) {
                           "Factor on foreseen attention for the keys of all other heads.")
             .def_readonly("value_power", &KeyScoreOptions::value_power,
                           "Power of the norm of a key's value that its attention is multiplied by.")
+            .def_readonly("received_value_power", &KeyScoreOptions::received_value_power,
+                          "The same for received attention.")
             .def_readonly("stride", &KeyScoreOptions::stride,
                           "The queries of one token in so many give received attention.")
             .def_readonly("spread_back", &KeyScoreOptions::spread_back,
@@ -117,8 +119,8 @@ void add_key_score_options(py::module_ & m) {
             .def_readonly("standing_questions", &KeyScoreOptions::standing_questions,
                           "Questions that might be asked of any text, each up to where its answer would begin.");
     add_repr(options, {"use_fit", "use_received", "decay", "received_weight", "question_weight", "standing_weight",
-                       "retrieval_share", "least_retrieval_heads", "other_heads", "value_power", "stride",
-                       "spread_back", "spread_forward", "standing_questions"});
+                       "retrieval_share", "least_retrieval_heads", "other_heads", "value_power", "received_value_power",
+                       "stride", "spread_back", "spread_forward", "standing_questions"});
 }
 
 void add_eviction_config(py::module_ & m) {

@@ -588,13 +588,14 @@ class KeyScoreOptions:
         use_fit: bool = True,
         use_received: bool = True,
         decay: typing.SupportsFloat | typing.SupportsIndex = 0.95,
-        received_weight: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        received_weight: typing.SupportsFloat | typing.SupportsIndex = 2.0,
         question_weight: typing.SupportsFloat | typing.SupportsIndex = 10.0,
         standing_weight: typing.SupportsFloat | typing.SupportsIndex = 20.0,
         retrieval_share: typing.SupportsFloat | typing.SupportsIndex = 0.25,
         least_retrieval_heads: typing.SupportsInt | typing.SupportsIndex = 8,
         other_heads: typing.SupportsFloat | typing.SupportsIndex = 0.3,
-        value_power: typing.SupportsFloat | typing.SupportsIndex = 0.5,
+        value_power: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        received_value_power: typing.SupportsFloat | typing.SupportsIndex = 0.0,
         stride: typing.SupportsInt | typing.SupportsIndex = 16,
         spread_back: typing.SupportsInt | typing.SupportsIndex = 2,
         spread_forward: typing.SupportsInt | typing.SupportsIndex = 8,
@@ -620,6 +621,11 @@ class KeyScoreOptions:
     def question_weight(self) -> float:
         """
         Factor on the attention of the question.
+        """
+    @property
+    def received_value_power(self) -> float:
+        """
+        The same for received attention.
         """
     @property
     def received_weight(self) -> float:

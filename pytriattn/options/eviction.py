@@ -38,8 +38,8 @@ _BEST = core.KeyScoreOptions()  # the engine knows what was found best
 
 @dataclass(frozen=True)
 class KeyScoreOptions:
-    """The parts of the score of mode ``fitted``: (expected + received + foreseen + asked) attention of a key, times a
-    power of the norm of its value (docs/how-it-works.md). For ablations, and for standing questions of your own.
+    """The parts of the score of mode ``fitted``: expected, received, foreseen and asked attention of a key, each but the
+    received times the norm of its value (docs/how-it-works.md). For ablations, and for standing questions of your own.
 
     Attributes:
         use_fit: count expected attention.
@@ -53,6 +53,8 @@ class KeyScoreOptions:
         least_retrieval_heads: how many these are at least, where a model has so many.
         other_heads: factor on foreseen attention for the keys of all other heads.
         value_power: power of the norm of a key's value that its attention is multiplied by; 0: the norm does not count.
+            The norm is relative to the geometric mean over the head's first values.
+        received_value_power: the same for received attention.
         stride: the queries of one token in so many give received attention.
         spread_back: so many keys before a key get its attention of the question, too.
         spread_forward: so many keys after a key get its attention of the question, too.
@@ -70,6 +72,7 @@ class KeyScoreOptions:
     least_retrieval_heads: int = _BEST.least_retrieval_heads
     other_heads: float = _BEST.other_heads
     value_power: float = _BEST.value_power
+    received_value_power: float = _BEST.received_value_power
     stride: int = _BEST.stride
     spread_back: int = _BEST.spread_back
     spread_forward: int = _BEST.spread_forward

@@ -20,7 +20,7 @@ from pytriattn.errors import StateError
 __all__ = ["SavedState", "read_state", "write_state"]
 
 MAGIC = b"PTASTATE"
-VERSION = 4
+VERSION = 5
 _DIGEST_BYTES = 32
 _N_PARTS = 3
 

@@ -19,12 +19,13 @@ from support.tiny_context import Tiny, TinyContext, Tokens, calibrated
 Array = npt.NDArray[np.float64]
 Known = dict[tuple[int, int, int], Array]
 """(expected, received) by layer, head and token; foreseen by -1, -1 and token; whether it is a retrieval head by layer,
-head and -1.
+head and -1; the usual norm of a head's values by layer, head and -2.
 """
 LEAST = 1e-5
 EVERY = core.KeyScoreOptions(
     stride=1,
     value_power=0.5,
+    received_value_power=1.5,
     decay=0.8,
     received_weight=2.0,
     question_weight=3.0,
@@ -143,16 +144,18 @@ def expected_scores(
                     x = features(of, k[i : i + 1], v[i : i + 1], origins[head][i : i + 1])[0]
                     known[key] = np.array([np.exp(min(0.0, float(x @ of.fit[head]))), 0.0])
                 known[key][1] = max(0.8 ** (n_new / 128) * known[key][1], got[i])
-            worth = np.array([known[index, head, int(token)] @ [1.0, 2.0] for token in origins[head]])
+            usual = known.setdefault((index, head, -2), np.exp(np.log(np.linalg.norm(v, axis=-1) + 1e-6).mean()))
+            norms = np.linalg.norm(v, axis=-1) / usual
+            worth, received = np.array([known[index, head, int(token)] for token in origins[head]]).T
             share = 5.0 if known[index, head, -1] else 0.25 * 5.0
-            worth += share * np.array([float(known[-1, -1, int(token)]) for token in origins[head]])
+            worth = worth + share * np.array([float(known[-1, -1, int(token)]) for token in origins[head]])
             if len(asked_at):
                 asked = attention(asking[:, mine].astype(np.float64), asked_at, *rest)
                 near = (origins[head][:, None] - origins[head][None] >= -2) & (
                     origins[head][:, None] - origins[head][None] <= 8
                 )
                 worth += 3.0 * np.where(near, asked[None], 0.0).max(axis=1)
-            scores.append((worth + LEAST) * np.linalg.norm(v, axis=-1) ** 0.5)
+            scores.append((worth + LEAST) * norms**0.5 + 2.0 * received * norms**1.5)
         result.append(np.stack(scores))
     return result
 

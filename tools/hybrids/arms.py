@@ -67,7 +67,14 @@ class Arm:
 
 # Mode fitted as it was when this was measured. These models have learned nothing but their own notation, in which the
 # standing questions ask for nothing.
-_SCORE = KeyScoreOptions(received_weight=2.0, stride=4, standing_weight=0.0)
+_SCORE = KeyScoreOptions(
+    received_weight=2.0,
+    question_weight=10.0,
+    standing_weight=0.0,
+    value_power=0.5,
+    received_value_power=0.5,
+    stride=4,
+)
 
 
 def _fitted(name: str, summary: str, **settings: object) -> Rule:
@@ -89,7 +96,7 @@ def _arms() -> dict[str, Arm]:
     weigh: Mapping[str, KeyScoreOptions] = {
         "fitted_without_fit": replace(_SCORE, use_fit=False),
         "fitted_without_received": replace(_SCORE, use_received=False),
-        "fitted_without_value": replace(_SCORE, value_power=0.0),
+        "fitted_without_value": replace(_SCORE, value_power=0.0, received_value_power=0.0),
     }
     found += [Arm(_fitted(name, name.replace("_", " "), key_score=options)) for name, options in weigh.items()]
     found += [

@@ -61,6 +61,7 @@ _KNOWN = (
     _ablation("no_retrieval", "fitted with all heads as retrieval heads", KeyScoreOptions(retrieval_share=1.0)),
     _ablation("no_received", "fitted without received attention", KeyScoreOptions(use_received=False)),
     _ablation("no_fit", "fitted without expected attention", KeyScoreOptions(use_fit=False)),
+    _ablation("no_value", "fitted without the norm of values", KeyScoreOptions(value_power=0.0)),
     Rule("per_layer_head", "the best by the published score, for each head", "per_layer_head", needs_stats=True),
     Rule("per_head", "the best by its mean over layers", "per_head", needs_stats=True),
     Rule(

@@ -164,11 +164,11 @@ std::vector<std::vector<float>> most_attention(DeviceGraph & graph, const KvView
         n_sets += readers[result.size() - 1].size();
     }
     const auto is_empty = [](const std::vector<QuerySet> & sets) { return sets.empty() || sets[0].positions.empty(); };
-    if (cells.empty() || queries.empty() || is_empty(queries[0])) {
+    const auto first = std::find_if_not(queries.begin(), queries.end(), is_empty);
+    if (cells.empty() || first == queries.end()) {
         return result;
     }
-    // all layers' queries are of the same tokens
-    const std::vector<int32_t> & positions = queries[0][0].positions;
+    const std::vector<int32_t> & positions = first->front().positions;
     ggml_context * ctx = graph.begin(TENSORS_PER_SET * n_sets + 8);
     ggml_tensor * mask =
         graph.input_f32(causal_mask(view, cells, positions), view.n_cells(), static_cast<int64_t>(positions.size()));

@@ -30,7 +30,8 @@ KeySource key_source(DeviceGraph & graph, const KvView & view);
 
 // The most attention that each key gets from any of the queries of any query head of its KV head: softmax over the
 // cells whose position is not above that of the query. `readers` are the operations that the sets are of, layer by layer
-// of the view. Returns for each layer [n_head_kv, n_cells of `cells`]; zeros if there are no queries.
+// of the view. The queries of all layers are of the same tokens, but layers may have no sets. Returns for each layer
+// [n_head_kv, n_cells of `cells`]; zeros where there are no queries.
 std::vector<std::vector<float>> most_attention(DeviceGraph & graph, const KvView & view, uint32_t stream,
                                                const std::vector<KvCell> & cells,
                                                const std::vector<std::vector<AttentionNode>> & readers,

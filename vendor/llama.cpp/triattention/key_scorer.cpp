@@ -42,6 +42,11 @@ std::vector<float> spread(const float * values, const std::vector<int32_t> & pos
     return result;
 }
 
+// std::pow, at once where there is nothing to compute: an eviction asks this of all keys.
+double power(double base, double exponent) {
+    return exponent == 0.0 ? 1.0 : exponent == 1.0 ? base : std::pow(base, exponent);
+}
+
 }  // namespace
 
 void check(const KeyScoreOptions & options) {
@@ -59,6 +64,8 @@ void check(const KeyScoreOptions & options) {
         refuse("other_heads", options.other_heads, "from 0 to 1");
     if (!(options.value_power >= 0.0 && options.value_power <= 2.0))
         refuse("value_power", options.value_power, "from 0 to 2");
+    if (!(options.received_value_power >= 0.0 && options.received_value_power <= 2.0))
+        refuse("received_value_power", options.received_value_power, "from 0 to 2");
     if (options.stride < 1) refuse("stride", options.stride, "at least 1");
     if (options.spread_back < 0) refuse("spread_back", options.spread_back, "at least 0");
     if (options.spread_forward < 0) refuse("spread_forward", options.spread_forward, "at least 0");
@@ -134,12 +141,20 @@ void KeyScorer::enter(Sequence & of, uint32_t stream, const std::vector<KvCell> 
     }
     const std::vector<KeyRows> rows = read_key_rows(graph_, view_, readers_, stream, fresh);
     const size_t n_numbers = rows[0].keys.size() * rows[0].keys[0].size() * rows.size();
+    const bool is_first = of.usual_norms.empty();
+    for (size_t l = 0; is_first && l < rows.size(); ++l) {
+        of.usual_norms.emplace_back(rows[l].keys.size());
+    }
     parallel_for(rows.size(), threads_for(n_numbers, n_threads_), [&](size_t l) {
         const RopeLayout & rope = readers_[l].front().rope;
         const std::vector<Turn> turns = turns_back(rope, positions);
         for (size_t head = 0; head < rows[l].keys.size(); ++head) {
             const std::vector<float> x = key_features(rope, rows[l].keys[head], rows[l].values[head], turns);
             const size_t width = x.size() / fresh.size();
+            float & usual_norm = of.usual_norms[l][head];
+            for (size_t i = 0; is_first && i < fresh.size(); ++i) {
+                usual_norm += x[i * width + 1] / static_cast<float>(fresh.size());
+            }
             for (size_t i = 0; i < fresh.size(); ++i) {
                 const float * row = x.data() + i * width;
                 Worth worth;
@@ -151,7 +166,7 @@ void KeyScorer::enter(Sequence & of, uint32_t stream, const std::vector<KvCell> 
                         throw_not_finite();
                     }
                 }
-                worth.norm = static_cast<float>(std::exp(options_.value_power * row[1]));
+                worth.norm = std::exp(row[1] - usual_norm);
                 of.keys[l][head][fresh[i].slot] = worth;
             }
         }
@@ -192,6 +207,11 @@ void KeyScorer::foresee(Sequence & of, uint32_t stream, const std::vector<KvCell
         return;
     }
     LayerQueries queries = standing_;
+    for (size_t l = 0; l < queries.size(); ++l) {
+        if (std::find(of.retrieves[l].begin(), of.retrieves[l].end(), 1) == of.retrieves[l].end()) {
+            queries[l].clear();  // nobody looks at what it would find
+        }
+    }
     turn(queries, cells.back().pos + STANDING_AHEAD, readers_, view_.k_rotation(), view_.k_rotation_size());
     const std::vector<std::vector<float>> found =
         most_attention(graph_, view_, stream, cells, readers_, queries, source_);
@@ -298,10 +318,11 @@ Scores KeyScorer::update(int32_t seq, const std::vector<KvCell> & cells, const O
             }
             for (size_t i = 0; i < n; ++i) {
                 const Worth & key = of.keys[l][head][cells[i].slot];
-                out[i] =
-                    (key.expected + options_.received_weight * key.received + options_.standing_weight * key.foreseen +
-                     options_.question_weight * out[i] + LEAST_ATTENTION) *
-                    key.norm;
+                const double wanted = key.expected + options_.standing_weight * key.foreseen +
+                                      options_.question_weight * out[i] + LEAST_ATTENTION;
+                out[i] = static_cast<float>(wanted * power(key.norm, options_.value_power) +
+                                            options_.received_weight * key.received *
+                                                power(key.norm, options_.received_value_power));
             }
         }
     }
@@ -350,6 +371,11 @@ void KeyScorer::save(int32_t seq, std::vector<uint8_t> & bytes, const std::vecto
             }
         }
     }
+    const auto has_keys = static_cast<uint8_t>(!of.usual_norms.empty());
+    put(bytes, &has_keys, 1);
+    for (const std::vector<float> & heads : of.usual_norms) {
+        put(bytes, heads.data(), heads.size() * sizeof heads[0]);
+    }
     const auto is_chosen = static_cast<uint8_t>(!of.retrieves.empty());
     put(bytes, &is_chosen, 1);
     for (const std::vector<uint8_t> & heads : of.retrieves) {
@@ -374,7 +400,14 @@ void KeyScorer::load(int32_t seq, ByteReader & in, const std::vector<KvCell> & c
             }
         }
     }
-    uint8_t is_chosen = 0;
+    uint8_t has_keys = 0, is_chosen = 0;
+    in.get(&has_keys, 1);
+    if (has_keys != 0) {
+        for (const auto & layer : of.keys) {
+            std::vector<float> & heads = of.usual_norms.emplace_back(layer.size());
+            in.get(heads.data(), heads.size() * sizeof heads[0]);
+        }
+    }
     in.get(&is_chosen, 1);
     if (is_chosen != 0) {
         for (const auto & layer : of.keys) {

@@ -24,13 +24,14 @@ struct KeyScoreOptions {
     bool use_fit = true;  // each of these can be left out, for ablations
     bool use_received = true;
     double decay = 0.95;  // of attention received, for every 128 tokens
-    double received_weight = 1.0;
-    double question_weight = 10.0;
+    double received_weight = 2.0;
+    double question_weight = 30.0;
     double standing_weight = 20.0;      // of the attention of standing questions; 0: they are not read
     double retrieval_share = 0.25;      // of the KV heads, those whose attention is foreseen
     int32_t least_retrieval_heads = 8;  // where there are so many: few alone foresee little
     double other_heads = 0.3;           // factor on foreseen attention for the keys of all others
-    double value_power = 0.5;           // of the norm of a key's value, which its attention is multiplied by
+    double value_power = 1.0;           // of the norm of a key's value, which attention is multiplied by
+    double received_value_power = 0.0;  // the same for attention received
     int32_t stride = 16;                // every so many tokens one's queries are looked at
     int32_t spread_back = 2;            // an answer follows what its question matches: so many keys before
     int32_t spread_forward = 8;         // and after a key get its attention from the question too
@@ -40,8 +41,8 @@ struct KeyScoreOptions {
 // Throws BudgetError naming the value at fault.
 void check(const KeyScoreOptions & options);
 
-// The score of a key is (expected + received_weight * received + standing_weight * foreseen + question_weight * asked) *
-// |v|^value_power, where
+// The score of a key is (expected + standing_weight * foreseen + question_weight * asked) * norm^value_power +
+// received_weight * received * norm^received_value_power, where
 // - expected = exp(weights * key_features) is computed once, when the key is first seen here;
 // - received is the most attention that it got from the text's own queries, the maximum of what it got since the last
 //   time and of what was known before, which decays;
@@ -49,7 +50,8 @@ void check(const KeyScoreOptions & options);
 // - foreseen is the most attention that it, or a key beside it, gets from the queries of standing questions: the sum over
 //   the retrieval heads, divided by their number and at least by half the number of all heads. All of a token's keys get
 //   it, so that they stay or go together; those of other heads a part of it. It is computed once, too. Retrieval heads are
-//   the KV heads whose first keys are expected to get the most attention.
+//   the KV heads whose first keys are expected to get the most attention;
+// - norm is that of the key's value, over the geometric mean of those of the head's first values.
 // Expected, received and foreseen values travel with the rows.
 class KeyScorer {
 public:
@@ -107,6 +109,7 @@ private:
     struct Worth { float expected = 0, norm = 1, received = 0, foreseen = 0; };
     struct Sequence {
         std::vector<std::vector<std::vector<Worth>>> keys;  // [layer][kv_head][slot]
+        std::vector<std::vector<float>> usual_norms;        // [layer][kv_head]: their logarithms; empty: no keys yet
         std::vector<std::vector<uint8_t>> retrieves;        // [layer][kv_head]; empty: no keys yet, or no questions
         SeenCells seen;
         int32_t reread_pos = 0;   // keys before it have been read a second time
