@@ -38,8 +38,8 @@ _BEST = core.KeyScoreOptions()  # the engine knows what was found best
 
 @dataclass(frozen=True)
 class KeyScoreOptions:
-    """The parts of the score of mode ``fitted``: expected, received, foreseen and asked attention of a key, each but the
-    received times the norm of its value (docs/how-it-works.md). For ablations, and for standing questions of your own.
+    """The parts of the score of mode ``fitted``: the attention that a key is expected to get, has received, and gets
+    from questions (docs/how-it-works.md). For ablations, and for standing questions of your own.
 
     Attributes:
         use_fit: count expected attention.
