@@ -589,7 +589,7 @@ class KeyScoreOptions:
         use_received: bool = True,
         decay: typing.SupportsFloat | typing.SupportsIndex = 0.95,
         received_weight: typing.SupportsFloat | typing.SupportsIndex = 2.0,
-        question_weight: typing.SupportsFloat | typing.SupportsIndex = 10.0,
+        question_weight: typing.SupportsFloat | typing.SupportsIndex = 30.0,
         standing_weight: typing.SupportsFloat | typing.SupportsIndex = 20.0,
         retrieval_share: typing.SupportsFloat | typing.SupportsIndex = 0.25,
         least_retrieval_heads: typing.SupportsInt | typing.SupportsIndex = 8,
