@@ -129,7 +129,7 @@ def add_cells(path: Path, file: Path, settings: EvalSettings, is_sum: bool, n_th
     with full, everything:
         for subject in write_documents(full, settings, SourceText.load(None), results):
             document = subject.document
-            budgets = [(document.length // ratio) for ratio in settings.ratios]
+            budgets = settings.budgets_for(document, subject.tasks)
             keys = [CellKey(subject.family.name, subject.index, name_of(is_sum), budget) for budget in budgets]
             waiting = [key for key in keys if key not in results.cells]
             if not waiting:
@@ -173,6 +173,7 @@ def main() -> None:
         documents=args.documents,
         tokens=args.tokens,
         ratios=ratios,
+        window=WINDOW,
     )
     results = add_cells(args.model, args.results, settings, args.sum, args.threads)
     for ratio in ratios:
