@@ -6,6 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +16,7 @@ from pytriattn._native import core
 from pytriattn.gguf.identity import check_model_file, model_identity
 from pytriattn.lab.errors import LabError
 from pytriattn.lab.grid import FULL, Job, Subject, check_fits, jobs_of, write_documents
-from pytriattn.lab.reading import Reading, Reference, read_document
+from pytriattn.lab.reading import Answered, Reading, Reference, read_document
 from pytriattn.lab.results import FLOOR, NOTHING, Cell, EvalResults
 from pytriattn.lab.rules.base import Given, Rule, chooser_of
 from pytriattn.lab.settings import EvalSettings
@@ -157,8 +158,8 @@ class _Runner:
             jobs = jobs_of(subjects, self._settings)
             for job in jobs:
                 if job.key.rule in again:
-                    self._results.cells.pop(job.key, None)
-            waiting = [job for job in jobs if job.key not in self._results.cells]
+                    self._forget(job)
+            waiting = [job for job in jobs if not self._is_there(job)]
             # what predictions are compared with is not stored
             compared = {job.subject for job in waiting if job.subject.document.keeps_distributions}
             waiting = [job for job in jobs if job in waiting or (job.key.rule == FULL and job.subject in compared)]
@@ -217,9 +218,28 @@ class _Runner:
         self._n_done += job.cost
         if job.key.rule == FULL and reading.reference is not None:
             self._references[job.subject] = reading.reference
-        if job.key not in self._results.cells:
+        if not self._is_there(job):
             seconds = round(time.monotonic() - start, 3)
-            self._results.add(job.key, Cell(reading.answers, reading.n_evictions, document.length, seconds))
+            answers = self._of_other_tasks(job) + reading.answers
+            self._results.add(job.key, Cell(answers, reading.n_evictions, document.length, seconds))
+
+    def _of_other_tasks(self, job: Job) -> list[Answered]:
+        """Return what the stored cell has of tasks that this run does not ask for."""
+        cell = self._results.cells.get(job.key)
+        return [answer for answer in cell.answers if answer.task not in job.subject.tasks] if cell else []
+
+    def _forget(self, job: Job) -> None:
+        """Drop the stored answers of the job's tasks."""
+        others = self._of_other_tasks(job)
+        cell = self._results.cells.pop(job.key, None)
+        if cell is not None and others:
+            self._results.cells[job.key] = replace(cell, answers=others)
+
+    def _is_there(self, job: Job) -> bool:
+        """Return whether the cell is stored, with an answer for each task that the document is asked for."""
+        cell = self._results.cells.get(job.key)
+        asked = {question.task for question in job.subject.document.questions}
+        return cell is not None and asked <= {answer.task for answer in cell.answers}
 
     def _read(self, llm: Llama, job: Job) -> Reading:
         document = job.subject.document

@@ -74,6 +74,22 @@ def test_what_is_there_is_not_computed_again(smollm2: Path, tmp_path: Path, read
     assert EvalResults.load(output).cells == again.cells
 
 
+@pytest.mark.slow
+def test_tasks_of_one_document_may_come_in_several_runs(smollm2: Path, tmp_path: Path, read: list[Any]) -> None:
+    def run(*tasks: str, again: tuple[str, ...] = ()) -> tuple[int, list[str]]:
+        """Return how many texts were read, and the tasks that the cell of `recent` then has."""
+        settings = EvalSettings(rules=("recent",), tasks=tasks, tokens=512, ratios=(4,), documents=1)
+        before = len(read)
+        results = run_eval(smollm2, settings, output=tmp_path / "results.json", again=again)
+        answers = results.cells[CellKey("facts", 0, "recent", 128)].answers
+        return len(read) - before, list(dict.fromkeys(answer.task for answer in answers))
+
+    assert run("facts") == (4, ["facts"])  # the full cache, the floor, nothing and the rule
+    assert run("facts-later") == (4, ["facts", "facts-later"])
+    assert run("facts", "facts-later") == run("facts") == (0, ["facts", "facts-later"])
+    assert run("facts", again=("recent",)) == (1, ["facts-later", "facts"])
+
+
 def test_an_interruption_loses_nothing(
     smollm2: Path, tmp_path: Path, read: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
