@@ -1,7 +1,7 @@
 #include "decoder_params.h"
 
 #include "errors.h"
-#include "second_reading.h"
+#include "rereading.h"
 
 #include "llama.h"
 
@@ -84,7 +84,7 @@ CacheSize cache_size(const DecoderParams & params, int32_t n_swa) {
     }
     int64_t reread = 0;
     if (params.eviction && params.eviction->reread) {
-        const int64_t step = params.eviction->interval + READ_AGAIN_BEFORE;
+        const int64_t step = params.eviction->interval + REREAD_BEFORE;
         reread = pad(step);
         cells += reread;
         batch = std::max(batch, step);

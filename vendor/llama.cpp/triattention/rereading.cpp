@@ -3,7 +3,6 @@
 #include "batch.h"
 #include "errors.h"
 #include "kv_state.h"
-#include "second_reading.h"
 
 #include <algorithm>
 #include <cstddef>
@@ -32,7 +31,7 @@ void read_once_more(llama_context * ctx, Controller & controller, int32_t seq, c
     const int32_t step = controller.config().interval;
     const std::vector<uint8_t> place = save_place(ctx, seq, n_seq_max);
     for (int64_t begin = first; begin < n_past; begin += step) {
-        const int64_t from = std::max(begin - READ_AGAIN_BEFORE, n_past - known);
+        const int64_t from = std::max(begin - REREAD_BEFORE, n_past - known);
         const int64_t to = std::min(begin + step, n_past);
         Batch batch(static_cast<int32_t>(to - from));
         for (int64_t i = from; i < to; ++i) {

@@ -11,6 +11,10 @@
 
 namespace triattn {
 
+// Tokens before an interval that are read again with it. Calibration reads READ_AGAIN_BEFORE again; here more than these
+// cost time and help nothing (docs/quality.md).
+constexpr int32_t REREAD_BEFORE = 8;
+
 // Appends a token to the newest ones of a sequence, of which no more are kept than are read again.
 void remember(std::vector<llama_token> & recent, llama_token token);
 
