@@ -2,7 +2,7 @@
 #pragma once
 
 #include "eviction_view.h"
-#include "key_scorer.h"
+#include "key_score_options.h"
 #include "mode.h"
 #include "scorer.h"
 #include "selector.h"

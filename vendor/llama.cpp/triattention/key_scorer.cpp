@@ -47,29 +47,31 @@ double power(double base, double exponent) {
     return exponent == 0.0 ? 1.0 : exponent == 1.0 ? base : std::pow(base, exponent);
 }
 
-}  // namespace
-
-void check(const KeyScoreOptions & options) {
-    const auto refuse = [](const char * name, double value, const char * bound) {
-        throw BudgetError(std::string(name) + " is " + std::to_string(value) + ", it must be " + bound);
-    };
-    if (!(options.decay >= 0.0 && options.decay <= 1.0)) refuse("decay", options.decay, "from 0 to 1");
-    if (!(options.received_weight >= 0.0)) refuse("received_weight", options.received_weight, "at least 0");
-    if (!(options.question_weight >= 0.0)) refuse("question_weight", options.question_weight, "at least 0");
-    if (!(options.standing_weight >= 0.0)) refuse("standing_weight", options.standing_weight, "at least 0");
-    if (!(options.retrieval_share > 0.0 && options.retrieval_share <= 1.0))
-        refuse("retrieval_share", options.retrieval_share, "above 0 and at most 1");
-    if (options.least_retrieval_heads < 1) refuse("least_retrieval_heads", options.least_retrieval_heads, "at least 1");
-    if (!(options.other_heads >= 0.0 && options.other_heads <= 1.0))
-        refuse("other_heads", options.other_heads, "from 0 to 1");
-    if (!(options.value_power >= 0.0 && options.value_power <= 2.0))
-        refuse("value_power", options.value_power, "from 0 to 2");
-    if (!(options.received_value_power >= 0.0 && options.received_value_power <= 2.0))
-        refuse("received_value_power", options.received_value_power, "from 0 to 2");
-    if (options.stride < 1) refuse("stride", options.stride, "at least 1");
-    if (options.spread_back < 0) refuse("spread_back", options.spread_back, "at least 0");
-    if (options.spread_forward < 0) refuse("spread_forward", options.spread_forward, "at least 0");
+// Numbers of all heads, [layer][kv_head], or none.
+template <typename Number>
+void save_heads(const std::vector<std::vector<Number>> & numbers, std::vector<uint8_t> & bytes) {
+    const auto is_there = static_cast<uint8_t>(!numbers.empty());
+    put(bytes, &is_there, 1);
+    for (const std::vector<Number> & heads : numbers) {
+        put(bytes, heads.data(), heads.size() * sizeof(Number));
+    }
 }
+
+template <typename Number>
+std::vector<std::vector<Number>> load_heads(ByteReader & in, const KvView & view) {
+    std::vector<std::vector<Number>> numbers;
+    uint8_t is_there = 0;
+    in.get(&is_there, 1);
+    if (is_there != 0) {
+        for (const KvLayer & layer : view.layers()) {
+            std::vector<Number> & heads = numbers.emplace_back(static_cast<size_t>(layer.n_head_kv));
+            in.get(heads.data(), heads.size() * sizeof(Number));
+        }
+    }
+    return numbers;
+}
+
+}  // namespace
 
 KeyScorer::KeyScorer(const KvView & view, const Stats * stats, const KeyScoreOptions & options, DeviceGraph & graph,
                      int n_threads)
@@ -371,16 +373,8 @@ void KeyScorer::save(int32_t seq, std::vector<uint8_t> & bytes, const std::vecto
             }
         }
     }
-    const auto has_keys = static_cast<uint8_t>(!of.usual_norms.empty());
-    put(bytes, &has_keys, 1);
-    for (const std::vector<float> & heads : of.usual_norms) {
-        put(bytes, heads.data(), heads.size() * sizeof heads[0]);
-    }
-    const auto is_chosen = static_cast<uint8_t>(!of.retrieves.empty());
-    put(bytes, &is_chosen, 1);
-    for (const std::vector<uint8_t> & heads : of.retrieves) {
-        put(bytes, heads.data(), heads.size());
-    }
+    save_heads(of.usual_norms, bytes);
+    save_heads(of.retrieves, bytes);
     save_queries(of.queries, bytes);
     save_queries(of.question, bytes);
 }
@@ -400,21 +394,8 @@ void KeyScorer::load(int32_t seq, ByteReader & in, const std::vector<KvCell> & c
             }
         }
     }
-    uint8_t has_keys = 0, is_chosen = 0;
-    in.get(&has_keys, 1);
-    if (has_keys != 0) {
-        for (const auto & layer : of.keys) {
-            std::vector<float> & heads = of.usual_norms.emplace_back(layer.size());
-            in.get(heads.data(), heads.size() * sizeof heads[0]);
-        }
-    }
-    in.get(&is_chosen, 1);
-    if (is_chosen != 0) {
-        for (const auto & layer : of.keys) {
-            of.retrieves.emplace_back(layer.size());
-            in.get(of.retrieves.back().data(), layer.size());
-        }
-    }
+    of.usual_norms = load_heads<float>(in, view_);
+    of.retrieves = load_heads<uint8_t>(in, view_);
     of.queries = load_queries(in, readers_);
     of.question = load_queries(in, readers_);
 }
