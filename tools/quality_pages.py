@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Write the page docs/quality-table.md from results files of pytriattn-eval: a table for each file and ratio.
+"""Write the page docs/quality-table.md from results files of pytriattn-eval: what they say in short, and a table for
+each file and ratio.
 
 python tools/quality_pages.py docs/quality-results/*.json > docs/quality-table.md
 """
@@ -11,11 +12,20 @@ from pathlib import Path
 
 from pytriattn.lab.report import levels_of, rules_of
 from pytriattn.lab.results import NOTHING, EvalResults
-from pytriattn.lab.scoring import FULL, Estimate, TaskScore, difference, mean_over_tasks, own_metrics, score_tasks
+from pytriattn.lab.scoring import FULL, Estimate, difference, mean_over_tasks, own_metrics, score_tasks
 from pytriattn.lab.tasks import TASKS
+from quality_summary import DEFAULT, Scores, against_the_best, ahead_of_each, level_of, worth_of_parts
 
-DEFAULT = "fitted"
-Scores = dict[str, dict[str, TaskScore]]
+LEAST_TASKS = 6
+"""Tasks of the default that a ratio needs to be in the short tables."""
+SHORT_TABLES = (
+    (
+        "R of the default, in brackets that of the best other rule; bold where the default is not behind:",
+        against_the_best,
+    ),
+    ("How far the default is ahead of a rule on the mean, and where it is behind by more than 0.03:", ahead_of_each),
+    ("What the default loses on the mean without a part, and in tasks by more than 0.03:", worth_of_parts),
+)
 
 HEAD = """# The quality table
 
@@ -82,13 +92,29 @@ def own_figures(scores: Scores) -> list[str]:
     return lines
 
 
+def in_short(of_model: list[EvalResults]) -> list[str]:
+    """Return the lines of a model's short tables, over its files' ratios at which most tasks were run."""
+    found = [level_of(results, value) for results in of_model for kind, value in levels_of(results) if kind == "ratio"]
+    levels = [level for level in found if len(level.scores.get(DEFAULT, ())) >= LEAST_TASKS]
+    levels.sort(key=lambda level: level.ratio)
+    lines = []
+    for title, table_of in SHORT_TABLES:
+        rows = table_of(levels)
+        if len(rows) > 2:
+            lines += [title, "", *rows, ""]
+    return lines
+
+
 def page(files: list[Path]) -> str:
     """Return the whole page."""
     parts = [HEAD]
-    for file in files:
-        results = EvalResults.load(file)
+    all_results = {file.stem: EvalResults.load(file) for file in files}
+    for model in dict.fromkeys(results.made_with["model"] for results in all_results.values()):
+        of_model = [results for results in all_results.values() if results.made_with["model"] == model]
+        parts += [f"## {model} in short\n", "\n".join(in_short(of_model))]
+    for name, results in all_results.items():
         made = results.made_with
-        parts.append(f"## {file.stem}\n")
+        parts.append(f"## {name}\n")
         n_documents = 1 + max(key.document for key in results.cells)
         parts.append(
             f"Model `{made['model']}`, {made['tokens']} tokens a document, up to {n_documents} documents of each kind, "
@@ -97,7 +123,7 @@ def page(files: list[Path]) -> str:
         for kind, value in levels_of(results):
             scores = {rule: score_tasks(results, rule, (kind, value)) for rule in rules_of(results)}
             scores = {rule: found for rule, found in scores.items() if found}
-            parts.append(f"### {file.stem}, {kind} {value}\n")
+            parts.append(f"### {name}, {kind} {value}\n")
             parts += [
                 "\n".join(table(scores)) + "\n",
                 "The tasks' own figures:\n",
