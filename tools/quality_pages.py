@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pytriattn.lab.report import levels_of, rules_of
+from pytriattn.lab.report import format_estimate, levels_of, rules_of
 from pytriattn.lab.results import NOTHING, EvalResults
 from pytriattn.lab.scoring import FULL, Estimate, difference, mean_over_tasks, own_metrics, score_tasks
 from pytriattn.lab.tasks import TASKS
@@ -38,10 +38,7 @@ documents; `-`: the full cache does not know the answers either; empty: not run.
 
 def cell(estimate: Estimate | None, sign: str = "") -> str:
     """Return a figure and its interval, as a cell of a table."""
-    if estimate is None:
-        return "-"
-    text = f"{estimate.value:{sign}.2f}"
-    return text if estimate.low is None else f"{text}<br>[{estimate.low:{sign}.2f} {estimate.high:{sign}.2f}]"
+    return format_estimate(estimate, sign).replace(" [", "<br>[")
 
 
 def best_of(scores: Scores, task: str) -> str | None:

@@ -4,36 +4,19 @@ is ahead of each rule, and what its parts are worth.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from pytriattn.lab.report import format_estimate
 from pytriattn.lab.results import EvalResults
+from pytriattn.lab.rules import find_rules
 from pytriattn.lab.scoring import Estimate, TaskScore, difference, mean_over_tasks, own_metrics, score_tasks
 from pytriattn.lab.tasks import TASKS
 
 DEFAULT = "fitted"
-BASELINES = (
-    "recent",
-    "random",
-    "random_per_head",
-    "inverse",
-    "value_norm",
-    "key_norm",
-    "key_diff",
-    "vase_dkv",
-    "per_layer_head",
-    "per_head",
-    "published",
-    "no_trig",
-    "no_norm",
-    "one_offset",
-    "recent+pinned",
-    "random_per_head+pinned",
-    "value_norm+pinned",
-    "vase_dkv+pinned",
-    "per_layer_head+pinned",
-)
-PARTS = ("no_standing", "no_retrieval", "no_fit", "no_received", "no_value")
+_RULES = find_rules(["all"])
+BASELINES = tuple(rule.name for rule in _RULES if rule.mode not in (None, DEFAULT))
+PARTS = tuple(rule.name for rule in _RULES if "key_score" in rule.settings)
 NOTABLE = 0.03
 """A difference of R that counts."""
 OWN = (("copy", "perplexity"), ("perplexity", "perplexity"), ("replay", "top1"))
@@ -62,11 +45,10 @@ def level_of(results: EvalResults, ratio: int) -> Level:
     return Level(ratio, {rule: scores for rule, scores in found.items() if scores})
 
 
-def against_the_best(levels: Iterable[Level]) -> list[str]:
+def against_the_best(levels: Sequence[Level]) -> list[str]:
     """Return the lines of a table of R: in each cell the default's, and that of the best other rule in brackets; bold
-    where the default is not behind.
+    where the default is not behind. Each level has the default.
     """
-    levels = [level for level in levels if DEFAULT in level.scores]
     lines = _head("R", levels)
     for task in TASKS:
         cells = [_against_in_task(level, task) for level in levels]
@@ -78,33 +60,30 @@ def against_the_best(levels: Iterable[Level]) -> list[str]:
     return lines
 
 
-def ahead_of_each(levels: Iterable[Level]) -> list[str]:
+def ahead_of_each(levels: Sequence[Level]) -> list[str]:
     """Return the lines of a table of how far the default is ahead of each rule on the mean over tasks, and of the tasks
-    in which the rule is ahead by more than `NOTABLE`.
+    in which the rule is ahead by more than `NOTABLE`. Each level has the default.
     """
-    levels = [level for level in levels if DEFAULT in level.scores]
-    lines = _head("ahead of", levels)
-    for rule in BASELINES:
-        cells = [_ahead(level, rule) for level in levels]
-        if any(cells):
-            lines.append(_row(f"`{rule}`", cells))
-    return lines
+    return _compared("ahead of", BASELINES, levels, both=False)
 
 
-def worth_of_parts(levels: Iterable[Level]) -> list[str]:
+def worth_of_parts(levels: Sequence[Level]) -> list[str]:
     """Return the lines of a table of what leaving each part out costs: on the mean, and in each task by more than
-    `NOTABLE`.
+    `NOTABLE`. Each level has the default.
     """
-    levels = [level for level in levels if DEFAULT in level.scores]
-    lines = _head("without", levels)
-    for rule in PARTS:
-        cells = [_ahead(level, rule, both=True) for level in levels]
+    return _compared("without", PARTS, levels, both=True)
+
+
+def _compared(first: str, rules: Iterable[str], levels: Sequence[Level], *, both: bool) -> list[str]:
+    lines = _head(first, levels)
+    for rule in rules:
+        cells = [_ahead(level, rule, both=both) for level in levels]
         if any(cells):
             lines.append(_row(f"`{rule}`", cells))
     return lines
 
 
-def _head(first: str, levels: list[Level]) -> list[str]:
+def _head(first: str, levels: Sequence[Level]) -> list[str]:
     return [_row(first, [f"{level.ratio} ×" for level in levels]), "|---" * (1 + len(levels)) + "|"]
 
 
@@ -113,16 +92,11 @@ def _row(first: str, cells: Iterable[str]) -> str:
 
 
 def _figure(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")  # no "−0.00"
+    return _text(Estimate(value))
 
 
 def _text(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return ""
-    text = _figure(estimate.value)
-    if estimate.low is None or estimate.high is None:
-        return text
-    return f"{text} [{_figure(estimate.low)} {_figure(estimate.high)}]"
+    return "" if estimate is None else format_estimate(estimate).replace("-0.00", "0.00").replace("-", "−")
 
 
 def _retained(level: Level, rule: str, task: str) -> float | None:
@@ -165,7 +139,7 @@ def _against_in_figure(level: Level, task: str, name: str) -> str:
     return f"{text} (`{best}` {form.format(others[best])}{of_full})"
 
 
-def _ahead(level: Level, rule: str, *, both: bool = False) -> str:
+def _ahead(level: Level, rule: str, *, both: bool) -> str:
     """Return how far the default is ahead of a rule, and where it is behind; with `both`, where it is ahead, too."""
     if rule not in level.scores:
         return ""

@@ -21,7 +21,7 @@ from pytriattn.lab.scoring import (
 )
 from pytriattn.lab.tasks import TASKS
 
-__all__ = ["levels_of", "rules_of", "tables"]
+__all__ = ["format_estimate", "levels_of", "rules_of", "tables"]
 
 COMPARED_WITH = "fitted"
 UNBUDGETED = (FULL, NOTHING)
@@ -42,6 +42,14 @@ def levels_of(results: EvalResults) -> list[tuple[str, int]]:
     are_ratios = all(length // (length // budget) == budget for budget, length in cells)
     kind, values = ("ratio", ratios) if are_ratios and len(ratios) <= len(budgets) else ("budget", budgets)
     return [(kind, value) for value in sorted(values)]
+
+
+def format_estimate(estimate: Estimate | None, sign: str = "") -> str:
+    """Return a figure and its interval; ``-`` if there is none."""
+    if estimate is None:
+        return "-"
+    text = f"{estimate.value:{sign}.2f}"
+    return text if estimate.low is None else f"{text} [{estimate.low:{sign}.2f} {estimate.high:{sign}.2f}]"
 
 
 def tables(results: EvalResults, levels: Sequence[tuple[str, int]] | None = None) -> RenderableType:
@@ -80,7 +88,7 @@ def _retained(level: tuple[str, int], scores: dict[str, dict[str, TaskScore]]) -
         other = scores.get(COMPARED_WITH)
         compared = difference(found, other) if other and rule not in (*UNBUDGETED, COMPARED_WITH) else None
         cells = [_retained_cell(rule, found.get(task)) for task in tasks]
-        table.add_row(rule, _mean_cell(found, n_able), _format(compared, sign="+"), *cells)
+        table.add_row(rule, _mean_cell(found, n_able), format_estimate(compared, sign="+"), *cells)
     counts = [max((found[task].n_questions for found in scores.values() if task in found), default=0) for task in tasks]
     documents = [max(len(found[task].gains) for found in scores.values() if task in found) for task in tasks]
     table.add_section()
@@ -95,7 +103,7 @@ def _n_able(found: dict[str, TaskScore]) -> int:
 def _mean_cell(found: dict[str, TaskScore], n_able: int) -> str:
     """Return the mean, and over how many tasks where these are not all: it does not compare with the others then."""
     n = _n_able(found)
-    return _format(mean_over_tasks(found)) + ("" if n == n_able else f" of {n}")
+    return format_estimate(mean_over_tasks(found)) + ("" if n == n_able else f" of {n}")
 
 
 def _value(estimate: Estimate | None) -> float:
@@ -106,14 +114,7 @@ def _retained_cell(rule: str, score: TaskScore | None) -> str:
     if score is None:
         return ""
     mark = NO_EVICTION if rule not in UNBUDGETED and score.n_evictions == 0 else ""
-    return _format(score.estimate()) + mark
-
-
-def _format(estimate: Estimate | None, sign: str = "") -> str:
-    if estimate is None:
-        return "-"
-    text = f"{estimate.value:{sign}.2f}"
-    return text if estimate.low is None else f"{text} [{estimate.low:{sign}.2f} {estimate.high:{sign}.2f}]"
+    return format_estimate(score.estimate()) + mark
 
 
 def _by_group(results: EvalResults, level: tuple[str, int], rules: list[str]) -> list[Table]:
