@@ -2,12 +2,14 @@
 """What could be kept at best: an oracle that knows the future attention, in the quality lab.
 
     python tools/bench/future_attention.py MODEL.gguf RESULTS.json [--ratios 4] [--documents 1] [--tasks facts,copy]
+        [--sum] [--one-set]
 
 A first pass reads a document and its questions with the full cache, and computes the attention that each key gets from
 every later token. A second pass reads the document under a budget and keeps the keys that will get the most of it: the
 largest attention of any later query of the KV head, or with --sum that of all later queries together, times the norm of
-the value. RESULTS.json is a file of ``pytriattn-eval`` that has the full cache and the floor of these documents; the
-cells of the rule `future` or `future_sum` are added.
+the value. With --one-set all heads of all layers keep the same tokens: those with the largest mean over heads, each
+head's scores divided by their mean. RESULTS.json is a file of ``pytriattn-eval`` that has the full cache and the floor of
+these documents; the cells of the rule `future` are added, or of `future_sum`, `future_one_set`, `future_sum_one_set`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +35,23 @@ from pytriattn.lab.writing.source import SourceText
 from pytriattn.model_info.reader import gguf_info
 
 WINDOW = 16  # who knows the future needs no window; the engine must have one
+TINY = 1e-30  # at a text's end no key has a future
 BLOCK = 64  # tokens read at once, of which the engine keeps all queries
 Floats = npt.NDArray[np.float32]
+
+
+class How(NamedTuple):
+    """What of the future counts: with `is_sum` the attention of all later queries together, or else the largest; with
+    `one_set` its mean over heads, or else each head's own.
+    """
+
+    is_sum: bool
+    one_set: bool
+
+    @property
+    def rule(self) -> str:
+        """The rule's name in the results."""
+        return "future" + self.is_sum * "_sum" + self.one_set * "_one_set"
 
 
 class Future:
@@ -41,11 +59,12 @@ class Future:
     tokens and of all questions.
     """
 
-    def __init__(self, llm: Llama, document: Document, scale: float | None, is_sum: bool) -> None:
+    def __init__(self, llm: Llama, document: Document, scale: float | None, how: How) -> None:
         """Read a document and its questions with a cache that holds all of them. `scale` is that of the logits; None:
-        the usual one. The attention of queries is added with `is_sum`, or else the largest counts.
+        the usual one.
         """
-        self._join = np.add if is_sum else np.maximum
+        self._join = np.add if how.is_sum else np.maximum
+        self._one_set = how.one_set
         self._llm = llm
         self._scale = scale
         self._n = len(document.tokens)
@@ -105,15 +124,14 @@ class Future:
             of_keys = np.take_along_axis(coming, np.minimum(layer.origins(), self._n - 1), axis=1)
             return np.asarray(of_keys * np.linalg.norm(layer.values(), axis=-1))
 
-        return keep_best(view, score)
+        if not self._one_set:
+            return keep_best(view, score)
+        means = [of_keys / (of_keys.mean(axis=1, keepdims=True) + TINY) for of_keys in map(score, view.layers)]
+        of_tokens = np.concatenate(means).mean(axis=0)
+        return keep_best(view, lambda layer: np.tile(of_tokens, (layer.n_head_kv, 1)))
 
 
-def name_of(is_sum: bool) -> str:
-    """Return the name of the rule in the results."""
-    return "future_sum" if is_sum else "future"
-
-
-def add_cells(path: Path, file: Path, settings: EvalSettings, is_sum: bool, n_threads: int | None) -> EvalResults:
+def add_cells(path: Path, file: Path, settings: EvalSettings, how: How, n_threads: int | None) -> EvalResults:
     """Compute the cells of the oracle that the results file lacks."""
     results = EvalResults.load(file)
     scale = 1.0 if gguf_info(path).architecture == "gemma3" else None  # its queries have been scaled before
@@ -130,14 +148,14 @@ def add_cells(path: Path, file: Path, settings: EvalSettings, is_sum: bool, n_th
         for subject in write_documents(full, settings, SourceText.load(None), results):
             document = subject.document
             budgets = settings.budgets_for(document, subject.tasks)
-            keys = [CellKey(subject.family.name, subject.index, name_of(is_sum), budget) for budget in budgets]
+            keys = [CellKey(subject.family.name, subject.index, how.rule, budget) for budget in budgets]
             waiting = [key for key in keys if key not in results.cells]
             if not waiting:
                 continue
             reference: Reference | None = None
             if document.keeps_distributions:
                 reference = read_document(full, document).reference
-            future = Future(everything, document, scale, is_sum)
+            future = Future(everything, document, scale, how)
             for key in waiting:
                 with Llama(
                     path,
@@ -164,6 +182,7 @@ def main() -> None:
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--sum", action="store_true")
+    parser.add_argument("--one-set", action="store_true")
     parser.add_argument("--threads", type=int)
     args = parser.parse_args()
     ratios = tuple(int(ratio) for ratio in args.ratios.split(","))
@@ -175,9 +194,10 @@ def main() -> None:
         ratios=ratios,
         window=WINDOW,
     )
-    results = add_cells(args.model, args.results, settings, args.sum, args.threads)
+    how = How(args.sum, args.one_set)
+    results = add_cells(args.model, args.results, settings, how, args.threads)
     for ratio in ratios:
-        for task, score in score_tasks(results, name_of(args.sum), ("ratio", ratio)).items():
+        for task, score in score_tasks(results, how.rule, ("ratio", ratio)).items():
             if task in settings.tasks and score.retained is not None:
                 print(f"{ratio:3} {task:24} {score.retained:.2f}")
 
