@@ -66,15 +66,27 @@ void add_key_score_options(py::module_ & m) {
     auto options =
         py::class_<KeyScoreOptions>(m, "KeyScoreOptions", "The parts of the score of mode 'fitted'.")
             .def(py::init([](bool use_fit, bool use_received, double decay, double received_weight,
-                             double question_weight, double standing_weight, double retrieval_share,
-                             int least_retrieval_heads, double other_heads, double value_power,
+                             double question_weight, double question_foreseen, double standing_weight,
+                             double retrieval_share, int least_retrieval_heads, double other_heads, double value_power,
                              double received_value_power, int stride, int spread_back, int spread_forward,
-                             std::vector<std::string> standing_questions) {
-                     KeyScoreOptions result{use_fit,         use_received,          decay,
-                                            received_weight, question_weight,       standing_weight,
-                                            retrieval_share, least_retrieval_heads, other_heads,
-                                            value_power,     received_value_power,  stride,
-                                            spread_back,     spread_forward,        std::move(standing_questions)};
+                             int question_forward, std::vector<std::string> standing_questions) {
+                     KeyScoreOptions result{use_fit,
+                                            use_received,
+                                            decay,
+                                            received_weight,
+                                            question_weight,
+                                            question_foreseen,
+                                            standing_weight,
+                                            retrieval_share,
+                                            least_retrieval_heads,
+                                            other_heads,
+                                            value_power,
+                                            received_value_power,
+                                            stride,
+                                            spread_back,
+                                            spread_forward,
+                                            question_forward,
+                                            std::move(standing_questions)};
                      triattn::check(result);
                      return result;
                  }),
@@ -82,6 +94,7 @@ void add_key_score_options(py::module_ & m) {
                  py::arg("decay") = KeyScoreOptions().decay,
                  py::arg("received_weight") = KeyScoreOptions().received_weight,
                  py::arg("question_weight") = KeyScoreOptions().question_weight,
+                 py::arg("question_foreseen") = KeyScoreOptions().question_foreseen,
                  py::arg("standing_weight") = KeyScoreOptions().standing_weight,
                  py::arg("retrieval_share") = KeyScoreOptions().retrieval_share,
                  py::arg("least_retrieval_heads") = KeyScoreOptions().least_retrieval_heads,
@@ -90,6 +103,7 @@ void add_key_score_options(py::module_ & m) {
                  py::arg("received_value_power") = KeyScoreOptions().received_value_power,
                  py::arg("stride") = KeyScoreOptions().stride, py::arg("spread_back") = KeyScoreOptions().spread_back,
                  py::arg("spread_forward") = KeyScoreOptions().spread_forward,
+                 py::arg("question_forward") = KeyScoreOptions().question_forward,
                  py::arg_v("standing_questions", KeyScoreOptions().standing_questions,
                            "KeyScoreOptions().standing_questions"))
             .def_readonly("use_fit", &KeyScoreOptions::use_fit, "Whether expected attention counts.")
@@ -98,8 +112,10 @@ void add_key_score_options(py::module_ & m) {
             .def_readonly("received_weight", &KeyScoreOptions::received_weight, "Factor on received attention.")
             .def_readonly("question_weight", &KeyScoreOptions::question_weight,
                           "Factor on the attention of the question.")
+            .def_readonly("question_foreseen", &KeyScoreOptions::question_foreseen,
+                          "In foreseen attention the question counts as so many times the standing ones.")
             .def_readonly("standing_weight", &KeyScoreOptions::standing_weight,
-                          "Factor on the attention of standing questions; 0: they are not read.")
+                          "Factor on foreseen attention; 0: standing questions are not read.")
             .def_readonly(
                 "retrieval_share", &KeyScoreOptions::retrieval_share,
                 "Share of the KV heads, the retrieval heads, whose attention to standing questions is foreseen.")
@@ -114,8 +130,11 @@ void add_key_score_options(py::module_ & m) {
             .def_readonly("stride", &KeyScoreOptions::stride,
                           "The queries of one token in so many give received attention.")
             .def_readonly("spread_back", &KeyScoreOptions::spread_back,
-                          "So many keys before a key get its attention of the question, too.")
-            .def_readonly("spread_forward", &KeyScoreOptions::spread_forward, "The same for keys after it.")
+                          "So many keys before a key get its attention of a question, too.")
+            .def_readonly("spread_forward", &KeyScoreOptions::spread_forward,
+                          "The same for keys after it and standing questions.")
+            .def_readonly("question_forward", &KeyScoreOptions::question_forward,
+                          "The same for keys after it and the question.")
             .def_readonly("standing_questions", &KeyScoreOptions::standing_questions,
                           "Questions that might be asked of any text, each up to where its answer would begin.");
     add_repr(options, {"use_fit", "use_received", "decay", "received_weight", "question_weight", "standing_weight",

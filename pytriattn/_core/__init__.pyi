@@ -590,6 +590,7 @@ class KeyScoreOptions:
         decay: typing.SupportsFloat | typing.SupportsIndex = 0.95,
         received_weight: typing.SupportsFloat | typing.SupportsIndex = 2.0,
         question_weight: typing.SupportsFloat | typing.SupportsIndex = 30.0,
+        question_foreseen: typing.SupportsFloat | typing.SupportsIndex = 2.0,
         standing_weight: typing.SupportsFloat | typing.SupportsIndex = 20.0,
         retrieval_share: typing.SupportsFloat | typing.SupportsIndex = 0.25,
         least_retrieval_heads: typing.SupportsInt | typing.SupportsIndex = 8,
@@ -599,6 +600,7 @@ class KeyScoreOptions:
         stride: typing.SupportsInt | typing.SupportsIndex = 16,
         spread_back: typing.SupportsInt | typing.SupportsIndex = 2,
         spread_forward: typing.SupportsInt | typing.SupportsIndex = 8,
+        question_forward: typing.SupportsInt | typing.SupportsIndex = 14,
         standing_questions: collections.abc.Sequence[str] = ...,
     ) -> None: ...
     def __repr__(self) -> str: ...
@@ -616,6 +618,16 @@ class KeyScoreOptions:
     def other_heads(self) -> float:
         """
         Factor on foreseen attention for the keys of all other heads.
+        """
+    @property
+    def question_foreseen(self) -> float:
+        """
+        In foreseen attention the question counts as so many times the standing ones.
+        """
+    @property
+    def question_forward(self) -> int:
+        """
+        The same for keys after it and the question.
         """
     @property
     def question_weight(self) -> float:
@@ -640,12 +652,12 @@ class KeyScoreOptions:
     @property
     def spread_back(self) -> int:
         """
-        So many keys before a key get its attention of the question, too.
+        So many keys before a key get its attention of a question, too.
         """
     @property
     def spread_forward(self) -> int:
         """
-        The same for keys after it.
+        The same for keys after it and standing questions.
         """
     @property
     def standing_questions(self) -> list[str]:
@@ -655,7 +667,7 @@ class KeyScoreOptions:
     @property
     def standing_weight(self) -> float:
         """
-        Factor on the attention of standing questions; 0: they are not read.
+        Factor on foreseen attention; 0: standing questions are not read.
         """
     @property
     def stride(self) -> int:

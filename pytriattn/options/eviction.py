@@ -47,6 +47,7 @@ class KeyScoreOptions:
         decay: factor on received attention, for every 128 tokens.
         received_weight: factor on received attention.
         question_weight: factor on the attention of the question.
+        question_foreseen: in foreseen attention the question counts as so many times the standing questions.
         standing_weight: factor on foreseen attention, that of the standing questions; 0: they are not read.
         retrieval_share: share of the KV heads whose attention is foreseen: the retrieval heads, whose first keys are
             expected to get the most attention.
@@ -56,8 +57,9 @@ class KeyScoreOptions:
             The norm is relative to the geometric mean over the head's first values.
         received_value_power: the same for received attention.
         stride: the queries of one token in so many give received attention.
-        spread_back: so many keys before a key get its attention of the question, too.
-        spread_forward: so many keys after a key get its attention of the question, too.
+        spread_back: so many keys before a key get its attention of a question, too.
+        spread_forward: so many keys after a key get its attention of standing questions, too.
+        question_forward: the same for the question.
         standing_questions: questions that might be asked of any text, each up to where its answer would begin, of at
             most 128 tokens.
     """
@@ -67,6 +69,7 @@ class KeyScoreOptions:
     decay: float = _BEST.decay
     received_weight: float = _BEST.received_weight
     question_weight: float = _BEST.question_weight
+    question_foreseen: float = _BEST.question_foreseen
     standing_weight: float = _BEST.standing_weight
     retrieval_share: float = _BEST.retrieval_share
     least_retrieval_heads: int = _BEST.least_retrieval_heads
@@ -76,6 +79,7 @@ class KeyScoreOptions:
     stride: int = _BEST.stride
     spread_back: int = _BEST.spread_back
     spread_forward: int = _BEST.spread_forward
+    question_forward: int = _BEST.question_forward
     standing_questions: tuple[str, ...] = tuple(_BEST.standing_questions)
 
     def to_native(self) -> core.KeyScoreOptions:

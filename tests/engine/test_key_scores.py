@@ -29,6 +29,8 @@ EVERY = core.KeyScoreOptions(
     decay=0.8,
     received_weight=2.0,
     question_weight=3.0,
+    question_foreseen=1.5,
+    question_forward=11,
     standing_weight=5.0,
     retrieval_share=0.4,
     least_retrieval_heads=1,
@@ -79,29 +81,47 @@ def note_retrieval_heads(context: core.Context, stats: core.Stats, known: Known)
         known[(*place, -1)] = np.array(total >= least)
 
 
+def spread(got: Array, positions: npt.NDArray[np.int32], forward: int) -> Array:
+    """The most attention of a key and of those that it stands up to 2 before and `forward` after."""
+    behind = positions[:, None] - positions[None]
+    return np.asarray(np.where((behind >= -2) & (behind <= forward), got[None], 0.0).max(axis=1))
+
+
+def read_queries(context: core.Context, index: int, of: str) -> tuple[npt.NDArray[np.int32], Array]:
+    """Positions [m] and queries [m, n_head, head_dim] of a layer, without the cache's rotation."""
+    found = core.testing.queries(context, 0, index, of=of)
+    rotation = core.testing.k_rotation(context)
+    rows = found.rows.astype(np.float64)
+    if rotation is not None and len(rows):
+        rows = (rows.reshape(-1, len(rotation)) @ rotation).reshape(rows.shape)
+    return found.positions, rows
+
+
 def foreseen(
     context: core.Context, stats: core.Stats, known: Known, first_new: int, scale: float | None, sinks: list[Array]
 ) -> Array:
-    """What standing questions look for, [n_keys]: the sum over retrieval heads, divided by their number or half that of
-    all heads; 0 for keys that gain nothing now.
+    """What standing questions look for, and 1.5 times what the question does, [n_keys]: the sum over retrieval heads,
+    divided by their number or half that of all heads; 0 for keys that gain nothing now.
     """
     view = context.eviction_view(0)
     positions = np.array(view.positions)
-    recent = positions >= first_new - 8
-    behind = positions[recent][:, None] - positions[recent][None]
+    recent = positions >= first_new - 11
     found = []
     for index, (layer, of) in enumerate(zip(view.layers, stats.layers, strict=True)):
         alone = core.testing.queries(context, 0, index, of="standing")
         by = positions[-1] + 8
         rows = np.stack([turned(of, alone.rows[:, h].astype(np.float64), by) / of.scale for h in range(of.n_head)], 1)
+        asked_at, asking = read_queries(context, index, "question")
         group = of.n_head // of.n_head_kv
         for head, keys in enumerate(layer.keys().astype(np.float64)):
             if not known[index, head, -1]:
                 continue
             mine = slice(head * group, (head + 1) * group)
             rest = (keys, positions, scale or of.head_dim**-0.5, sinks[index][mine])
-            got = attention(rows[:, mine], alone.positions + by, *rest)[recent]
-            found.append(np.where((behind >= -2) & (behind <= 8), got[None], 0.0).max(axis=1))
+            standing = attention(rows[:, mine], alone.positions + by, *rest)[recent]
+            asked = attention(asking[:, mine], asked_at, *rest)[recent]
+            at = positions[recent]
+            found.append(spread(standing, at, 8) + 1.5 * spread(asked, at, 11))
     result = np.zeros(len(positions))
     result[recent] = np.sum(found, axis=0) / max(len(found), sum(of.n_head_kv for of in stats.layers) / 2)
     return result
@@ -117,18 +137,12 @@ def expected_scores(
         note_retrieval_heads(context, stats, known)
     asked_for = foreseen(context, stats, known, int(positions[-1]) + 1 - n_new, scale, sinks)
     for position, value in zip(positions, asked_for, strict=True):
-        if position > positions[-1] - n_new - 8:  # below, positions of cells are not those of keys
+        if position > positions[-1] - n_new - 11:  # below, positions of cells are not those of keys
             known[-1, -1, int(position)] = np.maximum(known.get((-1, -1, int(position)), 0.0), value)
     result = []
     for index, (layer, of) in enumerate(zip(view.layers, stats.layers, strict=True)):
-        of_text = core.testing.queries(context, 0, index)
-        of_question = core.testing.queries(context, 0, index, of="question")
-        at, queries = of_text.positions, of_text.rows
-        asked_at, asking = of_question.positions, of_question.rows
-        rotation = core.testing.k_rotation(context)
-        if rotation is not None:
-            queries, asking = (rows.reshape(-1, len(rotation)) @ rotation for rows in (queries, asking))
-            queries, asking = (rows.reshape(-1, of.n_head, of.head_dim) for rows in (queries, asking))
+        at, queries = read_queries(context, index, "text")
+        asked_at, asking = read_queries(context, index, "question")
         keys, values, origins = layer.keys(), layer.values(), layer.origins()
         group = of.n_head // of.n_head_kv
         scores = []
@@ -136,7 +150,7 @@ def expected_scores(
             mine = slice(head * group, (head + 1) * group)
             k, v = keys[head].astype(np.float64), values[head].astype(np.float64)
             rest = (k, positions, scale or of.head_dim**-0.5, sinks[index][mine])
-            got = attention(queries[:, mine].astype(np.float64), at, *rest) if len(at) else 0 * k[:, 0]
+            got = attention(queries[:, mine], at, *rest) if len(at) else 0 * k[:, 0]
             for i, token in enumerate(origins[head]):
                 key = (index, head, int(token))
                 if key not in known:
@@ -150,11 +164,7 @@ def expected_scores(
             share = 5.0 if known[index, head, -1] else 0.25 * 5.0
             worth = worth + share * np.array([float(known[-1, -1, int(token)]) for token in origins[head]])
             if len(asked_at):
-                asked = attention(asking[:, mine].astype(np.float64), asked_at, *rest)
-                near = (origins[head][:, None] - origins[head][None] >= -2) & (
-                    origins[head][:, None] - origins[head][None] <= 8
-                )
-                worth += 3.0 * np.where(near, asked[None], 0.0).max(axis=1)
+                worth += 3.0 * spread(attention(asking[:, mine], asked_at, *rest), origins[head], 11)
             scores.append((worth + LEAST) * norms**0.5 + 2.0 * received * norms**1.5)
         result.append(np.stack(scores))
     return result

@@ -57,6 +57,8 @@ def test_models_without_words_and_a_weight_of_zero_have_none(
     ("options", "message"),
     [
         ({"standing_weight": -1.0}, "standing_weight is -1"),
+        ({"question_foreseen": -1.0}, "question_foreseen is -1"),
+        ({"question_forward": -1}, "question_forward is -1"),
         ({"retrieval_share": 0.0}, "retrieval_share is 0.*above 0"),
         ({"least_retrieval_heads": 0}, "least_retrieval_heads is 0.*at least 1"),
         ({"other_heads": 1.5}, "other_heads is 1.5.*from 0 to 1"),
@@ -86,6 +88,19 @@ def test_all_heads_count_where_nothing_tells_them_apart(tiny_folder: pathlib.Pat
             for rows, others in zip(layer, other, strict=True)
         ]
         assert any(gained) and all(gained) == (not use_fit or least == 99)
+
+
+def test_a_question_is_foreseen_where_there_are_no_standing_ones(tiny: Tiny, random_tokens: Tokens) -> None:
+    """All keys of a token gain by what the question looks for, from their first scores on."""
+    scores = {}
+    for foreseen, n_question in ((0.0, 9), (2.0, 9), (2.0, 0)):
+        context = made(tiny("llama"), question_weight=0.0, question_foreseen=foreseen, other_heads=1.0)
+        context.set_question(0, random_tokens[300 : 300 + n_question], 200)
+        context.read(0, random_tokens[:110], 0)
+        scores[foreseen, n_question] = np.concatenate(core.testing.scores(context))  # [heads, n_keys]
+    gained = scores[2.0, 9] - scores[0.0, 9]
+    assert (gained >= 0.0).all() and (gained > 0.0).all(axis=0).any()
+    np.testing.assert_array_equal(scores[2.0, 0], scores[0.0, 9])
 
 
 def share_of_fact(llm: Llama, text: str) -> float:

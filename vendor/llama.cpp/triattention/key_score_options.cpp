@@ -13,6 +13,7 @@ void check(const KeyScoreOptions & options) {
     if (!(options.decay >= 0.0 && options.decay <= 1.0)) refuse("decay", options.decay, "from 0 to 1");
     if (!(options.received_weight >= 0.0)) refuse("received_weight", options.received_weight, "at least 0");
     if (!(options.question_weight >= 0.0)) refuse("question_weight", options.question_weight, "at least 0");
+    if (!(options.question_foreseen >= 0.0)) refuse("question_foreseen", options.question_foreseen, "at least 0");
     if (!(options.standing_weight >= 0.0)) refuse("standing_weight", options.standing_weight, "at least 0");
     if (!(options.retrieval_share > 0.0 && options.retrieval_share <= 1.0))
         refuse("retrieval_share", options.retrieval_share, "above 0 and at most 1");
@@ -26,6 +27,7 @@ void check(const KeyScoreOptions & options) {
     if (options.stride < 1) refuse("stride", options.stride, "at least 1");
     if (options.spread_back < 0) refuse("spread_back", options.spread_back, "at least 0");
     if (options.spread_forward < 0) refuse("spread_forward", options.spread_forward, "at least 0");
+    if (options.question_forward < 0) refuse("question_forward", options.question_forward, "at least 0");
 }
 
 }  // namespace triattn

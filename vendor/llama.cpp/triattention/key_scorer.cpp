@@ -1,5 +1,6 @@
 #include "key_scorer.h"
 
+#include "attention_spread.h"
 #include "errors.h"
 #include "key_features.h"
 #include "key_rows.h"
@@ -18,29 +19,6 @@ namespace {
 
 constexpr double DECAY_TOKENS = 128.0;
 constexpr size_t MAX_QUERIES = 128;
-
-// The largest of values[j] whose position lies from `back` before to `forward` after that of i, turned round: a key at
-// p gives to p - back .. p + forward.
-std::vector<float> spread(const float * values, const std::vector<int32_t> & positions, int32_t back, int32_t forward) {
-    const size_t n = positions.size();
-    std::vector<size_t> order(n);
-    std::iota(order.begin(), order.end(), size_t{0});
-    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return positions[a] < positions[b]; });
-    std::vector<float> result(n, 0.0f);
-    for (size_t i = 0; i < n; ++i) {
-        const int32_t p = positions[order[i]];
-        float best = 0;
-        // tokens of an image share a position and are no neighbours
-        for (size_t j = i; j < n && positions[order[j]] <= p + back; ++j) {
-            best = j == i || positions[order[j]] != p ? std::max(best, values[order[j]]) : best;
-        }
-        for (size_t j = i; j-- > 0 && positions[order[j]] >= p - forward;) {
-            best = positions[order[j]] != p ? std::max(best, values[order[j]]) : best;
-        }
-        result[order[i]] = best;
-    }
-    return result;
-}
 
 // std::pow, at once where there is nothing to compute: an eviction asks this of all keys.
 double power(double base, double exponent) {
@@ -131,7 +109,8 @@ void KeyScorer::add_queries(int32_t seq, LayerQueries queries) {
 
 void KeyScorer::set_question(int32_t seq, LayerQueries queries) { sequence(seq).question = std::move(queries); }
 
-void KeyScorer::enter(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells) {
+void KeyScorer::enter(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells,
+                      const std::vector<std::vector<float>> & asked) {
     const std::vector<KvCell> fresh(of.seen.first_new(cells), cells.end());
     if (fresh.empty()) {
         return;
@@ -173,82 +152,7 @@ void KeyScorer::enter(Sequence & of, uint32_t stream, const std::vector<KvCell> 
             }
         }
     });
-    if (of.retrieves.empty() && !standing_.empty()) {
-        choose_retrieval_heads(of, fresh);
-    }
-    foresee(of, stream, cells, fresh.size());
-}
-
-// Heads of which keys expect the same attention, as all do without a fit, are all in or all out.
-void KeyScorer::choose_retrieval_heads(Sequence & of, const std::vector<KvCell> & fresh) {
-    std::vector<double> all;  // of each head what its keys expect together, layer by layer
-    for (const std::vector<std::vector<Worth>> & layer : of.keys) {
-        for (const std::vector<Worth> & head : layer) {
-            all.push_back(std::accumulate(fresh.begin(), fresh.end(), 0.0, [&](double sum, const KvCell & cell) {
-                return sum + head[cell.slot].expected;
-            }));
-        }
-    }
-    std::vector<double> sorted = all;
-    std::sort(sorted.begin(), sorted.end(), std::greater<>());
-    const auto share = static_cast<size_t>(std::lround(options_.retrieval_share * static_cast<double>(all.size())));
-    const size_t n = std::max(share, static_cast<size_t>(options_.least_retrieval_heads));
-    const double least = sorted[std::min(n, sorted.size()) - 1];
-    auto next = all.begin();
-    for (const std::vector<std::vector<Worth>> & layer : of.keys) {
-        of.retrieves.emplace_back(layer.size());
-        for (uint8_t & retrieves : of.retrieves.back()) {
-            retrieves = *next++ >= least;
-        }
-    }
-}
-
-// The newest `n_fresh` cells are new. The keys just before them gain from what stands beside them, too.
-void KeyScorer::foresee(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells, size_t n_fresh) {
-    if (standing_.empty()) {
-        return;
-    }
-    LayerQueries queries = standing_;
-    for (size_t l = 0; l < queries.size(); ++l) {
-        if (std::find(of.retrieves[l].begin(), of.retrieves[l].end(), 1) == of.retrieves[l].end()) {
-            queries[l].clear();  // nobody looks at what it would find
-        }
-    }
-    turn(queries, cells.back().pos + STANDING_AHEAD, readers_, view_.k_rotation(), view_.k_rotation_size());
-    const std::vector<std::vector<float>> found =
-        most_attention(graph_, view_, stream, cells, readers_, queries, source_);
-    const int32_t begin = cells[cells.size() - n_fresh].pos - options_.spread_forward;
-    const auto first = std::find_if(cells.begin(), cells.end(), [&](const KvCell & cell) { return cell.pos >= begin; });
-    const auto skipped = static_cast<size_t>(first - cells.begin());
-    std::vector<int32_t> positions;  // the newest keys have not been moved
-    for (auto cell = first; cell != cells.end(); ++cell) {
-        positions.push_back(cell->pos);
-    }
-    std::vector<float> sum(positions.size());
-    size_t n_heads = 0, n_retrieval_heads = 0;
-    for (size_t l = 0; l < of.keys.size(); ++l) {
-        n_heads += of.keys[l].size();
-        for (size_t head = 0; head < of.keys[l].size(); ++head) {
-            if (!of.retrieves[l][head]) {
-                continue;
-            }
-            ++n_retrieval_heads;
-            const std::vector<float> around = spread(found[l].data() + head * cells.size() + skipped, positions,
-                                                     options_.spread_back, options_.spread_forward);
-            std::transform(sum.begin(), sum.end(), around.begin(), sum.begin(), std::plus<>());
-        }
-    }
-    // a mean over half of all heads: one over few retrieval heads would count for too much
-    const double divisor = std::max(static_cast<double>(n_retrieval_heads), static_cast<double>(n_heads) / 2);
-    for (size_t l = 0; l < of.keys.size(); ++l) {
-        for (size_t head = 0; head < of.keys[l].size(); ++head) {
-            const double factor = (of.retrieves[l][head] ? 1.0 : options_.other_heads) / divisor;
-            for (size_t i = 0; i < sum.size(); ++i) {
-                float & foreseen = of.keys[l][head][first[static_cast<std::ptrdiff_t>(i)].slot].foreseen;
-                foreseen = std::max(foreseen, static_cast<float>(factor * sum[i]));
-            }
-        }
-    }
+    foresee(of, stream, cells, fresh, asked);
 }
 
 void KeyScorer::receive(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells, int32_t n_new) {
@@ -275,7 +179,8 @@ void KeyScorer::take_second_reading(int32_t seq, const std::vector<KvCell> & cel
     const uint32_t stream = view_.stream_of(seq);
     const int32_t end = queries[0][0].positions.front();  // where the second reading begins
     const auto last = std::find_if(cells.begin(), cells.end(), [&](const KvCell & cell) { return cell.pos >= end; });
-    enter(of, stream, {cells.begin(), last});
+    const std::vector<KvCell> known(cells.begin(), last);
+    enter(of, stream, known, ask(of, stream, known));
     const std::vector<std::vector<float>> found =
         most_attention(graph_, view_, stream, cells, readers_, queries, source_);
     for (size_t l = 0; l < of.keys.size(); ++l) {
@@ -298,12 +203,9 @@ Scores KeyScorer::update(int32_t seq, const std::vector<KvCell> & cells, const O
     const size_t n = cells.size();
     const int32_t end = cells.empty() ? of.updated_pos : cells.back().pos + 1;
     const int32_t n_new = end - std::exchange(of.updated_pos, end);
-    enter(of, stream, cells);
+    const std::vector<std::vector<float>> asked = ask(of, stream, cells);
+    enter(of, stream, cells, asked);
     receive(of, stream, cells, n_new);
-    std::vector<std::vector<float>> asked;
-    if (!of.question.empty()) {
-        asked = most_attention(graph_, view_, stream, cells, readers_, of.question, source_);
-    }
     Scores scores;
     for (size_t l = 0; l < of.keys.size(); ++l) {
         scores.emplace_back(of.keys[l].size() * n);
@@ -314,8 +216,8 @@ Scores KeyScorer::update(int32_t seq, const std::vector<KvCell> & cells, const O
                 for (const KvCell & cell : cells) {
                     positions.push_back(origins.at(l, head, cell.slot));
                 }
-                const std::vector<float> around =
-                    spread(asked[l].data() + head * n, positions, options_.spread_back, options_.spread_forward);
+                const std::vector<float> around = spread_attention(asked[l].data() + head * n, positions,
+                                                                   options_.spread_back, options_.question_forward);
                 std::copy(around.begin(), around.end(), out);
             }
             for (size_t i = 0; i < n; ++i) {

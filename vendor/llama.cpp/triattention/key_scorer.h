@@ -26,10 +26,11 @@ namespace triattn {
 // - received is the most attention that it got from the text's own queries, the maximum of what it got since the last
 //   time and of what was known before, which decays;
 // - asked is the most attention that it, or a key beside it, gets from the question's queries;
-// - foreseen is the most attention that it, or a key beside it, gets from the queries of standing questions: the sum over
-//   the retrieval heads, divided by their number and at least by half the number of all heads. All of a token's keys get
-//   it, so that they stay or go together; those of other heads a part of it. It is computed once, too. Retrieval heads are
-//   the KV heads whose first keys are expected to get the most attention;
+// - foreseen is the most attention that it, or a key beside it, gets from the queries of standing questions, and
+//   question_foreseen times that from the question's: the sum over the retrieval heads, divided by their number and at
+//   least by half the number of all heads. All of a token's keys get it, so that they stay or go together; those of other
+//   heads a part of it. It is computed once, too. Retrieval heads are the KV heads whose first keys are expected to get
+//   the most attention;
 // - norm is that of the key's value, over the geometric mean of those of the head's first values.
 // Expected, received and foreseen values travel with the rows.
 class KeyScorer {
@@ -97,9 +98,17 @@ private:
     };
 
     Sequence & sequence(int32_t seq);
-    void enter(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells);
+    // `asked` is what `ask` gives for these cells.
+    void enter(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells,
+               const std::vector<std::vector<float>> & asked);
+    // The most attention of each key, [layer][n_head_kv, n_cells], from the question's queries (empty: there are none)
+    // and from those of standing questions, in layers with retrieval heads.
+    std::vector<std::vector<float>> ask(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells);
+    std::vector<std::vector<float>> ask_standing(const Sequence & of, uint32_t stream,
+                                                 const std::vector<KvCell> & cells);
     void choose_retrieval_heads(Sequence & of, const std::vector<KvCell> & fresh);
-    void foresee(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells, size_t n_fresh);
+    void foresee(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells, const std::vector<KvCell> & fresh,
+                 const std::vector<std::vector<float>> & asked);
     void receive(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells, int32_t n_new);
 
     const KvView & view_;
