@@ -22,8 +22,11 @@ def test_the_oracle_keeps_what_will_be_asked_for(smollm2: pathlib.Path, tmp_path
     run_eval(smollm2, settings, output=file, n_threads=1)
     command = [sys.executable, str(ROOT / "tools" / "bench" / "future_attention.py"), str(smollm2), str(file)]
     command += ["--tasks", "facts", "--tokens", "512", "--threads", "1"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "facts/0/future/128" in said
+    oracles: dict[str, list[str]] = {"future": [], "future_one_set": ["--one-set"]}
+    for rule, options in oracles.items():
+        said = subprocess.run([*command, *options], check=True, capture_output=True, text=True).stdout
+        assert f"facts/0/{rule}/128" in said
     results = EvalResults.load(file)
-    found = {rule: score_tasks(results, rule, ("ratio", 4))["facts"].retained or 0.0 for rule in ("future", "recent")}
+    found = {rule: score_tasks(results, rule, ("ratio", 4))["facts"].retained or 0.0 for rule in (*oracles, "recent")}
     assert found["future"] > 0.85 and found["future"] > found["recent"] + 0.2
+    assert found["future_one_set"] > found["recent"] + 0.1

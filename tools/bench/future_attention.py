@@ -8,8 +8,10 @@ A first pass reads a document and its questions with the full cache, and compute
 every later token. A second pass reads the document under a budget and keeps the keys that will get the most of it: the
 largest attention of any later query of the KV head, or with --sum that of all later queries together, times the norm of
 the value. With --one-set all heads of all layers keep the same tokens: those with the largest mean over heads, each
-head's scores divided by their mean. RESULTS.json is a file of ``pytriattn-eval`` that has the full cache and the floor of
-these documents; the cells of the rule `future` are added, or of `future_sum`, `future_one_set`, `future_sum_one_set`.
+head's scores divided by their mean.
+
+RESULTS.json is a file of ``pytriattn-eval`` that has the full cache and the floor of these documents; the cells of the
+rule `future` are added, or of `future_sum`, `future_one_set`, `future_sum_one_set`.
 """
 
 from __future__ import annotations
