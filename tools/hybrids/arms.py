@@ -74,6 +74,7 @@ _SCORE = KeyScoreOptions(
     value_power=0.5,
     received_value_power=0.5,
     stride=4,
+    question_forward=8,
 )
 
 
