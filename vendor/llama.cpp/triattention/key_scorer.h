@@ -103,9 +103,9 @@ private:
                const std::vector<std::vector<float>> & asked);
     // The most attention of each key, [layer][n_head_kv, n_cells], from the question's queries (empty: there are none)
     // and from those of standing questions, in layers with retrieval heads.
-    std::vector<std::vector<float>> ask(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells);
+    std::vector<std::vector<float>> ask(const Sequence & of, uint32_t stream, const std::vector<KvCell> & cells) const;
     std::vector<std::vector<float>> ask_standing(const Sequence & of, uint32_t stream,
-                                                 const std::vector<KvCell> & cells);
+                                                 const std::vector<KvCell> & cells) const;
     void choose_retrieval_heads(Sequence & of, const std::vector<KvCell> & fresh);
     void foresee(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells, const std::vector<KvCell> & fresh,
                  const std::vector<std::vector<float>> & asked);

@@ -34,13 +34,14 @@ void KeyScorer::choose_retrieval_heads(Sequence & of, const std::vector<KvCell> 
     }
 }
 
-std::vector<std::vector<float>> KeyScorer::ask(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells) {
+std::vector<std::vector<float>> KeyScorer::ask(const Sequence & of, uint32_t stream,
+                                               const std::vector<KvCell> & cells) const {
     return of.question.empty() ? std::vector<std::vector<float>>()
                                : most_attention(graph_, view_, stream, cells, readers_, of.question, source_);
 }
 
 std::vector<std::vector<float>> KeyScorer::ask_standing(const Sequence & of, uint32_t stream,
-                                                        const std::vector<KvCell> & cells) {
+                                                        const std::vector<KvCell> & cells) const {
     LayerQueries queries = standing_;
     for (size_t l = 0; l < queries.size(); ++l) {
         if (std::find(of.retrieves[l].begin(), of.retrieves[l].end(), 1) == of.retrieves[l].end()) {
