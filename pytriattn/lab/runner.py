@@ -28,7 +28,7 @@ from pytriattn.stats.model_stats import TriAttentionStats
 
 __all__ = ["Progress", "run_eval"]
 
-TASKS_VERSION = 5
+TASKS_VERSION = 6
 """Goes up with every change of a task or a rule that changes figures."""
 _LONGEST_QUESTION = 120  # tokens; a standing question has at most 128, and may be cut into other tokens
 _ROOM = 1024  # tokens of a context beyond a document: a second turn, questions, generated answers
