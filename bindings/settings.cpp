@@ -137,9 +137,10 @@ void add_key_score_options(py::module_ & m) {
                           "The same for keys after it and the question.")
             .def_readonly("standing_questions", &KeyScoreOptions::standing_questions,
                           "Questions that might be asked of any text, each up to where its answer would begin.");
-    add_repr(options, {"use_fit", "use_received", "decay", "received_weight", "question_weight", "standing_weight",
-                       "retrieval_share", "least_retrieval_heads", "other_heads", "value_power", "received_value_power",
-                       "stride", "spread_back", "spread_forward", "standing_questions"});
+    add_repr(options, {"use_fit", "use_received", "decay", "received_weight", "question_weight", "question_foreseen",
+                       "standing_weight", "retrieval_share", "least_retrieval_heads", "other_heads", "value_power",
+                       "received_value_power", "stride", "spread_back", "spread_forward", "question_forward",
+                       "standing_questions"});
 }
 
 void add_eviction_config(py::module_ & m) {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pytriattn import BudgetError, BudgetWarning, ContextError, EvictionSettings, Llama
+from pytriattn import BudgetError, BudgetWarning, ContextError, EvictionSettings, KeyScoreOptions, Llama
 
 
 def test_settings_that_do_not_fit_together(smollm2: pathlib.Path) -> None:
@@ -85,3 +85,11 @@ def test_the_default_window_grows_with_the_budget() -> None:
     assert [EvictionSettings(budget).window for budget in (100, 200, 1000, 4096)] == [32, 50, 250, 1024]
     assert EvictionSettings(4096, "per_layer_head").window == 64
     assert EvictionSettings(4096, window=10).window == 10
+
+
+def test_key_score_options_show_all_that_they_consist_of() -> None:
+    """What a person copies from the screen makes the same options again."""
+    options = KeyScoreOptions(question_forward=3, question_foreseen=0.5, standing_questions=["who?"])
+    names = [name for name, value in vars(KeyScoreOptions).items() if isinstance(value, property)]
+    again = eval(repr(options), {"KeyScoreOptions": KeyScoreOptions})
+    assert [getattr(again, name) for name in names] == [getattr(options, name) for name in names]

@@ -56,7 +56,7 @@ std::vector<std::vector<float>> KeyScorer::ask_standing(const Sequence & of, uin
 void KeyScorer::foresee(Sequence & of, uint32_t stream, const std::vector<KvCell> & cells,
                         const std::vector<KvCell> & fresh, const std::vector<std::vector<float>> & asked) {
     const bool has_question = !asked.empty() && options_.question_foreseen > 0;
-    if (standing_.empty() && !has_question) {
+    if (options_.standing_weight == 0.0 || (standing_.empty() && !has_question)) {
         return;
     }
     if (of.retrieves.empty()) {
