@@ -75,8 +75,9 @@ def main() -> None:
     results = run_eval(args.model, settings, output=args.output, n_threads=args.threads)
     for name in rules:
         for kind, size in [("budget", budget) for budget in args.budgets] or [("ratio", x) for x in args.ratios]:
-            score = score_tasks(results, name, (kind, size))["copy"]
-            print(f"{name:12} {kind} {size}: R {score.retained:.2f}, perplexity {own_metrics(score)['perplexity']:.2f}")
+            found = score_tasks(results, name, (kind, size))["copy"]
+            retained = "-" if found.retained is None else f"{found.retained:.2f}"
+            print(f"{name:12} {kind} {size}: R {retained}, perplexity {own_metrics(found)['perplexity']:.2f}")
 
 
 if __name__ == "__main__":
