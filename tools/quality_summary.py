@@ -39,10 +39,17 @@ class Level(NamedTuple):
 
 
 def level_of(results: EvalResults, ratio: int) -> Level:
-    """Return what all rules that the summary names scored at a ratio."""
+    """Return what all rules that the summary names scored at a ratio, in the tasks of which they have read as many
+    documents as the default.
+    """
     rules = (DEFAULT, *BASELINES, *PARTS, "full")
     found = {rule: score_tasks(results, rule, ("ratio", ratio)) for rule in rules}
-    return Level(ratio, {rule: scores for rule, scores in found.items() if scores})
+    n_documents = {task: len(score.gains) for task, score in found[DEFAULT].items()}
+    alike = {
+        rule: {task: score for task, score in scores.items() if len(score.gains) == n_documents.get(task)}
+        for rule, scores in found.items()
+    }
+    return Level(ratio, {rule: scores for rule, scores in alike.items() if scores})
 
 
 def against_the_best(levels: Sequence[Level]) -> list[str]:

@@ -52,6 +52,14 @@ def test_the_short_tables_name_the_best_other_rule_and_what_is_behind() -> None:
     assert worth_of_parts([level])[2:] == ["| `no_fit` | 0.25<br>`needle` +0.50 |"]
 
 
+def test_rules_that_have_read_fewer_documents_are_not_compared() -> None:
+    results = results_of(fitted={"copy": -5.0}, recent={"copy": -2.0}, value_norm={"copy": -6.0})
+    del results.cells[CellKey("copy", 1, "recent", 256)]
+    level = level_of(results, 4)
+    assert against_the_best([level])[2] == "| `copy` | **0.60** (`value_norm` 0.50) |"
+    assert ahead_of_each([level])[2:] == ["| `value_norm` | 0.10 |"]
+
+
 def test_the_quality_table_is_that_of_the_results() -> None:
     """`python tools/quality_pages.py docs/quality-results/*.json > docs/quality-table.md` mends it."""
     page = quality_pages.page(sorted((ROOT / "docs" / "quality-results").glob("*.json")))
