@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from pytriattn.cli.output import print_json, print_tables
 from pytriattn.cli.program import EXIT_OK, run
-from pytriattn.cli.sizes import natural, positive
+from pytriattn.cli.sizes import natural, positive, positives
 from pytriattn.lab.plots import plot_quality
 from pytriattn.lab.report import tables
 from pytriattn.lab.results import EvalResults
@@ -30,10 +30,6 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(positive(number) for number in text.split(","))
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pytriattn-eval",
@@ -46,8 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rules", type=_names, metavar="R,...", help=f"default: {','.join(DEFAULT_RULES)}")
     parser.add_argument("--tasks", type=_names, metavar="T,...", help="default: all")
     levels = parser.add_mutually_exclusive_group()
-    levels.add_argument("--ratios", type=_numbers, metavar="N,...", help="length of a document / budget (default: 4)")
-    levels.add_argument("--budgets", type=_numbers, metavar="N,...", help="keys kept per layer and KV head")
+    levels.add_argument("--ratios", type=positives, metavar="N,...", help="length of a document / budget (default: 4)")
+    levels.add_argument("--budgets", type=positives, metavar="N,...", help="keys kept per layer and KV head")
     parser.add_argument("--documents", type=positive, metavar="N", help="documents of each kind (default: 2)")
     parser.add_argument("--tokens", type=positive, metavar="N", help="tokens of a document (default: 2048)")
     parser.add_argument(

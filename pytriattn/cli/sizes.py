@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-__all__ = ["natural", "parse_size", "positive"]
+__all__ = ["natural", "parse_size", "positive", "positives"]
 
 _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -40,6 +40,15 @@ def positive(text: str) -> int:
         argparse.ArgumentTypeError: it is something else.
     """
     return _whole(text, 1, "a whole number above 0")
+
+
+def positives(text: str) -> tuple[int, ...]:
+    """Return whole numbers above 0 that commas separate.
+
+    Raises:
+        argparse.ArgumentTypeError: one of them is something else.
+    """
+    return tuple(positive(number) for number in text.split(","))
 
 
 def natural(text: str) -> int:

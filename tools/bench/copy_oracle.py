@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pytriattn import EvalSettings, Rule, register_rule, run_eval
+from pytriattn.cli.sizes import positives
+from pytriattn.lab.report import levels_of
 from pytriattn.lab.rules.base import Given, LayerView, Score, View
 from pytriattn.lab.scoring import own_metrics, score_tasks
 
@@ -37,15 +39,10 @@ def oracles(n: int) -> dict[str, Score]:
         at = layer.origins()
         rng = np.random.default_rng([given.seed, layer.layer])
         of_runs = 1.0 + rng.random((layer.n_head_kv, 2 * n // RUN + 1))
-        of_keys = np.take_along_axis(of_runs, np.minimum(at // RUN, 2 * n // RUN), axis=1)
+        of_keys = np.take_along_axis(of_runs, at // RUN, axis=1)
         return np.where((at >= view.position - n) & (at < n), of_keys, 0).astype(np.float32)
 
     return {"needed_next": needed_next, "scattered": scattered}
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    """Return the numbers of a list with commas."""
-    return tuple(int(number) for number in text.split(","))
 
 
 def main() -> None:
@@ -53,8 +50,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     sizes = parser.add_mutually_exclusive_group()
-    sizes.add_argument("--ratios", type=numbers, default=(2, 4, 8))
-    sizes.add_argument("--budgets", type=numbers, default=())
+    sizes.add_argument("--ratios", type=positives, default=(2, 4, 8))
+    sizes.add_argument("--budgets", type=positives, default=())
     parser.add_argument("--tokens", type=int, default=1024)
     parser.add_argument("--documents", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path)
@@ -74,7 +71,7 @@ def main() -> None:
     )
     results = run_eval(args.model, settings, output=args.output, n_threads=args.threads)
     for name in rules:
-        for kind, size in [("budget", budget) for budget in args.budgets] or [("ratio", x) for x in args.ratios]:
+        for kind, size in levels_of(results):
             found = score_tasks(results, name, (kind, size))["copy"]
             retained = "-" if found.retained is None else f"{found.retained:.2f}"
             print(f"{name:12} {kind} {size}: R {retained}, perplexity {own_metrics(found)['perplexity']:.2f}")

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from pytriattn import EvalResults, EvalSettings, KeyScoreOptions, Llama
 from pytriattn._native import core
+from pytriattn.cli.sizes import positives
 from pytriattn.lab.documents import Document, Tokens
 from pytriattn.lab.grid import write_documents
 from pytriattn.lab.reading import Reference, read_document
@@ -179,7 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("results", type=Path)
-    parser.add_argument("--ratios", default="4")
+    parser.add_argument("--ratios", type=positives, default=(4,))
     parser.add_argument("--documents", type=int, default=1)
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--tokens", type=int, default=1024)
@@ -187,18 +188,17 @@ def main() -> None:
     parser.add_argument("--one-set", action="store_true")
     parser.add_argument("--threads", type=int)
     args = parser.parse_args()
-    ratios = tuple(int(ratio) for ratio in args.ratios.split(","))
     settings = EvalSettings(
         rules=("recent",),
         tasks=tuple(args.tasks.split(",")),
         documents=args.documents,
         tokens=args.tokens,
-        ratios=ratios,
+        ratios=args.ratios,
         window=WINDOW,
     )
     how = How(args.sum, args.one_set)
     results = add_cells(args.model, args.results, settings, how, args.threads)
-    for ratio in ratios:
+    for ratio in args.ratios:
         for task, score in score_tasks(results, how.rule, ("ratio", ratio)).items():
             if task in settings.tasks and score.retained is not None:
                 print(f"{ratio:3} {task:24} {score.retained:.2f}")
