@@ -4,6 +4,7 @@
 #include "decoder_params.h"
 #include "eviction_config.h"
 #include "mode.h"
+#include "question_reader.h"
 
 namespace pytriattn {
 namespace {
@@ -46,6 +47,12 @@ void add_budget_rules(py::module_ & m) {
           "The least budget that holds the sink, the window and one key more.");
     m.def("check_protected_prompt", &triattn::check_protected_prompt, py::arg("n_protected"), py::arg("eviction"),
           "Check that a prompt of which nothing may be evicted leaves room for the window. Raises BudgetError.");
+    m.def(
+        "leaves_little_to_choose", &triattn::leaves_little_to_choose, py::arg("budget"), py::arg("window"),
+        py::arg("n_first"),
+        "Whether less than a tenth of the budget can be chosen, since the first keys and the window are always kept.");
+    m.def("check_question_length", &triattn::check_question_length, py::arg("n_tokens"), py::arg("budget"),
+          "Check that so many tokens can be a question. Raises InvalidTokenError, BudgetError.");
 }
 
 void add_cache_rules(py::module_ & m) {

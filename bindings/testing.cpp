@@ -115,6 +115,15 @@ void read_keys_from_rows(Context & context) {
     });
 }
 
+// Keys that mode fitted has read from the cache to score them, of all sequences.
+int64_t keys_entered(Context & context) {
+    return context.run_with_gil([](Decoder & d) {
+        return d.controller() != nullptr && d.controller()->key_scorer() != nullptr
+                   ? d.controller()->key_scorer()->n_entered()
+                   : int64_t{0};
+    });
+}
+
 // Refuses a type, given by ggml's number, that a device cannot store in a cache.
 void check_cache_device(const std::string & device, int type) {
     ggml_backend_dev_t found = ggml_backend_dev_by_name(device.c_str());
@@ -204,6 +213,8 @@ void add_testing(py::module_ & m) {
                 "The operations of eviction that a device lacks, in words; without a name: the cache's devices.");
     testing.def("read_keys_from_rows", &read_keys_from_rows, py::arg("context"),
                 "Make mode fitted copy rows of keys before it multiplies them, as some devices need it.");
+    testing.def("keys_entered", &keys_entered, py::arg("context"),
+                "Keys that mode fitted has read from the cache to score them, of all sequences.");
     testing.def("check_cache_device", &check_cache_device, py::arg("device"), py::arg("type"),
                 "Check that a device can store keys of a type, given by ggml's number. Raises ContextError.");
     testing.def("round_rows", &round_rows, py::arg("values"), py::arg("type"), py::arg("width"),

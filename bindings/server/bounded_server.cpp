@@ -26,6 +26,7 @@ namespace {
 
 constexpr size_t MAX_WAITING = 4096;  // tasks
 const char * const BUDGET_FIELD = "triattention_budget";
+const char * const QUESTION_FIELD = "triattention_question";
 
 // One server a process, as upstream's is.
 std::optional<BudgetSettings> settings;
@@ -35,7 +36,7 @@ std::shared_ptr<Slots> slots;
 std::mutex slots_mutex;  // others than the thread that computes ask for them
 std::exception_ptr error;
 std::mutex requests_mutex;
-std::map<int, int32_t> budget_of_task;  // where a request names one
+std::map<int, Wishes> wishes_of_task;  // where a request has some
 std::map<int, int> task_of_slot;
 bool takes_back_any_draft = false;  // positions can be removed one by one
 
@@ -127,12 +128,14 @@ common_init_result_ptr make_bounded_context(common_params & params) {
     return result;
 }
 
+void require_budget(const std::string & field) {
+    if (!settings) {
+        throw std::invalid_argument(field + " needs a server that was started with --triattention-budget");
+    }
+}
+
 // The budget that a request names. Throws std::invalid_argument.
 int32_t budget_in(const common_json & value) {
-    if (!settings) {
-        throw std::invalid_argument(std::string(BUDGET_FIELD) +
-                                    " needs a server that was started with --triattention-budget");
-    }
     const auto & eviction = settings->eviction;
     const int64_t least = triattn::least_budget(eviction.window, eviction.n_sink);
     if (!value.is_number_integer() || value.get<int64_t>() < least || value.get<int64_t>() > eviction.budget) {
@@ -217,25 +220,43 @@ void draft(common_speculative * spec) {
     common_speculative_draft(spec);
 }
 
-common_json note_request(const server_task & task, const common_json & request) {
-    std::optional<int32_t> budget;
+common_json note_request(const llama_vocab * vocab, const server_task & task, const common_json & request) {
+    Wishes wishes;
     if (request.contains(BUDGET_FIELD) && !request.at(BUDGET_FIELD).is_null()) {
-        budget = budget_in(request.at(BUDGET_FIELD));
+        require_budget(BUDGET_FIELD);
+        wishes.budget = budget_in(request.at(BUDGET_FIELD));
+    }
+    if (request.contains(QUESTION_FIELD)) {
+        require_budget(QUESTION_FIELD);
+        const int32_t budget = wishes.budget.value_or(settings->eviction.budget);
+        try {
+            wishes.question = named_question(request.at(QUESTION_FIELD), task, vocab, budget);
+        } catch (const std::exception & error) {
+            throw std::invalid_argument(std::string(QUESTION_FIELD) + ": " + error.what());
+        }
+    }
+    if (wishes.budget || wishes.question) {
         const std::lock_guard lock(requests_mutex);
-        budget_of_task[task.id] = *budget;
-        if (budget_of_task.size() > MAX_WAITING) {
-            budget_of_task.erase(budget_of_task.begin());  // of a task that was given up before it began
+        wishes_of_task[task.id] = wishes;
+        if (wishes_of_task.size() > MAX_WAITING) {
+            wishes_of_task.erase(wishes_of_task.begin());  // of a task that was given up before it began
         }
     }
     if (!settings || !settings->protects_prompt) {
         return request;
     }
     triattn::EvictionConfig config = settings->eviction;
-    config.budget = budget.value_or(config.budget);
+    config.budget = wishes.budget.value_or(config.budget);
     try {
         triattn::check_protected_prompt(task.tokens.pos_next(), config);
     } catch (const triattn::BudgetError & error) {
         throw std::invalid_argument(error.what());
+    }
+    if (triattn::leaves_little_to_choose(config.budget, config.window, task.tokens.pos_next())) {
+        LOG_WRN(
+            "a protected prompt of %d tokens leaves little of a budget of %d to choose: of later text only the newest "
+            "keys are kept\n",
+            task.tokens.pos_next(), config.budget);
     }
     // what has been evicted of an answer cannot be protected, once the answer is a part of a prompt
     common_json result = request;
@@ -251,15 +272,15 @@ void slot_works(int slot_id, const server_task & task) {
         return;
     }
     task_of_slot[slot_id] = task.id;
-    std::optional<int32_t> budget;
+    Wishes wishes;
     {
         const std::lock_guard lock(requests_mutex);
-        if (const auto node = budget_of_task.extract(task.id); !node.empty()) {
-            budget = node.mapped();
+        if (const auto node = wishes_of_task.extract(task.id); !node.empty()) {
+            wishes = node.mapped();
         }
     }
     try {
-        slots->start(slot_id, task, budget, settings->protects_prompt);
+        slots->start(slot_id, task, wishes, settings->protects_prompt);
     } catch (const std::exception & failure) {
         LOG_ERR("the question of a request could not be read, so it does not choose what is kept: %s\n",
                 failure.what());
@@ -290,8 +311,10 @@ common_json describe_slot(int slot_id) {
         return nullptr;
     }
     const SlotState & state = states[static_cast<size_t>(slot_id)];
+    const Positions & asked = state.question;
     return common_json::object({
         {"budget", state.budget},
+        {"question", asked.end > asked.begin ? common_json::array({asked.begin, asked.end}) : common_json(nullptr)},
         {"resident_keys", state.n_keys},
         {"evictions", state.counters.n_evictions},
         {"evicted_tokens", state.counters.n_tokens_evicted},

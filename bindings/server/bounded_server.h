@@ -56,9 +56,9 @@ uint32_t n_rs_seq(const llama_context * ctx);
 // what is kept must not depend on what was guessed.
 void draft(common_speculative * spec);
 
-// A request has come in: what it says of its budget is remembered for its task, whose prompt is known. Returns it as it
-// is to be followed. Throws std::invalid_argument.
-common_json note_request(const server_task & task, const common_json & request);
+// A request has come in: what it says of its budget and its question is remembered for its task, whose prompt is known.
+// Returns it as it is to be followed. Throws std::invalid_argument.
+common_json note_request(const llama_vocab * vocab, const server_task & task, const common_json & request);
 
 // A slot works on a task: at its first step the slot gets the task's budget and question.
 void slot_works(int slot_id, const server_task & task);

@@ -20,7 +20,7 @@
 #    define common_speculative_draft(spec) ::pytriattn::server::draft(spec)
 // where the fields of a request are read
 #    define eval_llama_cmpl_schema(vocab, params, logit_bias, request) \
-        eval_llama_cmpl_schema(vocab, params, logit_bias, ::pytriattn::server::note_request(task, request))
+        eval_llama_cmpl_schema(vocab, params, logit_bias, ::pytriattn::server::note_request(vocab, task, request))
 // what a slot hands out in the end
 #    define server_task_result_cmpl_final ::pytriattn::server::FinalResult
 // asked of every slot before its part of a step

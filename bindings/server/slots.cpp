@@ -7,28 +7,6 @@
 #include <utility>
 
 namespace pytriattn::server {
-namespace {
-
-constexpr size_t QUESTION_TOKENS = 64;  // of a prompt that is no chat; as in generation/question.py
-
-// The last tokens of a prompt that choose what is kept of the rest: of the last message of the user, or of the whole.
-std::vector<llama_token> question_of(const server_task & task) {
-    const size_t n = task.tokens.size();
-    const int32_t user = task.params.message_spans.last_user_message_pos();
-    const size_t most = user >= 0 ? static_cast<size_t>(triattn::QuestionReader::MAX_TOKENS) : QUESTION_TOKENS;
-    size_t begin = n - std::min(n, most);
-    begin = user >= 0 ? std::max(begin, std::min(static_cast<size_t>(user), n)) : begin;
-    std::vector<llama_token> question;
-    for (size_t i = begin; i < n; ++i) {
-        question.push_back(task.tokens[i]);
-        if (task.tokens[i] == LLAMA_TOKEN_NULL) {
-            question.clear();  // behind the last image
-        }
-    }
-    return question;
-}
-
-}  // namespace
 
 Slots::Slots(llama_context * ctx, const triattn::EvictionConfig & config, triattn::Stats stats,
              const triattn::DecoderParams & params)
@@ -51,18 +29,23 @@ void Slots::context_ends() {
     ctx_ = nullptr;
 }
 
-void Slots::start(int32_t slot, const server_task & task, std::optional<int32_t> budget, bool protects_prompt) {
+void Slots::start(int32_t slot, const server_task & task, const Wishes & wishes, bool protects_prompt) {
+    const int32_t budget = wishes.budget.value_or(config().budget);
     Work & work = works_[slot];
-    work = {budget.value_or(config().budget), {}, 0, protects_prompt ? task.tokens.pos_next() : 0, false};
-    if (!takes_questions()) {
+    work = {budget, {}, {}, 0, protects_prompt ? task.tokens.pos_next() : 0, false};
+    const auto n = static_cast<int32_t>(task.tokens.size());
+    if (!takes_questions() || n < budget + config().interval) {
+        return;  // there is no eviction while the prompt is read
+    }
+    const Question question = wishes.question.value_or(find_question(task, budget));
+    if (!question.is_there()) {
         return;
     }
-    const std::vector<llama_token> question = question_of(task);
-    if (question.empty()) {
-        return;
-    }
-    work.question = reader().read(question);
-    work.further = task.tokens.pos_next() - static_cast<int32_t>(question.size()) - reader().n_before();
+    work.question = reader().read(tokens_of(question, task.tokens));
+    const int32_t behind_images = task.tokens.pos_next() - n;  // an image has other positions than tokens
+    work.asked = {static_cast<int32_t>(question.begin) + behind_images,
+                  static_cast<int32_t>(question.end) + behind_images};
+    work.further = work.asked.begin - reader().n_before();
 }
 
 // Only when it steps: upstream may clear a slot that has begun a task.
@@ -151,7 +134,9 @@ void Slots::publish() {
     const std::lock_guard lock(mutex_);
     for (size_t i = 0; i < states_.size(); ++i) {
         const auto slot = static_cast<int32_t>(i);
-        states_[i] = {budget(slot), view().n_used(slot), counters(slot)};
+        const auto work = works_.find(slot);
+        const Positions asked = work != works_.end() && work->second.is_set ? work->second.asked : Positions{};
+        states_[i] = {budget(slot), view().n_used(slot), asked, counters(slot)};
     }
     const triattn::EvictionCounters & all = Controller::counters();
     totals_ = {all.n_evictions, all.n_tokens_evicted, all.scoring_s + all.selection_s + all.compaction_s};

@@ -4,6 +4,7 @@
 #include "attention_probe.h"
 #include "controller.h"
 #include "decoder_params.h"
+#include "question.h"
 #include "question_reader.h"
 #include "stats.h"
 
@@ -20,16 +21,26 @@
 
 namespace pytriattn::server {
 
+// From begin to end (exclusive); none: both are the same.
+struct Positions { int32_t begin = 0, end = 0; };
+
 // What is known of a slot; other threads ask for it while the server computes.
 struct SlotState {
     int32_t budget = 0;
     uint32_t n_keys = 0;
+    Positions question;
     triattn::EvictionCounters counters;
 };
 
 struct Totals {
     int64_t n_evictions = 0, n_tokens_evicted = 0;
     double seconds = 0;
+};
+
+// What a request says of its own; else the server's settings and rules hold.
+struct Wishes {
+    std::optional<int32_t> budget;
+    std::optional<Question> question;
 };
 
 // The controller of the server's context.
@@ -45,7 +56,7 @@ public:
 
     // A slot begins a task; its budget and question take effect at its first step. With `protects_prompt`, nothing of
     // the prompt is evicted.
-    void start(int32_t slot, const server_task & task, std::optional<int32_t> budget, bool protects_prompt);
+    void start(int32_t slot, const server_task & task, const Wishes & wishes, bool protects_prompt);
 
     // After every change: for other threads.
     void publish();
@@ -66,6 +77,7 @@ private:
     struct Work {
         int32_t budget = 0;
         triattn::LayerQueries question;
+        Positions asked;
         int32_t further = 0;  // see Controller::set_question
         int32_t n_protected = 0;
         bool is_set = false;

@@ -1610,6 +1610,13 @@ def check_protected_prompt(n_protected: typing.SupportsInt | typing.SupportsInde
     Check that a prompt of which nothing may be evicted leaves room for the window. Raises BudgetError.
     """
 
+def check_question_length(
+    n_tokens: typing.SupportsInt | typing.SupportsIndex, budget: typing.SupportsInt | typing.SupportsIndex
+) -> None:
+    """
+    Check that so many tokens can be a question. Raises InvalidTokenError, BudgetError.
+    """
+
 def describe_gguf(path: os.PathLike[str] | str | bytes) -> GgufDescription:
     """
     Read the header of a GGUF file, without its weights.
@@ -1636,6 +1643,15 @@ def least_budget(
 ) -> int:
     """
     The least budget that holds the sink, the window and one key more.
+    """
+
+def leaves_little_to_choose(
+    budget: typing.SupportsInt | typing.SupportsIndex,
+    window: typing.SupportsInt | typing.SupportsIndex,
+    n_first: typing.SupportsInt | typing.SupportsIndex,
+) -> bool:
+    """
+    Whether less than a tenth of the budget can be chosen, since the first keys and the window are always kept.
     """
 
 def load_backend(path: str) -> str: ...

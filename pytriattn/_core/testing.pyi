@@ -81,6 +81,11 @@ def k_rotation(context: pytriattn._core.Context) -> npt.NDArray[np.float32] | No
     The matrix that pieces of a quantised cache's keys are multiplied by, float32; None without one.
     """
 
+def keys_entered(context: pytriattn._core.Context) -> int:
+    """
+    Keys that mode fitted has read from the cache to score them, of all sequences.
+    """
+
 def missing_operations(context: pytriattn._core.Context, device: str = "") -> list[str]:
     """
     The operations of eviction that a device lacks, in words; without a name: the cache's devices.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pytriattn._native import core
 from pytriattn.generation.completion import Completion
-from pytriattn.generation.question import AUTO, find_question
+from pytriattn.generation.question import Question, find_question
 from pytriattn.generation.sampling import SamplingParams
 from pytriattn.generation.text_stream import TextStream, check_stops
 from pytriattn.generation.token_stream import token_limit
@@ -28,6 +28,7 @@ class _Text:
 
     index: int
     prompt: npt.NDArray[np.int32]
+    question: Question | None
     sampler: core.Sampler
     stream: TextStream
     pieces: list[str] = field(default_factory=list)
@@ -62,10 +63,11 @@ def complete_batch(
     max_tokens: int | None,
     params: SamplingParams,
     stop: str | Sequence[str] | None,
+    question: int | str | None,
 ) -> list[Completion]:
     """Complete prompts; see `Llama.generate_batch`."""
     stops, limit = check_stops(stop), token_limit(max_tokens)
-    waiting = deque(_prepare(llm, i, prompt, params, stops) for i, prompt in enumerate(prompts))
+    waiting = deque(_prepare(llm, i, prompt, params, stops, question) for i, prompt in enumerate(prompts))
     texts = list(waiting)
     if limit == 0:
         for text in texts:
@@ -78,8 +80,7 @@ def complete_batch(
         while waiting or running:
             while waiting and free:
                 seq, text = free.pop(), waiting.popleft()
-                question = find_question(llm, text.prompt, AUTO)
-                first = llm.start_sequence(seq, text.prompt, text.sampler, question)
+                first = llm.start_sequence(seq, text.prompt, text.sampler, text.question)
                 text.take(llm, first, limit, params.ignore_eos)
                 running[seq] = text
                 _release(running, free)
@@ -95,11 +96,19 @@ def complete_batch(
     return [_completion(llm, text) for text in texts]
 
 
-def _prepare(llm: Session, index: int, prompt: str | Sequence[int], params: SamplingParams, stops: list[str]) -> _Text:
+def _prepare(
+    llm: Session,
+    index: int,
+    prompt: str | Sequence[int],
+    params: SamplingParams,
+    stops: list[str],
+    question: int | str | None,
+) -> _Text:
     tokens = llm.check_prompt(llm.tokenize_prompt(prompt) if isinstance(prompt, str) else prompt)
     settings = params.to_native(llm.n_ctx())
     settings.seed = params.native_seed(index)
-    return _Text(index, tokens, params.prepare(llm, settings, tokens), TextStream(llm, stops))
+    asked = find_question(llm, tokens, question)
+    return _Text(index, tokens, asked, params.prepare(llm, settings, tokens), TextStream(llm, stops))
 
 
 def _release(running: dict[int, _Text], free: list[int]) -> None:

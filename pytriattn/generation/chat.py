@@ -208,7 +208,7 @@ def chat(
 
 
 def _question_of(llm: Session, request: ChatRequest, tokens: npt.NDArray[np.int32]) -> Question | None:
-    """Return the last user message, from where it stands to the end of the prompt or as much of it as may be asked."""
+    """Return where the last user message stands, or as much of its end as may be asked."""
     if request.question != AUTO:
         return find_question(llm, tokens, request.question)
     asked = [last_text(message) for message in request.messages if message.get("role") == "user"]

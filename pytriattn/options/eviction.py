@@ -138,7 +138,7 @@ class EvictionSettings:
             BudgetError: it does not.
         """
         core.check_protected_prompt(n_protected, self.to_native())
-        if self.leaves_little_to_choose(n_protected):
+        if self._leaves_little_to_choose(n_protected):
             warnings.warn(
                 f"the protected prompt of {n_protected} tokens and the window of {self.window} leave little of the "
                 f"budget of {self.budget} to choose: of later text only the newest keys are kept; raise the budget, or "
@@ -147,9 +147,17 @@ class EvictionSettings:
                 stacklevel=4,
             )
 
-    def leaves_little_to_choose(self, n_protected: int = 0) -> bool:
-        """Whether less than a tenth of the budget can be chosen, since the rest is always kept."""
-        return 10 * (self.budget - max(n_protected, self.n_sink) - self.window) < self.budget
+    def scarcity(self) -> str | None:
+        """Say what leaves hardly a key to choose, and the remedy; None: sinks and window leave enough of the budget."""
+        if self.mode == "recent" or not self._leaves_little_to_choose():
+            return None
+        return (
+            f"n_sink ({self.n_sink}) and window ({self.window}) leave little of the budget of {self.budget:,} to "
+            "choose: of later text only the newest keys are kept; raise the budget or lower window"
+        )
+
+    def _leaves_little_to_choose(self, n_protected: int = 0) -> bool:
+        return core.leaves_little_to_choose(self.budget, self.window, max(n_protected, self.n_sink))
 
     @property
     def least_budget(self) -> int:
@@ -165,6 +173,11 @@ class EvictionSettings:
     def needs_scores(self) -> bool:
         """Whether keys are scored, for which there have to be statistics."""
         return core.needs_scores(self.mode)
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether keys are scored by expected attention, for which the statistics have to have fitted weights."""
+        return self.mode == DEFAULT_MODE and (self.key_score or KeyScoreOptions()).use_fit
 
     def to_native(self) -> core.EvictionConfig:
         """Return the same settings as the C++ engine takes them.

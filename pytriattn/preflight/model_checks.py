@@ -21,9 +21,12 @@ __all__ = ["check_architecture", "check_build", "check_flash_attention", "check_
 
 
 def check_statistics(
-    info: ModelInfo, stats: TriAttentionStats | StatsError | None, identity: ModelIdentity | None
+    info: ModelInfo,
+    stats: TriAttentionStats | StatsError | None,
+    identity: ModelIdentity | None,
+    eviction: EvictionSettings,
 ) -> Iterator[Finding]:
-    """Check that the statistics are of this model; see `run_preflight` for the arguments."""
+    """Check that the statistics are of this model, and serve the mode; see `run_preflight` for the arguments."""
     if stats is None:
         yield ok("statistics", "none are given; they will be measured at load on the text that ships with the package")
         return
@@ -49,6 +52,12 @@ def check_statistics(
             f"{stats.mean_concentration():.2f}"
         )
         yield ok("statistics", f"they are of this model: {summary}")
+    if eviction.needs_fit and not stats.is_fitted:
+        yield warning(
+            "statistics",
+            "they have no fitted weights, so keys would be chosen by the published score, which loses facts that the "
+            "default keeps; calibrate again with pytriattn-calibrate",
+        )
 
 
 def check_architecture(info: ModelInfo, allow_untested: bool) -> Iterator[Finding]:

@@ -51,7 +51,7 @@ def run_preflight(
     options, eviction = settings.cache, settings.cache.eviction
     if eviction is not None:
         if eviction.needs_scores:
-            findings += check_statistics(info, stats, identity)
+            findings += check_statistics(info, stats, identity, eviction)
         findings += check_architecture(info, settings.allow_untested)
         findings += check_layers(info, eviction)
         findings += check_flash_attention(info, options, eviction)

@@ -61,12 +61,8 @@ def check_budget(eviction: EvictionSettings, ctx: int) -> Iterator[Finding]:
             f"{budget + eviction.interval:,} keys of a first eviction; lower the budget or raise the context"
         )
         yield warning(name, message)
-    elif eviction.leaves_little_to_choose():
-        message = (
-            f"n_sink ({eviction.n_sink}) and window ({eviction.window}) leave little of the budget of {budget:,} to "
-            "choose; raise the budget or lower window"
-        )
-        yield warning(name, message)
+    elif (scarcity := eviction.scarcity()) is not None:
+        yield warning(name, scarcity)
     else:
         yield ok(name, f"{budget:,} keys per layer and KV head, {budget / ctx:.1%} of {ctx:,} positions")
 

@@ -14,7 +14,7 @@ from pytriattn._native.log import forward_llama_log
 from pytriattn._native.rpc_servers import check_rpc_servers
 from pytriattn._util.cpus import IdleCpus, usable_cpus
 from pytriattn._util.numbers import whole_number
-from pytriattn.errors import ContextError, StatsWarning
+from pytriattn.errors import BudgetWarning, ContextError, StatsError, StatsWarning
 from pytriattn.gguf.identity import ModelIdentity, check_model_file, model_identity
 from pytriattn.gguf.projector import check_projector
 from pytriattn.model_info.info import ModelInfo
@@ -228,7 +228,22 @@ def check_opening(
     elif info is not None:
         raise_failures(run_preflight(info, PreflightSettings(options, allow_untested), stats, identity))
         options = effective_options(info, options)
+        _check_choice(options, stats)
     return CheckedOpening(path, identity, options, stats, info)
+
+
+def _check_choice(options: CacheOptions, stats: TriAttentionStats | None) -> None:
+    """Refuse a mode that these statistics do not serve, and warn where there is hardly a key to choose."""
+    eviction = options.eviction
+    if eviction is None:
+        return
+    if eviction.needs_fit and stats is not None and not stats.is_fitted:
+        raise StatsError(
+            f"the statistics have no fitted weights, which mode={DEFAULT_MODE!r} needs; calibrate again with "
+            "pytriattn-calibrate, or use mode='per_layer_head'"
+        )
+    if (scarcity := eviction.scarcity()) is not None:
+        warnings.warn(scarcity, BudgetWarning, stacklevel=5)
 
 
 def _with_mode_for(options: CacheOptions, stats: TriAttentionStats | None) -> CacheOptions:

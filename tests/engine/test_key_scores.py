@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from dataclasses import replace
 from typing import Any
 
 import gguf
@@ -13,6 +14,7 @@ import pytest
 from models.registry import ARCHITECTURES, make_tiny_model
 from pytriattn import BudgetError, InvalidTokenError, StatsError, UnsupportedModelError
 from pytriattn._native import core
+from pytriattn.stats.layer_stats import LayerStats
 from support.architecture_checks import WHOLE_KV3_BLOCKS
 from support.tiny_context import Tiny, TinyContext, Tokens, calibrated
 
@@ -198,6 +200,16 @@ def test_scores_are_those_of_the_formula(
     assert context.counters().n_evictions == 3
 
 
+def test_each_key_is_read_from_the_cache_once(tiny: Tiny, random_tokens: Tokens) -> None:
+    """An eviction gives new keys their score; old ones have it."""
+    context = TinyContext(tiny("llama"), mode="fitted", budget=96).context
+    context.read(0, random_tokens[:128], 0)
+    for token in random_tokens[128:448]:
+        context.step([0], [int(token)])
+    assert context.counters().n_evictions == 11  # the last one at the end
+    assert core.testing.keys_entered(context) == 448
+
+
 @pytest.mark.parametrize("arch", ["llama", "gemma3", "qwen3", "lfm2"])
 @pytest.mark.parametrize("cache", ["f16", "q8_0"])
 def test_a_question_is_read_alone_and_turned(tiny: Tiny, random_tokens: Tokens, arch: str, cache: str) -> None:
@@ -283,6 +295,59 @@ def test_a_second_reading_takes_the_place_of_the_fit(tiny: Tiny, random_tokens: 
         assert not np.allclose(found[index], fitted[index], rtol=0.1)
 
 
+@pytest.mark.parametrize("arch", ["gemma3", "lfm2"])
+def test_a_second_reading_that_could_not_be_taken_back_is_refused(tiny: Tiny, arch: str) -> None:
+    """At once, and not in the middle of a text."""
+    with pytest.raises(UnsupportedModelError, match="sliding window or a recurrent state.*reread=False or n_seq_max=1"):
+        TinyContext(tiny(arch), mode="fitted", reread=True, n_seq_max=2)
+    assert TinyContext(tiny(arch), mode="fitted", n_seq_max=2).context
+    assert TinyContext(tiny("llama"), mode="fitted", reread=True, n_seq_max=2).context
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen3"])
+def test_calibration_asks_what_a_second_reading_looks_for(tiny: Tiny, random_tokens: Tokens, arch: str) -> None:
+    """Its targets: the most attention of 128 tokens and 32 before them, read once more behind what they end."""
+    tokens, given = random_tokens[:200], {}
+    model = core.Model(str(tiny(arch)))
+    native = core.calibrate(
+        model,
+        tokens,
+        n_ctx=256,
+        n_ubatch=128,
+        n_threads=2,
+        on_keys=lambda layer, head, x, y: given.update({(layer, head): (x, y)}),
+    )
+    sizes = {(i, head) for i, layer in enumerate(native.layers) for head in range(layer.n_head_kv)}
+    most = {place: np.zeros(200) for place in sizes}
+    for begin, end in ((0, 128), (40, 200)):
+        context = TinyContext(tiny(arch), mode="fitted", budget=512, key_score=EVERY).context
+        context.read(0, tokens[:end], 0)
+        for piece in (tokens[begin : begin + 64], tokens[begin + 64 : end]):  # 128 queries wait at most
+            context.read(0, piece, 0)
+            view = context.eviction_view(0)
+            for index, (layer, of) in enumerate(zip(view.layers, native.layers, strict=True)):
+                at, queries = read_queries(context, index, "text")
+                again = at >= end
+                group = of.n_head // of.n_head_kv
+                for head, keys in enumerate(layer.keys().astype(np.float64)):
+                    mine = queries[again][:, head * group : (head + 1) * group]
+                    rest = (keys, np.array(view.positions), of.head_dim**-0.5, np.full(group, -np.inf))
+                    got = attention(mine, at[again], *rest)[begin:end]
+                    most[index, head][begin:end] = np.maximum(most[index, head][begin:end], got)
+    assert given.keys() == most.keys()
+    for index, head in sizes:
+        x, y = given[index, head]
+        np.testing.assert_allclose(y, np.log(most[index, head][8:] + LEAST), atol=0.05)  # but for the first 8, sinks
+        layer = view.layers[index]
+        expected = features(
+            native.layers[index],
+            layer.keys()[head][8:200].astype(np.float64),
+            layer.values()[head][8:200].astype(np.float64),
+            np.arange(8, 200, dtype=np.int32),
+        )
+        np.testing.assert_allclose(x, expected, rtol=1e-2, atol=1e-2)
+
+
 def test_saved_states_go_on_exactly(tiny_folder: pathlib.Path, random_tokens: Tokens) -> None:
     """With the attention that keys have received, the queries that wait, the question, and the retrieval heads."""
     path = make_tiny_model("llama", tiny_folder, of_bytes=True)
@@ -329,6 +394,10 @@ def test_bad_input(tiny: Tiny, random_tokens: Tokens) -> None:
     model = core.Model(str(path))
     with pytest.raises(StatsError, match="no fitted weights.*calibrate again"):
         TinyContext(path, mode="fitted", stats=calibrated(model, fit=False))
+    narrow = [LayerStats.from_native(layer) for layer in calibrated(model, fit=True).layers]
+    narrow = [replace(layer, fit=layer.fit[:, :-1]) for layer in narrow if layer.fit is not None]
+    with pytest.raises(StatsError, match="fitted weights for layer 0, the model needs.*calibrate again"):
+        TinyContext(path, mode="fitted", stats=core.Stats([layer.to_native() for layer in narrow], 256))
     with pytest.raises(BudgetError, match="decay is"):
         core.KeyScoreOptions(decay=1.5)
     with pytest.raises(BudgetError, match="reread.*fitted"):

@@ -39,6 +39,7 @@ SAMPLING = {
     "cache_prompt": YES,
     "n_keep": FEW,
     "triattention_budget": {"type": "integer", "minimum": 80, "maximum": 128},
+    "triattention_question": {"anyOf": [{"type": "integer", "minimum": -1, "maximum": 129}, TEXT, {"type": "null"}]},
 }
 PROMPT: Schema = {"anyOf": [TEXT, list_of({"anyOf": [TEXT, TOKEN]}, 12), list_of(list_of(TOKEN, 12), 3)]}
 FUNCTION = object_(

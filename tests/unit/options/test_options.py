@@ -74,11 +74,31 @@ def test_rope_settings(tiny: Callable[[str], pathlib.Path], setting: str, value:
 
 def test_a_budget_that_leaves_little_to_choose_is_warned_of() -> None:
     settings = EvictionSettings(256, window=64)
-    assert not settings.leaves_little_to_choose()
-    assert EvictionSettings(70, window=64).leaves_little_to_choose()
+    assert settings.scarcity() is None
+    assert "raise the budget or lower window" in (EvictionSettings(70, window=64).scarcity() or "")
+    assert EvictionSettings(70, "recent", window=64).scarcity() is None  # whose newest keys are all that it keeps
     settings.check_prompt(150)
     with pytest.warns(BudgetWarning, match="prompt of 170 tokens.*budget of 256"):
         settings.check_prompt(170)
+
+
+def test_what_leaves_little_to_choose_is_warned_of_when_a_model_is_opened(
+    tiny: Callable[[str], pathlib.Path], recwarn: pytest.WarningsRecorder
+) -> None:
+    Llama(tiny("llama"), budget=128, window=64, mode="random", n_ctx=1024).close()
+    assert not recwarn.list
+    with pytest.warns(BudgetWarning, match=r"n_sink \(4\) and window \(120\) leave little of the budget of 128"):
+        Llama(tiny("llama"), budget=128, window=120, mode="random", n_ctx=1024).close()
+
+
+def test_a_protected_prompt_that_leaves_little_is_warned_of_when_it_is_read(
+    tiny: Callable[[str], pathlib.Path],
+) -> None:
+    with (
+        Llama(tiny("llama"), budget=128, window=16, mode="random", n_ctx=1024, protect_prompt=True) as llm,
+        pytest.warns(BudgetWarning, match="prompt of 105 tokens and the window of 16 leave little"),
+    ):
+        llm.generate(list(range(1, 106)), 1)
 
 
 def test_the_default_window_grows_with_the_budget() -> None:

@@ -74,6 +74,56 @@ def test_slots_stay_within_the_budget(server: Server, long_text: str) -> None:
     assert ask(f"{server.url}/props")["triattention"]["budget"] == BUDGET
 
 
+def test_which_tokens_are_the_question(server: Server, long_text: str) -> None:
+    """As `/slots` tells: the prompt's last tokens, or what a request names."""
+    prompt = long_text[:3000]
+    tokens = ask(f"{server.url}/tokenize", {"content": prompt, "add_special": True})["tokens"]
+    n = len(tokens)
+
+    def taken(text: str = prompt, **settings: object) -> list[int] | None:
+        erase(server)
+        assert "status" not in complete(server, text, n_predict=1, **settings)
+        found: list[int] | None = in_slot(server, 0)["question"]
+        return found
+
+    assert taken() == [n - 64, n]
+    assert taken(triattention_question=20) == [n - 20, n]
+    assert taken(triattention_question=None) is None and taken(triattention_question=0) is None
+    assert taken(long_text[:600]) is None  # nothing is evicted
+    words = max(prompt[500:2000].splitlines()[1:-1], key=len).strip()
+    begin, end = taken(triattention_question=words) or (0, 0)
+    text = ask(f"{server.url}/detokenize", {"tokens": tokens[begin:end]})["content"]
+    assert words in text and len(text) < len(words) + 20
+    assert taken(triattention_question=long_text[1000:2500]) is not None  # its last 128 tokens
+    for question, message in (
+        ("What is love?", "not in the prompt"),
+        (129, "a question of 129 tokens is too long"),
+        (-1, "makes no sense"),
+        (1.5, "it must be a text"),
+    ):
+        answer = complete(server, prompt, triattention_question=question)
+        assert answer["status"] == 400 and message in answer["error"]["message"]
+    answer = complete(server, prompt, triattention_question=100, triattention_budget=90)
+    assert answer["status"] == 400 and "longer than the budget of 90" in answer["error"]["message"]
+
+
+def test_the_question_of_a_chat_is_what_the_user_said_last(server: Server, long_text: str) -> None:
+    """Not what was said or looked up since."""
+    erase(server)
+    messages = [
+        {"role": "user", "content": long_text[:3000] + " What is the code of the vault?"},
+        {"role": "assistant", "content": "I have to look it up. " + long_text[3000:5000]},
+    ]
+    body = {"messages": messages, "max_tokens": 1, "id_slot": 0}
+    prompt = ask(f"{server.url}/apply-template", body)["prompt"]
+    answer = ask(f"{server.url}/v1/chat/completions", body)
+    begin, end = in_slot(server, 0)["question"]
+    tokens = ask(f"{server.url}/tokenize", {"content": prompt, "add_special": True, "parse_special": True})["tokens"]
+    assert len(tokens) == answer["usage"]["prompt_tokens"]
+    text = ask(f"{server.url}/detokenize", {"tokens": tokens[begin:end]})["content"]
+    assert end - begin == 64 and "What is the code of the vault?" in text and "look it up" not in text
+
+
 def test_a_growing_conversation_is_never_read_twice(server: Server, long_text: str) -> None:
     erase(server)
     messages = [{"role": "system", "content": "Answer in one sentence."}]
@@ -261,6 +311,13 @@ def test_without_a_budget_it_is_llama_server(smollm2: pathlib.Path, long_text: s
 def test_what_cannot_be_served(smollm2: pathlib.Path, flags: list[str], message: str) -> None:
     with pytest.raises(BackendError, match=message):
         Server(smollm2, n_ctx=1024, n_threads=1, arguments=flags)
+
+
+def test_a_second_reading_that_could_not_be_taken_back_is_refused(gemma3: pathlib.Path) -> None:
+    """When the server starts: its layers with a sliding window cannot forget in several slots."""
+    with pytest.raises(BackendError, match="sliding window or a recurrent state.*use reread=False or n_seq_max=1"):
+        Server(gemma3, budget=BUDGET, parallel=2, reread=True, n_ctx=1024, n_threads=1)
+
 
 
 def test_a_missing_model_and_a_port_in_use(smollm2: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -89,6 +89,9 @@ Decoder::Decoder(llama_model * model, const DecoderParams & params, Stats stats)
         controller_ = std::make_shared<Controller>(ctx_.get(), *params_.eviction, std::move(stats), params_.n_threads);
         set_guard(ctx_.get(), controller_);
         controller_->read_standing_questions_with([this]() -> QuestionReader & { return question_reader(); });
+        if (params_.eviction->reread) {
+            save_place(ctx_.get(), 0, params_.n_seq_max);  // throws where a second reading could not be taken back
+        }
         return;
     }
     try {

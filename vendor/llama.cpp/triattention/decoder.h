@@ -112,8 +112,8 @@ public:
     int64_t truncate(int32_t seq, int64_t n, bool keep_evicted = false);
 
     // From now on chooses the keys of a sequence that these tokens ask for, which stand from `position` on; none: no
-    // question any more. They are read alone, in a context of their own. At most QuestionReader::MAX_TOKENS. Ends when
-    // the sequence is cleared. Nothing happens in a mode that takes no questions.
+    // question any more. They are read alone, in a context of their own. At most QuestionReader::MAX_TOKENS, and no more
+    // than the budget. Ends when the sequence is cleared. Nothing happens in a mode that takes no questions.
     void set_question(int32_t seq, const std::vector<llama_token> & tokens, int32_t position);
 
     // Called with every context that computes with the model for this one, now and when it is made.

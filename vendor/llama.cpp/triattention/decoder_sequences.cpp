@@ -51,10 +51,7 @@ void Decoder::set_question(int32_t seq, const std::vector<llama_token> & tokens,
         return;
     }
     check_tokens(tokens);
-    if (tokens.size() > static_cast<size_t>(QuestionReader::MAX_TOKENS)) {
-        throw InvalidTokenError("a question of " + std::to_string(tokens.size()) + " tokens is too long; use at most " +
-                                std::to_string(QuestionReader::MAX_TOKENS));
-    }
+    check_question_length(static_cast<int64_t>(tokens.size()), controller_->budget(seq));
     LayerQueries queries = question_reader().read(tokens);
     controller_->set_question(seq, std::move(queries), position - question_reader().n_before());
 }

@@ -47,4 +47,8 @@ void check_protected_prompt(int64_t n_protected, const EvictionConfig & config) 
     }
 }
 
+bool leaves_little_to_choose(int32_t budget, int32_t window, int32_t n_first) {
+    return 10 * (static_cast<int64_t>(budget) - n_first - window) < budget;
+}
+
 }  // namespace triattn

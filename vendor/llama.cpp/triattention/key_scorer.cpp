@@ -115,6 +115,7 @@ void KeyScorer::enter(Sequence & of, uint32_t stream, const std::vector<KvCell> 
         return;
     }
     of.seen.take(cells);
+    n_entered_ += static_cast<int64_t>(fresh.size());
     std::vector<Coordinates> positions;
     for (const KvCell & cell : fresh) {
         positions.push_back({cell.pos, cell.row, cell.column});  // a key that was never moved is its cell's own

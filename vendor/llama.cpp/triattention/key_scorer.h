@@ -44,6 +44,8 @@ public:
 
     // Only for tests: as on devices that need it.
     void read_keys_from(KeySource source) { source_ = source; }
+    // Only for tests: keys that were read from the cache to get a score, of all sequences.
+    int64_t n_entered() const { return n_entered_; }
 
     // Whether the queries of a token are wanted.
     bool wants(int32_t position) const {
@@ -117,6 +119,7 @@ private:
     KeyScoreOptions options_;
     DeviceGraph & graph_;
     int n_threads_;
+    int64_t n_entered_ = 0;
     KeySource source_;
     LayerQueries standing_;
     std::map<int32_t, Sequence> sequences_;

@@ -9,6 +9,17 @@
 
 namespace triattn {
 
+void check_question_length(int64_t n_tokens, int32_t budget) {
+    const std::string question = "a question of " + std::to_string(n_tokens) + " tokens is ";
+    if (n_tokens > QuestionReader::MAX_TOKENS) {
+        throw InvalidTokenError(question + "too long; use at most " + std::to_string(QuestionReader::MAX_TOKENS));
+    }
+    if (n_tokens > budget) {
+        throw BudgetError(question + "longer than the budget of " + std::to_string(budget) +
+                          ", which could not even hold the question; mark fewer tokens, or raise the budget");
+    }
+}
+
 QuestionReader::QuestionReader(llama_model * model, const DecoderParams & params) : interrupted_(params.interrupted) {
     const llama_vocab * vocab = llama_model_get_vocab(model);
     if (llama_vocab_get_add_bos(vocab)) {

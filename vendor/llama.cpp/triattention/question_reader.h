@@ -16,6 +16,9 @@
 
 namespace triattn {
 
+// Checks that so many tokens can be a question. Throws InvalidTokenError, BudgetError.
+void check_question_length(int64_t n_tokens, int32_t budget);
+
 // Has a small context of its own, so that the caches of another one are never touched.
 class QuestionReader {
 public:
