@@ -35,6 +35,7 @@ def test_it_writes_statistics_and_sums_up(
         "30 with full attention",
         "32 per head",
         f"{stats.mean_concentration():.3f}",
+        f"{stats.fit_r2:.3f} (held-out R²",
         "seconds",
         str(out),
     ):

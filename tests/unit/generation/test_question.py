@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,13 +106,13 @@ def test_the_last_user_message_is_a_chats_question(llm: Llama, prompt: str) -> N
 @pytest.mark.slow
 def test_each_turn_of_a_chat_has_a_question_of_its_own(llm: Llama, prompt: str, long_text: str) -> None:
     """The cache, evicted from, is gone on with; the new question chooses from then on, among new text too."""
-    messages = [{"role": "user", "content": prompt}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
     said = llm.create_chat_completion(messages, max_tokens=4)["choices"][0]["message"]["content"]  # type: ignore[index]
     note = "The name of the ship in the new harbour is Albatross.\n"
     asked = "What is the name of the ship in the new harbour? It is called the"
     text = long_text[13000:14000] + note + long_text[14000:17000] + asked
     messages += [{"role": "assistant", "content": said}, {"role": "user", "content": text}]
-    kept = {}
+    kept: dict[str | None, Any] = {}
     for question in (asked, "auto", None):
         llm.reset()
         llm.create_chat_completion(messages[:1], max_tokens=4)

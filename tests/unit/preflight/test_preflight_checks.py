@@ -14,6 +14,7 @@ from models.registry import ARCHITECTURES, make_tiny_model
 from pytriattn import (
     BudgetError,
     ContextError,
+    KeyScoreOptions,
     Llama,
     StatsError,
     TriAttentionStats,
@@ -107,6 +108,21 @@ def test_a_load_ends_as_preflight_says(tiny: Callable[[str], pathlib.Path], arch
             assert type(error.value) in errors.values()
         else:
             Llama(path, triattn_stats=stats, budget=128, **options).close()
+
+
+def test_statistics_without_a_fit_and_a_starved_budget_are_warned_of(tiny: Callable[[str], pathlib.Path]) -> None:
+    path = tiny("llama")
+    stats = stats_of(path)
+
+    def warnings(**options: Any) -> list[str]:
+        findings = run_preflight(gguf_info(path), settings_of(128, **options), stats, stats.model)
+        return [finding.message for finding in findings if finding.status is Status.WARN and finding.name != "memory"]
+
+    (unfitted,) = warnings()
+    assert "no fitted weights" in unfitted and "pytriattn-calibrate" in unfitted
+    assert warnings(mode="per_layer_head") == warnings(key_score=KeyScoreOptions(use_fit=False)) == []
+    (starved,) = warnings(mode="per_layer_head", window=118)
+    assert "window (118) leave little of the budget of 128" in starved
 
 
 def test_statistics_of_every_architecture_fit_their_model(tiny: Callable[[str], pathlib.Path]) -> None:

@@ -319,7 +319,6 @@ def test_a_second_reading_that_could_not_be_taken_back_is_refused(gemma3: pathli
         Server(gemma3, budget=BUDGET, parallel=2, reread=True, n_ctx=1024, n_threads=1)
 
 
-
 def test_a_missing_model_and_a_port_in_use(smollm2: pathlib.Path, tmp_path: pathlib.Path) -> None:
     with pytest.raises(BackendError, match=r"missing\.gguf"):
         Server(tmp_path / "missing.gguf", budget=BUDGET)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from models.registry import make_tiny_model
 from pytriattn import StatsWarning, TriAttentionStats, calibrate
 from pytriattn.stats import sidecar as sidecar_module
 from pytriattn.stats.bundled import bundled_text
@@ -102,6 +103,14 @@ def test_files_of_version_2_still_load(
     assert not loaded.is_fitted
     assert loaded.fit_r2 is None
     np.testing.assert_array_equal(loaded.layers[3].centre, smollm2_stats.layers[3].centre)
+
+
+def test_a_model_that_cannot_be_fitted_has_the_published_score(tiny_folder: pathlib.Path) -> None:
+    """What its keys get cannot be computed."""
+    path = make_tiny_model("plm", tiny_folder, of_bytes=True)
+    with pytest.warns(StatsWarning, match="no fitted weights for this model.*flash attention.*published score alone"):
+        stats = calibrate(path, bundled_text(), n_tokens=64)
+    assert not stats.is_fitted and stats.fit_r2 is None and len(stats.layers) > 0
 
 
 def test_too_little_text_is_warned_of(smollm2: pathlib.Path) -> None:
