@@ -48,9 +48,18 @@ void add_budget_rules(py::module_ & m) {
     m.def("check_protected_prompt", &triattn::check_protected_prompt, py::arg("n_protected"), py::arg("eviction"),
           "Check that a prompt of which nothing may be evicted leaves room for the window. Raises BudgetError.");
     m.def(
-        "leaves_little_to_choose", &triattn::leaves_little_to_choose, py::arg("budget"), py::arg("window"),
-        py::arg("n_first"),
-        "Whether less than a tenth of the budget can be chosen, since the first keys and the window are always kept.");
+        "leaves_little_to_choose",
+        [](const std::string & mode, int32_t budget, int32_t window, int32_t n_sink, int64_t n_protected) {
+            triattn::EvictionConfig config;
+            config.mode = triattn::mode_from_name(mode);
+            config.budget = budget;
+            config.window = window;
+            config.n_sink = n_sink;
+            return triattn::leaves_little_to_choose(config, n_protected);
+        },
+        py::arg("mode"), py::arg("budget"), py::arg("window"), py::arg("n_sink"), py::arg("n_protected"),
+        "Whether less than a tenth of the budget can be chosen, since sinks, window and a protected prompt are always kept. "
+        "Never in mode 'recent'.");
     m.def("check_question_length", &triattn::check_question_length, py::arg("n_tokens"), py::arg("budget"),
           "Check that so many tokens can be a question. Raises InvalidTokenError, BudgetError.");
 }

@@ -53,7 +53,7 @@ class Llama(Session):
             each row, all protected ones included.
         key_score: the parts of the score of mode ``fitted``; None: the defaults.
         reread: in mode ``fitted``, read the tokens since the last eviction once more before each eviction, and keep the
-            keys that they look for. Reading takes 2.5 times as long then, and generating 1.4 times
+            keys that they look for. Reading takes 2.4 times as long then, and generating 1.4 times
             (SmolLM2 on a CPU). Refused for several texts in models with sliding windows or recurrent states.
         interval: tokens between evictions.
         window: the newest keys, never evicted; None: a quarter of the budget, at least 32, and 64 in modes other
@@ -318,7 +318,8 @@ class Llama(Session):
         Raises:
             InvalidTokenError: the prompt is empty or has ids that are not in the vocabulary.
             ContextFullError: the prompt is longer than ``n_ctx``.
-            BudgetError: ``protect_prompt`` is set and the prompt does not fit the budget.
+            BudgetError: the budget has no room for the prompt that ``protect_prompt`` protects, or for the question
+                that was named.
             GrammarError: the grammar or the JSON schema cannot be used.
             ValueError: a sampling value makes no sense, or the question is not in the prompt.
             TypeError: a name is unknown.

@@ -226,16 +226,20 @@ common_json note_request(const llama_vocab * vocab, const server_task & task, co
         require_budget(BUDGET_FIELD);
         wishes.budget = budget_in(request.at(BUDGET_FIELD));
     }
-    if (request.contains(QUESTION_FIELD)) {
+    const bool names_question = request.contains(QUESTION_FIELD) && request.at(QUESTION_FIELD) != "auto";
+    if (names_question && !request.at(QUESTION_FIELD).is_null()) {
         require_budget(QUESTION_FIELD);
+    }
+    if (settings && settings->eviction.mode == triattn::Mode::fitted) {
         const int32_t budget = wishes.budget.value_or(settings->eviction.budget);
         try {
-            wishes.question = named_question(request.at(QUESTION_FIELD), task, vocab, budget);
+            wishes.question = names_question ? named_question(request.at(QUESTION_FIELD), task, vocab, budget)
+                                             : find_question(request, task, vocab, budget);
         } catch (const std::exception & error) {
             throw std::invalid_argument(std::string(QUESTION_FIELD) + ": " + error.what());
         }
     }
-    if (wishes.budget || wishes.question) {
+    if (settings) {
         const std::lock_guard lock(requests_mutex);
         wishes_of_task[task.id] = wishes;
         if (wishes_of_task.size() > MAX_WAITING) {
@@ -247,16 +251,17 @@ common_json note_request(const llama_vocab * vocab, const server_task & task, co
     }
     triattn::EvictionConfig config = settings->eviction;
     config.budget = wishes.budget.value_or(config.budget);
+    const auto n_keys = static_cast<int64_t>(task.tokens.size());  // an image has fewer positions
     try {
-        triattn::check_protected_prompt(task.tokens.pos_next(), config);
+        triattn::check_protected_prompt(n_keys, config);
     } catch (const triattn::BudgetError & error) {
         throw std::invalid_argument(error.what());
     }
-    if (triattn::leaves_little_to_choose(config.budget, config.window, task.tokens.pos_next())) {
+    if (triattn::leaves_little_to_choose(config, n_keys)) {
         LOG_WRN(
-            "a protected prompt of %d tokens leaves little of a budget of %d to choose: of later text only the newest "
+            "a protected prompt of %lld tokens leaves little of a budget of %d to choose: of later text only the newest "
             "keys are kept\n",
-            task.tokens.pos_next(), config.budget);
+            static_cast<long long>(n_keys), config.budget);
     }
     // what has been evicted of an answer cannot be protected, once the answer is a part of a prompt
     common_json result = request;
@@ -272,6 +277,9 @@ void slot_works(int slot_id, const server_task & task) {
         return;
     }
     task_of_slot[slot_id] = task.id;
+    if (task.is_child()) {
+        return;  // it goes on from a copy of its parent's slot
+    }
     Wishes wishes;
     {
         const std::lock_guard lock(requests_mutex);

@@ -5,7 +5,6 @@
 #include "common.h"
 
 #include <algorithm>
-#include <cstdint>
 #include <stdexcept>
 #include <string>
 
@@ -29,21 +28,69 @@ Question last_tokens(const server_tokens & prompt, size_t n) {
     return {std::max(behind_images(prompt), size - std::min(size, n)), size};
 }
 
+std::string stripped(const std::string & text) {
+    const char * const blanks = " \t\n\r\f\v";
+    const size_t begin = text.find_first_not_of(blanks);
+    return begin == std::string::npos ? std::string() : text.substr(begin, text.find_last_not_of(blanks) - begin + 1);
+}
+
+// The last place of a text behind the last image; none: it does not stand there.
+Question last_place(const std::string & text, const server_tokens & prompt, const llama_vocab * vocab) {
+    const std::string wanted = stripped(text);
+    const size_t first = behind_images(prompt);
+    std::string all;
+    std::vector<size_t> ends;  // of each token, in bytes
+    for (size_t i = first; i < prompt.size(); ++i) {
+        all += common_token_to_piece(vocab, prompt[i], true);
+        ends.push_back(all.size());
+    }
+    const size_t at = wanted.empty() ? std::string::npos : all.rfind(wanted);
+    if (at == std::string::npos) {
+        return {};
+    }
+    const auto begin = std::upper_bound(ends.begin(), ends.end(), at) - ends.begin();
+    const auto last = std::lower_bound(ends.begin(), ends.end(), at + wanted.size()) - ends.begin();
+    return {first + static_cast<size_t>(begin), first + static_cast<size_t>(last) + 1};
+}
+
+// A text of an object; empty: it has none of this name.
+std::string text_of(const common_json & object, const char * name) {
+    const bool has_one = object.is_object() && object.contains(name) && object.at(name).is_string();
+    return has_one ? object.at(name).get<std::string>() : std::string();
+}
+
+// What the user said last in a chat, of several parts the last text; empty: nothing.
+std::string last_said(const common_json & request) {
+    std::string said;
+    if (!request.contains("messages") || !request.at("messages").is_array()) {
+        return said;
+    }
+    for (const common_json & message : request.at("messages")) {
+        if (text_of(message, "role") != "user") {
+            continue;
+        }
+        said = text_of(message, "content");
+        if (!message.contains("content") || !message.at("content").is_array()) {
+            continue;
+        }
+        for (const common_json & part : message.at("content")) {
+            said = text_of(part, "type") == "text" ? text_of(part, "text") : said;
+        }
+    }
+    return said;
+}
+
 }  // namespace
 
-Question find_question(const server_task & task, int32_t budget) {
-    const size_t longest = std::min(MOST, static_cast<size_t>(budget));
-    const auto & spans = task.params.message_spans.spans;
-    const auto user = std::find_if(spans.rbegin(), spans.rend(), [](const common_chat_msg_span & span) {
-        return span.role == COMMON_CHAT_ROLE_USER;
-    });
-    if (user == spans.rend()) {
-        return last_tokens(task.tokens, std::min(QUESTION_TOKENS, longest));
+Question find_question(const common_json & request, const server_task & task, const llama_vocab * vocab,
+                       int32_t budget) {
+    const auto longest = std::min(MOST, static_cast<size_t>(budget));
+    const size_t usual = std::min(QUESTION_TOKENS, longest);
+    const Question said = last_place(last_said(request), task.tokens, vocab);
+    if (!said.is_there()) {
+        return last_tokens(task.tokens, usual);
     }
-    const size_t end = std::min(user->pos + user->len, task.tokens.size());
-    const size_t begin = std::min(std::max(user->pos, behind_images(task.tokens)), end);
-    const size_t n = end - begin;
-    return {n <= longest ? begin : end - std::min(QUESTION_TOKENS, longest), end};
+    return said.end - said.begin <= longest ? said : Question{said.end - usual, said.end};
 }
 
 Question named_question(const common_json & value, const server_task & task, const llama_vocab * vocab,
@@ -51,37 +98,27 @@ Question named_question(const common_json & value, const server_task & task, con
     if (value.is_null()) {
         return {};
     }
+    Question named;
     if (value.is_number_integer()) {
         const auto n = value.get<int64_t>();
-        if (n < 0) {
-            throw std::invalid_argument("a question of " + std::to_string(n) + " tokens makes no sense");
+        if (n < 0 || n > static_cast<int64_t>(MOST)) {
+            throw std::invalid_argument("it is " + std::to_string(n) + " tokens, it must be from 0 to " +
+                                        std::to_string(MOST));
         }
-        triattn::check_question_length(n, budget);
-        return n > 0 ? last_tokens(task.tokens, static_cast<size_t>(n)) : Question{};
-    }
-    if (!value.is_string()) {
+        named = n > 0 ? last_tokens(task.tokens, static_cast<size_t>(n)) : Question{};
+    } else if (value.is_string()) {
+        const Question found = last_place(value.get<std::string>(), task.tokens, vocab);
+        if (!found.is_there()) {
+            throw std::invalid_argument("it is not in the prompt; give a text that stands there word for word");
+        }
+        named = {std::max(found.begin, found.end - std::min(found.end, MOST)), found.end};
+    } else {
         throw std::invalid_argument(
-            "the question is " + value.dump_safe() +
+            "it is " + value.dump_safe() +
             ", it must be a text that stands in the prompt, a number of tokens at its end, or null");
     }
-    const std::string text = string_strip(value.get<std::string>());
-    const size_t first = behind_images(task.tokens);
-    std::string prompt;
-    std::vector<size_t> ends;  // of each token, in bytes
-    for (size_t i = first; i < task.tokens.size(); ++i) {
-        prompt += common_token_to_piece(vocab, task.tokens[i], true);
-        ends.push_back(prompt.size());
-    }
-    const size_t at = text.empty() ? std::string::npos : prompt.rfind(text);
-    if (at == std::string::npos) {
-        throw std::invalid_argument("the question is not in the prompt; give a text that stands there word for word");
-    }
-    const auto begin = std::upper_bound(ends.begin(), ends.end(), at) - ends.begin();
-    const auto last = std::lower_bound(ends.begin(), ends.end(), at + text.size()) - ends.begin();
-    const Question found = {first + static_cast<size_t>(begin), first + static_cast<size_t>(last) + 1};
-    const Question asked = {std::max(found.begin, found.end - std::min(found.end, MOST)), found.end};
-    triattn::check_question_length(static_cast<int64_t>(asked.end - asked.begin), budget);
-    return asked;
+    triattn::check_question_length(static_cast<int64_t>(named.end - named.begin), budget);
+    return named;
 }
 
 std::vector<llama_token> tokens_of(const Question & question, const server_tokens & prompt) {

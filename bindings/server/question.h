@@ -1,5 +1,5 @@
-// Which tokens of a request's prompt are its question: they choose what is kept of the rest. The same rules as those of
-// generation/question.py.
+// Which tokens of a request's prompt are its question: they choose what is kept of the rest. The same as in
+// generation/question.py and generation/chat.py.
 #pragma once
 
 #include "server-task.h"
@@ -16,9 +16,10 @@ struct Question {
     bool is_there() const { return end > begin; }
 };
 
-// Where the request does not say: the last message of the user, or the last tokens of a prompt that is no chat. No more
-// than may be asked under the budget, and all behind the last image.
-Question find_question(const server_task & task, int32_t budget);
+// Where the request does not say: the last message of the user, of a long one its last tokens; of a prompt that is no chat
+// its last tokens. No more than the budget holds, and all behind the last image.
+Question find_question(const common_json & request, const server_task & task, const llama_vocab * vocab,
+                       int32_t budget);
 
 // What a request names: a number of last tokens, a text that stands in the prompt (of a long one the last tokens), or
 // null: none. Throws std::invalid_argument, InvalidTokenError, BudgetError.

@@ -37,7 +37,7 @@ void Slots::start(int32_t slot, const server_task & task, const Wishes & wishes,
     if (!takes_questions() || n < budget + config().interval) {
         return;  // there is no eviction while the prompt is read
     }
-    const Question question = wishes.question.value_or(find_question(task, budget));
+    const Question & question = wishes.question;
     if (!question.is_there()) {
         return;
     }

@@ -37,10 +37,10 @@ struct Totals {
     double seconds = 0;
 };
 
-// What a request says of its own; else the server's settings and rules hold.
+// What is known of a request before a slot takes it.
 struct Wishes {
-    std::optional<int32_t> budget;
-    std::optional<Question> question;
+    std::optional<int32_t> budget;  // none: the server's
+    Question question;
 };
 
 // The controller of the server's context.

@@ -1646,12 +1646,15 @@ def least_budget(
     """
 
 def leaves_little_to_choose(
+    mode: str,
     budget: typing.SupportsInt | typing.SupportsIndex,
     window: typing.SupportsInt | typing.SupportsIndex,
-    n_first: typing.SupportsInt | typing.SupportsIndex,
+    n_sink: typing.SupportsInt | typing.SupportsIndex,
+    n_protected: typing.SupportsInt | typing.SupportsIndex,
 ) -> bool:
     """
-    Whether less than a tenth of the budget can be chosen, since the first keys and the window are always kept.
+    Whether less than a tenth of the budget can be chosen, since sinks, window and a protected prompt are always kept.
+    Never in mode 'recent'.
     """
 
 def load_backend(path: str) -> str: ...

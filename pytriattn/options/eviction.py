@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -121,9 +121,11 @@ class EvictionSettings:
     chooser: Chooser | None = None
     key_score: KeyScoreOptions | None = None
     reread: bool = False
+    _names_window: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Take whole numbers of any kind, numpy's too."""
+        object.__setattr__(self, "_names_window", self.window is not None)
         if self.window is None:
             object.__setattr__(
                 self, "window", default_window(self.mode, whole_number("budget", self.budget, BudgetError))
@@ -149,15 +151,15 @@ class EvictionSettings:
 
     def scarcity(self) -> str | None:
         """Say what leaves hardly a key to choose, and the remedy; None: sinks and window leave enough of the budget."""
-        if self.mode == "recent" or not self._leaves_little_to_choose():
+        if not self._leaves_little_to_choose(0):
             return None
         return (
             f"n_sink ({self.n_sink}) and window ({self.window}) leave little of the budget of {self.budget:,} to "
             "choose: of later text only the newest keys are kept; raise the budget or lower window"
         )
 
-    def _leaves_little_to_choose(self, n_protected: int = 0) -> bool:
-        return core.leaves_little_to_choose(self.budget, self.window, max(n_protected, self.n_sink))
+    def _leaves_little_to_choose(self, n_protected: int) -> bool:
+        return core.leaves_little_to_choose(self.mode, self.budget, self.window, self.n_sink, n_protected)
 
     @property
     def least_budget(self) -> int:
@@ -173,6 +175,10 @@ class EvictionSettings:
     def needs_scores(self) -> bool:
         """Whether keys are scored, for which there have to be statistics."""
         return core.needs_scores(self.mode)
+
+    def with_mode(self, mode: str) -> EvictionSettings:
+        """Return the same settings with another mode, and with its default window if none was named."""
+        return replace(self, mode=mode, window=self.window if self._names_window else default_window(mode, self.budget))
 
     @property
     def needs_fit(self) -> bool:
@@ -208,5 +214,5 @@ class EvictionSettings:
     def describe_state(self) -> dict[str, Any]:
         """Return the settings that must be the same when a saved state is loaded, as JSON values."""
         # the budget is what came of scaling; the chooser is code, whose choices are in the state
-        left_out = ("scale_budget_by_attention", "chooser", "key_score")
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
+        left_out = ("scale_budget_by_attention", "chooser", "key_score", "_names_window")
+        return {of.name: getattr(self, of.name) for of in fields(self) if of.name not in left_out}

@@ -17,7 +17,14 @@ from pytriattn.preflight.findings import Finding, failure, ok, warning
 from pytriattn.stats.mismatch import differences
 from pytriattn.stats.model_stats import TriAttentionStats
 
-__all__ = ["check_architecture", "check_build", "check_flash_attention", "check_layers", "check_statistics"]
+__all__ = [
+    "check_architecture",
+    "check_build",
+    "check_flash_attention",
+    "check_layers",
+    "check_reread",
+    "check_statistics",
+]
 
 
 def check_statistics(
@@ -55,8 +62,9 @@ def check_statistics(
     if eviction.needs_fit and not stats.is_fitted:
         yield warning(
             "statistics",
-            "they have no fitted weights, so keys would be chosen by the published score, which loses facts that the "
-            "default keeps; calibrate again with pytriattn-calibrate",
+            "they have no fitted weights: a program that names mode='fitted' is refused, and one that names none "
+            "chooses keys by the published score, which loses facts that the default keeps; calibrate again with "
+            "pytriattn-calibrate",
         )
 
 
@@ -97,6 +105,18 @@ def check_layers(info: ModelInfo, eviction: EvictionSettings) -> Iterator[Findin
     )
     left = f"; left alone: {others}" if others else ""
     yield ok(name, f"{len(layers)} of {info.n_layer} layers are evicted from{left}")
+
+
+def check_reread(info: ModelInfo, options: CacheOptions, eviction: EvictionSettings) -> Iterator[Finding]:
+    """Check that a second reading can be taken back."""
+    changed = [kind for kind in (LayerKind.SLIDING, LayerKind.RECURRENT) if info.layers_of(kind)]
+    if eviction.reread and options.n_seq_max > 1 and changed:
+        yield failure(
+            "layers",
+            "this model has layers with a sliding window or a recurrent state, which a second reading would change "
+            f"for good in a context of {options.n_seq_max} sequences; use reread=False or n_seq_max=1",
+            UnsupportedModelError,
+        )
 
 
 def check_flash_attention(info: ModelInfo, options: CacheOptions, eviction: EvictionSettings) -> Iterator[Finding]:

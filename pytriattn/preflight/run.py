@@ -17,6 +17,7 @@ from pytriattn.preflight.model_checks import (
     check_build,
     check_flash_attention,
     check_layers,
+    check_reread,
     check_statistics,
 )
 from pytriattn.preflight.settings import PreflightSettings, effective_options
@@ -54,6 +55,7 @@ def run_preflight(
             findings += check_statistics(info, stats, identity, eviction)
         findings += check_architecture(info, settings.allow_untested)
         findings += check_layers(info, eviction)
+        findings += check_reread(info, options, eviction)
         findings += check_flash_attention(info, options, eviction)
         findings += check_build()
     findings += check_context(info, options)

@@ -103,7 +103,7 @@ class CachedText(LoadedModel):
         self.forget_cancellation()
         n_kept = self._keep_prefix(tokens, parted, wanted=n_top_logprobs is None)
         self._call += 1
-        self._ask(0, tokens, question)
+        self._ask(0, tokens, question, len(tokens) if parted is None else parted.n_tokens)
         with self._forgetting_on_failure():
             self._follow_idle(context)
             if parted is not None:
@@ -159,12 +159,12 @@ class CachedText(LoadedModel):
         self._prompts.record(n_tokens=len(tokens), n_reused=n_kept, was_lost=was_lost)
         return n_kept
 
-    def _ask(self, seq: int, tokens: npt.NDArray[np.int32], question: tuple[int, int] | None) -> None:
-        """Take a prompt's question, if there will be an eviction that it can choose for."""
+    def _ask(self, seq: int, tokens: npt.NDArray[np.int32], question: tuple[int, int] | None, n_keys: int) -> None:
+        """Take the question of a prompt of so many keys, if there will be an eviction that it can choose for."""
         context, eviction = self._open_context(), self._eviction
         if eviction is None or not context.takes_questions:
             return
-        if question is not None and len(tokens) < eviction.budget + eviction.interval:
+        if question is not None and n_keys < eviction.budget + eviction.interval:
             question = None
         begin, end = question or (0, 0)
         context.set_question(seq, tokens[begin:end], begin)
@@ -181,6 +181,7 @@ class CachedText(LoadedModel):
 
         Raises:
             InvalidTokenError: there are too many of them, or ids that are not in the vocabulary.
+            BudgetError: there are more of them than the budget.
         """
         self._settle()
         array = self.check_tokens(tokens) if len(tokens) else np.zeros(0, dtype=np.int32)
@@ -339,7 +340,7 @@ class CachedText(LoadedModel):
         context = self._open_context()
         self._tokens, self._n_in_steps, self._n_protected = [], 0, 0
         context.clear(seq)
-        self._ask(seq, tokens, question)
+        self._ask(seq, tokens, question, len(tokens))
         context.read(seq, tokens, len(tokens) if self._protect_prompt else 0)
         self._report_evictions()
         return context.sample(sampler)

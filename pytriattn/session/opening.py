@@ -249,7 +249,7 @@ def _check_choice(options: CacheOptions, stats: TriAttentionStats | None) -> Non
 def _with_mode_for(options: CacheOptions, stats: TriAttentionStats | None) -> CacheOptions:
     """Return the options with a mode that these statistics serve."""
     eviction = options.eviction
-    if eviction is None or eviction.mode != DEFAULT_MODE or stats is None or stats.is_fitted:
+    if eviction is None or not eviction.needs_fit or stats is None or stats.is_fitted:
         return options
     warnings.warn(
         "the statistics have no fitted weights, so keys are chosen by the published score, which loses facts that the "
@@ -258,4 +258,4 @@ def _with_mode_for(options: CacheOptions, stats: TriAttentionStats | None) -> Ca
         StatsWarning,
         stacklevel=5,
     )
-    return replace(options, eviction=replace(eviction, mode="per_layer_head"))
+    return replace(options, eviction=eviction.with_mode("per_layer_head"))

@@ -200,12 +200,12 @@ def test_old_statistics_choose_by_the_published_score(
     kept = []
     with (
         pytest.warns(StatsWarning, match="no fitted weights.*pytriattn-calibrate"),
-        Llama(smollm2, triattn_stats=old, budget=256, n_ctx=1024) as fallen_back,
-        Llama(smollm2, triattn_stats=old, budget=256, n_ctx=1024, mode="per_layer_head") as published,
+        Llama(smollm2, triattn_stats=old, budget=512, n_ctx=1024) as fallen_back,
+        Llama(smollm2, triattn_stats=old, budget=512, n_ctx=1024, mode="per_layer_head") as published,
     ):
         for llm in (fallen_back, published):
             assert not llm.takes_questions
-            llm(long_text[:2500], max_tokens=1)
+            llm(long_text[:3500], max_tokens=1)
             assert llm.kv_stats()["evictions"] > 0
             kept.append([llm.kept_positions(*head) for head in llm.attention_heads])
     for mine, theirs in zip(*kept, strict=True):

@@ -48,6 +48,8 @@ def refused(path: pathlib.Path, settings: PreflightSettings, stats: TriAttention
             budget=eviction.budget,
             mode=eviction.mode,
             n_ctx=cache.n_ctx,
+            n_seq_max=cache.n_seq_max,
+            reread=eviction.reread,
             type_k=cache.type_k,
             type_v=cache.type_v,
             flash_attn=False if cache.flash_attn == "off" else "auto",
@@ -74,6 +76,8 @@ def refused(path: pathlib.Path, settings: PreflightSettings, stats: TriAttention
         ("llama", settings_of(128, flash_attn="off"), "flash attention", BudgetError, "moves values"),
         ("deepseek2", settings_of(128, type_k="q8_0"), "context", ContextError, "type_k.*type_v"),
         ("llama", settings_of(20), "budget", BudgetError, "need at least 37"),
+        ("gemma3", settings_of(128, reread=True, n_seq_max=2), "layers", UnsupportedModelError, "reread=False"),
+        ("lfm2", settings_of(128, reread=True, n_seq_max=2), "layers", UnsupportedModelError, "reread=False"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

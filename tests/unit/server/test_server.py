@@ -94,11 +94,12 @@ def test_which_tokens_are_the_question(server: Server, long_text: str) -> None:
     begin, end = taken(triattention_question=words) or (0, 0)
     text = ask(f"{server.url}/detokenize", {"tokens": tokens[begin:end]})["content"]
     assert words in text and len(text) < len(words) + 20
-    assert taken(triattention_question=long_text[1000:2500]) is not None  # its last 128 tokens
+    begin, end = taken(triattention_question=long_text[1000:2500]) or (0, 0)
+    assert end - begin == 128  # the last ones of many
     for question, message in (
         ("What is love?", "not in the prompt"),
-        (129, "a question of 129 tokens is too long"),
-        (-1, "makes no sense"),
+        (129, "it must be from 0 to 128"),
+        (-1, "it must be from 0 to 128"),
         (1.5, "it must be a text"),
     ):
         answer = complete(server, prompt, triattention_question=question)
@@ -107,21 +108,28 @@ def test_which_tokens_are_the_question(server: Server, long_text: str) -> None:
     assert answer["status"] == 400 and "longer than the budget of 90" in answer["error"]["message"]
 
 
-def test_the_question_of_a_chat_is_what_the_user_said_last(server: Server, long_text: str) -> None:
-    """Not what was said or looked up since."""
-    erase(server)
-    messages = [
-        {"role": "user", "content": long_text[:3000] + " What is the code of the vault?"},
-        {"role": "assistant", "content": "I have to look it up. " + long_text[3000:5000]},
+def test_the_question_of_a_chat_is_that_of_llama(
+    smollm2: pathlib.Path, smollm2_stats: TriAttentionStats, server: Server, long_text: str
+) -> None:
+    """What the user said last, long or short, and not what was said or looked up since."""
+    told = [
+        {"role": "user", "content": long_text[:3000]},
+        {"role": "assistant", "content": "I have read it."},
     ]
-    body = {"messages": messages, "max_tokens": 1, "id_slot": 0}
-    prompt = ask(f"{server.url}/apply-template", body)["prompt"]
-    answer = ask(f"{server.url}/v1/chat/completions", body)
-    begin, end = in_slot(server, 0)["question"]
-    tokens = ask(f"{server.url}/tokenize", {"content": prompt, "add_special": True, "parse_special": True})["tokens"]
-    assert len(tokens) == answer["usage"]["prompt_tokens"]
-    text = ask(f"{server.url}/detokenize", {"tokens": tokens[begin:end]})["content"]
-    assert end - begin == 64 and "What is the code of the vault?" in text and "look it up" not in text
+    chats = [
+        [*told, {"role": "user", "content": "And?"}],
+        [*told, {"role": "user", "content": long_text[500:950]}],
+        [{"role": "user", "content": long_text[:3000] + " What is the code of the vault?"}],
+        [*told, {"role": "user", "content": "What is it?"}, {"role": "assistant", "content": long_text[3000:3400]}],
+        [*told, {"role": "user", "content": [{"type": "text", "text": "One."}, {"type": "text", "text": "Two?"}]}],
+    ]
+    with Llama(smollm2, triattn_stats=smollm2_stats, budget=BUDGET, n_ctx=N_CTX, n_threads=1) as llama:
+        for messages in chats:
+            erase(server)
+            ask(f"{server.url}/v1/chat/completions", {"messages": messages, "max_tokens": 1, "id_slot": 0})
+            llama.create_chat_completion(messages, max_tokens=1)
+            taken = llama.kv_stats()["question"]
+            assert taken is not None and in_slot(server, 0)["question"] == [*taken]
 
 
 def test_a_growing_conversation_is_never_read_twice(server: Server, long_text: str) -> None:

@@ -2,6 +2,7 @@
 
 #include "errors.h"
 
+#include <algorithm>
 #include <string>
 
 namespace triattn {
@@ -47,8 +48,9 @@ void check_protected_prompt(int64_t n_protected, const EvictionConfig & config) 
     }
 }
 
-bool leaves_little_to_choose(int32_t budget, int32_t window, int32_t n_first) {
-    return 10 * (static_cast<int64_t>(budget) - n_first - window) < budget;
+bool leaves_little_to_choose(const EvictionConfig & config, int64_t n_protected) {
+    const int64_t n_first = std::max<int64_t>(n_protected, config.n_sink);
+    return config.mode != Mode::recent && 10 * (config.budget - n_first - config.window) < config.budget;
 }
 
 }  // namespace triattn

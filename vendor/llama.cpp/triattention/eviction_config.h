@@ -37,7 +37,8 @@ void check(const EvictionConfig & config);
 // Checks that a prompt of which nothing may be evicted leaves room for the window. Throws BudgetError.
 void check_protected_prompt(int64_t n_protected, const EvictionConfig & config);
 
-// Whether less than a tenth of the budget can be chosen, since the first keys and the window are always kept.
-bool leaves_little_to_choose(int32_t budget, int32_t window, int32_t n_first);
+// Whether less than a tenth of the budget can be chosen, since sinks, window and a protected prompt are always kept. Never
+// where the newest keys are all that is kept anyway.
+bool leaves_little_to_choose(const EvictionConfig & config, int64_t n_protected);
 
 }  // namespace triattn

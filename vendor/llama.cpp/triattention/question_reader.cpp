@@ -16,7 +16,7 @@ void check_question_length(int64_t n_tokens, int32_t budget) {
     }
     if (n_tokens > budget) {
         throw BudgetError(question + "longer than the budget of " + std::to_string(budget) +
-                          ", which could not even hold the question; mark fewer tokens, or raise the budget");
+                          ", which could not even hold the question; name fewer tokens, or raise the budget");
     }
 }
 
