@@ -3,6 +3,7 @@
 
 #include "decoder_params.h"
 #include "eviction_config.h"
+#include "kv_state.h"
 #include "mode.h"
 #include "question_reader.h"
 
@@ -65,6 +66,10 @@ void add_budget_rules(py::module_ & m) {
 }
 
 void add_cache_rules(py::module_ & m) {
+    m.def(
+        "check_second_reading", &triattn::check_second_reading, py::arg("has_windows_or_states"), py::arg("n_seq_max"),
+        "Check that a second reading can be taken back: that no layer has a sliding window or a recurrent state, or that "
+        "there is one sequence. Raises UnsupportedModelError.");
     m.attr_with_type_hint<Names>("CACHE_TYPES") = names_of(triattn::cache_types(), false);
     m.attr_with_type_hint<Names>("QUANTISED_TYPES") = names_of(triattn::cache_types(), true);
     m.def("cache_size", &triattn::cache_size, py::arg("params"), py::arg("n_swa"),

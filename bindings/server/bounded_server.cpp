@@ -36,7 +36,7 @@ std::shared_ptr<Slots> slots;
 std::mutex slots_mutex;  // others than the thread that computes ask for them
 std::exception_ptr error;
 std::mutex requests_mutex;
-std::map<int, Wishes> wishes_of_task;  // where a request has some
+std::map<int, Wishes> wishes_of_task;  // of requests that no slot has taken yet
 std::map<int, int> task_of_slot;
 bool takes_back_any_draft = false;  // positions can be removed one by one
 
@@ -128,12 +128,6 @@ common_init_result_ptr make_bounded_context(common_params & params) {
     return result;
 }
 
-void require_budget(const std::string & field) {
-    if (!settings) {
-        throw std::invalid_argument(field + " needs a server that was started with --triattention-budget");
-    }
-}
-
 // The budget that a request names. Throws std::invalid_argument.
 int32_t budget_in(const common_json & value) {
     const auto & eviction = settings->eviction;
@@ -221,16 +215,20 @@ void draft(common_speculative * spec) {
 }
 
 common_json note_request(const llama_vocab * vocab, const server_task & task, const common_json & request) {
+    const bool names_budget = request.contains(BUDGET_FIELD) && !request.at(BUDGET_FIELD).is_null();
+    const bool names_question = request.contains(QUESTION_FIELD) && request.at(QUESTION_FIELD) != "auto";
+    if (!settings) {
+        if (names_budget || (names_question && !request.at(QUESTION_FIELD).is_null())) {
+            throw std::invalid_argument(std::string(names_budget ? BUDGET_FIELD : QUESTION_FIELD) +
+                                        " needs a server that was started with --triattention-budget");
+        }
+        return request;
+    }
     Wishes wishes;
-    if (request.contains(BUDGET_FIELD) && !request.at(BUDGET_FIELD).is_null()) {
-        require_budget(BUDGET_FIELD);
+    if (names_budget) {
         wishes.budget = budget_in(request.at(BUDGET_FIELD));
     }
-    const bool names_question = request.contains(QUESTION_FIELD) && request.at(QUESTION_FIELD) != "auto";
-    if (names_question && !request.at(QUESTION_FIELD).is_null()) {
-        require_budget(QUESTION_FIELD);
-    }
-    if (settings && settings->eviction.mode == triattn::Mode::fitted) {
+    if (settings->eviction.mode == triattn::Mode::fitted) {
         const int32_t budget = wishes.budget.value_or(settings->eviction.budget);
         try {
             wishes.question = names_question ? named_question(request.at(QUESTION_FIELD), task, vocab, budget)
@@ -239,14 +237,14 @@ common_json note_request(const llama_vocab * vocab, const server_task & task, co
             throw std::invalid_argument(std::string(QUESTION_FIELD) + ": " + error.what());
         }
     }
-    if (settings) {
+    {
         const std::lock_guard lock(requests_mutex);
         wishes_of_task[task.id] = wishes;
         if (wishes_of_task.size() > MAX_WAITING) {
             wishes_of_task.erase(wishes_of_task.begin());  // of a task that was given up before it began
         }
     }
-    if (!settings || !settings->protects_prompt) {
+    if (!settings->protects_prompt) {
         return request;
     }
     triattn::EvictionConfig config = settings->eviction;
@@ -319,10 +317,10 @@ common_json describe_slot(int slot_id) {
         return nullptr;
     }
     const SlotState & state = states[static_cast<size_t>(slot_id)];
-    const Positions & asked = state.question;
+    const Question & asked = state.question;
     return common_json::object({
         {"budget", state.budget},
-        {"question", asked.end > asked.begin ? common_json::array({asked.begin, asked.end}) : common_json(nullptr)},
+        {"question", asked.is_there() ? common_json::array({asked.begin, asked.end}) : common_json(nullptr)},
         {"resident_keys", state.n_keys},
         {"evictions", state.counters.n_evictions},
         {"evicted_tokens", state.counters.n_tokens_evicted},

@@ -34,18 +34,16 @@ void Slots::start(int32_t slot, const server_task & task, const Wishes & wishes,
     Work & work = works_[slot];
     work = {budget, {}, {}, 0, protects_prompt ? task.tokens.pos_next() : 0, false};
     const auto n = static_cast<int32_t>(task.tokens.size());
-    if (!takes_questions() || n < budget + config().interval) {
-        return;  // there is no eviction while the prompt is read
-    }
-    const Question & question = wishes.question;
-    if (!question.is_there()) {
+    // a prompt that is shorter is not evicted from while it is read
+    if (!takes_questions() || !wishes.question.is_there() || n < budget + config().interval) {
         return;
     }
-    work.question = reader().read(tokens_of(question, task.tokens));
-    const int32_t behind_images = task.tokens.pos_next() - n;  // an image has other positions than tokens
-    work.asked = {static_cast<int32_t>(question.begin) + behind_images,
-                  static_cast<int32_t>(question.end) + behind_images};
-    work.further = work.asked.begin - reader().n_before();
+    work.question = reader().read(tokens_of(wishes.question, task.tokens));
+    // an image has other positions than tokens
+    const auto begin = static_cast<int32_t>(wishes.question.begin) + task.tokens.pos_next() - n;
+    work.asked.begin = static_cast<size_t>(begin);
+    work.asked.end = work.asked.begin + (wishes.question.end - wishes.question.begin);
+    work.further = begin - reader().n_before();
 }
 
 // Only when it steps: upstream may clear a slot that has begun a task.
@@ -135,7 +133,7 @@ void Slots::publish() {
     for (size_t i = 0; i < states_.size(); ++i) {
         const auto slot = static_cast<int32_t>(i);
         const auto work = works_.find(slot);
-        const Positions asked = work != works_.end() && work->second.is_set ? work->second.asked : Positions{};
+        const Question asked = work != works_.end() && work->second.is_set ? work->second.asked : Question{};
         states_[i] = {budget(slot), view().n_used(slot), asked, counters(slot)};
     }
     const triattn::EvictionCounters & all = Controller::counters();

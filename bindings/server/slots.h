@@ -21,14 +21,11 @@
 
 namespace pytriattn::server {
 
-// From begin to end (exclusive); none: both are the same.
-struct Positions { int32_t begin = 0, end = 0; };
-
 // What is known of a slot; other threads ask for it while the server computes.
 struct SlotState {
     int32_t budget = 0;
     uint32_t n_keys = 0;
-    Positions question;
+    Question question;  // where it stands: positions
     triattn::EvictionCounters counters;
 };
 
@@ -77,7 +74,7 @@ private:
     struct Work {
         int32_t budget = 0;
         triattn::LayerQueries question;
-        Positions asked;
+        Question asked;       // positions
         int32_t further = 0;  // see Controller::set_question
         int32_t n_protected = 0;
         bool is_set = false;

@@ -1617,6 +1617,12 @@ def check_question_length(
     Check that so many tokens can be a question. Raises InvalidTokenError, BudgetError.
     """
 
+def check_second_reading(has_windows_or_states: bool, n_seq_max: typing.SupportsInt | typing.SupportsIndex) -> None:
+    """
+    Check that a second reading can be taken back: that no layer has a sliding window or a recurrent state, or that
+    there is one sequence. Raises UnsupportedModelError.
+    """
+
 def describe_gguf(path: os.PathLike[str] | str | bytes) -> GgufDescription:
     """
     Read the header of a GGUF file, without its weights.

@@ -109,14 +109,13 @@ def check_layers(info: ModelInfo, eviction: EvictionSettings) -> Iterator[Findin
 
 def check_reread(info: ModelInfo, options: CacheOptions, eviction: EvictionSettings) -> Iterator[Finding]:
     """Check that a second reading can be taken back."""
-    changed = [kind for kind in (LayerKind.SLIDING, LayerKind.RECURRENT) if info.layers_of(kind)]
-    if eviction.reread and options.n_seq_max > 1 and changed:
-        yield failure(
-            "layers",
-            "this model has layers with a sliding window or a recurrent state, which a second reading would change "
-            f"for good in a context of {options.n_seq_max} sequences; use reread=False or n_seq_max=1",
-            UnsupportedModelError,
-        )
+    if not eviction.reread:
+        return
+    try:
+        changed = bool(info.layers_of(LayerKind.SLIDING) or info.layers_of(LayerKind.RECURRENT))
+        core.check_second_reading(changed, options.n_seq_max)
+    except UnsupportedModelError as error:
+        yield failure("layers", str(error), UnsupportedModelError)
 
 
 def check_flash_attention(info: ModelInfo, options: CacheOptions, eviction: EvictionSettings) -> Iterator[Finding]:

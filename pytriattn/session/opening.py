@@ -22,7 +22,7 @@ from pytriattn.model_info.kv_bytes import check_cache_types
 from pytriattn.model_info.reader import gguf_info
 from pytriattn.options.cache import QUANTISED_TYPES, CacheOptions
 from pytriattn.options.drafting import LlamaDraftModel, LlamaModelDrafting
-from pytriattn.options.eviction import DEFAULT_MODE
+from pytriattn.options.eviction import DEFAULT_MODE, EvictionSettings
 from pytriattn.preflight.companions import check_draft_model, draft_companion
 from pytriattn.preflight.findings import raise_failures
 from pytriattn.preflight.run import run_preflight
@@ -228,15 +228,13 @@ def check_opening(
     elif info is not None:
         raise_failures(run_preflight(info, PreflightSettings(options, allow_untested), stats, identity))
         options = effective_options(info, options)
-        _check_choice(options, stats)
+        assert options.eviction is not None
+        _check_choice(options.eviction, stats)
     return CheckedOpening(path, identity, options, stats, info)
 
 
-def _check_choice(options: CacheOptions, stats: TriAttentionStats | None) -> None:
+def _check_choice(eviction: EvictionSettings, stats: TriAttentionStats | None) -> None:
     """Refuse a mode that these statistics do not serve, and warn where there is hardly a key to choose."""
-    eviction = options.eviction
-    if eviction is None:
-        return
     if eviction.needs_fit and stats is not None and not stats.is_fitted:
         raise StatsError(
             f"the statistics have no fitted weights, which mode={DEFAULT_MODE!r} needs; calibrate again with "

@@ -175,14 +175,18 @@ std::vector<uint8_t> save_sequence(llama_context * ctx, int32_t seq) {
     return std::move(out.bytes);
 }
 
-std::vector<uint8_t> save_place(llama_context * ctx, int32_t seq, int32_t n_seq_max) {
-    llama_synchronize(ctx);
-    const KvParts parts = find_parts(ctx);
-    if (n_seq_max > 1 && (parts.sliding != nullptr || parts.recurrent != nullptr)) {
+void check_second_reading(bool has_windows_or_states, int32_t n_seq_max) {
+    if (n_seq_max > 1 && has_windows_or_states) {
         throw UnsupportedModelError(
             "this model has layers with a sliding window or a recurrent state, which a second reading would change for "
             "good in a context of several sequences; use reread=False or n_seq_max=1");
     }
+}
+
+std::vector<uint8_t> save_place(llama_context * ctx, int32_t seq, int32_t n_seq_max) {
+    llama_synchronize(ctx);
+    const KvParts parts = find_parts(ctx);
+    check_second_reading(parts.sliding != nullptr || parts.recurrent != nullptr, n_seq_max);
     Writer out;
     out.put(n_seq_max > 1 ? SHARED_START : search_start(*parts.full, seq));
     if (parts.sliding != nullptr) {

@@ -16,6 +16,10 @@ std::vector<uint8_t> save_sequence(llama_context * ctx, int32_t seq);
 // DecodeError if the bytes do not fit; then all sequences have to be cleared.
 void load_sequence(llama_context * ctx, int32_t seq, const std::vector<uint8_t> & bytes, int64_t n_positions);
 
+// Checks that a second reading can be taken back: in a context of several sequences only where no layer has a sliding window
+// or a recurrent state. Throws UnsupportedModelError.
+void check_second_reading(bool has_windows_or_states, int32_t n_seq_max);
+
 // What a few more tokens would change for good: sliding windows, recurrent states, and where the next token goes. In a
 // context of several sequences only where there are no such parts: throws UnsupportedModelError.
 std::vector<uint8_t> save_place(llama_context * ctx, int32_t seq, int32_t n_seq_max);
